@@ -1,0 +1,62 @@
+"""CLIP from any text encoder and any image encoder, trained and published the Hugging Face way."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForZeroShotImageClassification,
+    AutoProcessor,
+)
+
+from .configuration_hf_clip import HFClipConfig
+from .modeling_hf_clip import (
+    HFClipModel,
+    HFClipOutput,
+    HFClipTextModelWithProjection,
+    HFClipVisionModelWithProjection,
+)
+from .processing_hf_clip import HFClipProcessor
+
+if TYPE_CHECKING:
+    from .data.collator import HFClipCollator
+    from .towers import create_model_and_processor
+    from .training.arguments import HFClipTrainingArguments
+    from .training.trainer import HFClipTrainer
+
+__version__ = "0.1.0"
+
+# Names whose modules bring the Trainer, datasets or torchvision along: loaded when first asked for.
+_LATER = {
+    "HFClipCollator": ".data.collator",
+    "HFClipTrainer": ".training.trainer",
+    "HFClipTrainingArguments": ".training.arguments",
+    "create_model_and_processor": ".towers",
+}
+
+AutoConfig.register("hf_clip", HFClipConfig)
+# A folder with one tower says so in its `architectures`.
+AutoModel.register(HFClipConfig, (HFClipModel, HFClipTextModelWithProjection, HFClipVisionModelWithProjection))
+AutoModelForZeroShotImageClassification.register(HFClipConfig, HFClipModel)
+AutoProcessor.register(HFClipConfig, HFClipProcessor)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "HFClipCollator",
+    "HFClipConfig",
+    "HFClipModel",
+    "HFClipOutput",
+    "HFClipProcessor",
+    "HFClipTextModelWithProjection",
+    "HFClipTrainer",
+    "HFClipTrainingArguments",
+    "HFClipVisionModelWithProjection",
+    "create_model_and_processor",
+]

@@ -1,0 +1,117 @@
+"""The configuration of a CLIP made of any text tower and any image tower."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+POOLINGS = ("cls", "mean", "last", "pooler")
+PROJECTIONS = ("linear", "mlp", "none")
+
+# Where a tower's own pooler is the vector that it was trained to give. Anything else: the mean over tokens for text,
+# the tower's pooler for images.
+_TEXT_POOLING = {"clip_text_model": "pooler", "siglip_text_model": "pooler", "siglip2_text_model": "pooler"}
+_TEXT_POOLING |= {"gpt2": "last"}
+# A classifier checkpoint of these has no pooler weights: their class token is what the head was trained on.
+_VISION_POOLING = {"vit": "cls", "deit": "cls"}
+
+
+def copy_code(folder: str | Path) -> None:
+    """Copies the `*_hf_clip.py` files, and nothing else, beside the weights: with them `AutoModel` opens the folder
+    where hf_clip is not installed."""
+    for source in Path(__file__).parent.glob("*_hf_clip.py"):
+        if source.parent.resolve() != Path(folder).resolve():
+            shutil.copyfile(source, Path(folder, source.name))
+
+
+@strict
+class HFClipConfig(PreTrainedConfig):
+    """What an [`HFClipModel`] is made of.
+
+    Args:
+        text_config, vision_config: the towers' configurations (objects, or dicts with a `model_type`); default BERT
+            and ResNet-50.
+        projection_dim: width of the shared embedding space.
+        text_pooling, vision_pooling: how a tower's output becomes one vector: "cls", "mean", "last" or "pooler"
+            (the tower's own). `None` picks what suits the tower.
+        projection: "linear" (no bias, as in CLIP), "mlp" (linear, GELU, linear) or "none" (the towers' widths must
+            then be equal to `projection_dim`).
+        logit_scale_init_value: log of 1/temperature at the start; CLIP (arXiv:2103.00020, §2.3) starts at ln(1/0.07).
+        logit_scale_max: log of the largest 1/temperature; training clamps after each step. `None`: no cap.
+        text_width, vision_width: widths of the pooled tower outputs; measured when the model is first built.
+
+    Raises:
+        ValueError: for a pooling or projection that does not exist, naming those that do.
+    """
+
+    model_type = "hf_clip"
+    sub_configs_defaults: ClassVar[dict] = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet"),
+    }
+    # Not gathered by the Trainer's prediction loop: in-batch logits and the towers' token or pixel grids.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "logits_per_image",
+        "logits_per_text",
+        "text_model_output",
+        "vision_model_output",
+    ]
+
+    text_config: PreTrainedConfig | dict | None = None
+    vision_config: PreTrainedConfig | dict | None = None
+    projection_dim: int = 512
+    text_pooling: str | None = None
+    vision_pooling: str | None = None
+    projection: str = "linear"
+    logit_scale_init_value: int | float = math.log(1 / 0.07)
+    logit_scale_max: int | float | None = math.log(100)
+    text_width: int | None = None
+    vision_width: int | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.text_pooling = self.text_pooling or _TEXT_POOLING.get(self.text_config.model_type, "mean")
+        self.vision_pooling = self.vision_pooling or _VISION_POOLING.get(self.vision_config.model_type, "pooler")
+
+    def validate_choices(self):
+        """Called by `@strict` after `__post_init__`."""
+        for field, choices in (
+            ("text_pooling", POOLINGS),
+            ("vision_pooling", POOLINGS),
+            ("projection", PROJECTIONS),
+        ):
+            value = getattr(self, field)
+            if value not in choices:
+                raise ValueError(f"unknown {field} {value!r}: choose one of {', '.join(choices)}")
+
+    @classmethod
+    def from_vision_text_configs(cls, vision_config: PreTrainedConfig, text_config: PreTrainedConfig, **kwargs):
+        """The configuration of the pair; `kwargs` are further fields."""
+        return cls(vision_config=vision_config.to_dict(), text_config=text_config.to_dict(), **kwargs)
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """Saves `config.json` with its `auto_map`, and the code that the map names beside it.
+
+        `PreTrainedModel.save_pretrained` calls this, so every saved model carries its code. A subclass that
+        registered itself (`register_for_auto_class`) keeps its own entry in the map.
+        """
+        model = next((name for name in self.architectures or () if name.startswith("HFClip")), "HFClipModel")
+        auto_map = {
+            "AutoConfig": "configuration_hf_clip.HFClipConfig",
+            "AutoModel": f"modeling_hf_clip.{model}",
+            "AutoProcessor": "processing_hf_clip.HFClipProcessor",
+        }
+        if model == "HFClipModel":
+            auto_map["AutoModelForZeroShotImageClassification"] = "modeling_hf_clip.HFClipModel"
+        own_entries = getattr(self, "auto_map", None) or {}
+        self.auto_map = auto_map | {k: v for k, v in own_entries.items() if "_hf_clip." not in v}
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        copy_code(save_directory)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+
+__all__ = ["HFClipConfig"]

@@ -1,0 +1,511 @@
+"""A text tower and an image tower, each with a projection, into one embedding space (CLIP, arXiv:2103.00020)."""
+
+import contextlib
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisionModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_hf_clip import HFClipConfig
+from .loss_hf_clip import contrastive_loss
+
+# Residual blocks of the convolutional towers that transformers does not checkpoint itself.
+_CHECKPOINTED_BLOCKS = {
+    "ResNetBasicLayer",
+    "ResNetBottleNeckLayer",
+    "RegNetXLayer",
+    "RegNetYLayer",
+    "ConvNextLayer",
+    "ConvNextV2Layer",
+    "PoolFormerLayer",
+}
+
+
+@dataclass
+class HFClipOutput(ModelOutput):
+    """What [`HFClipModel`] returns.
+
+    Args:
+        loss: scalar, with `return_loss=True`.
+        logits_per_image: (images, texts), exp(logit_scale) · cosine, fp32.
+        logits_per_text: (texts, images), its transpose.
+        text_embeds: (texts, projection_dim), unit length.
+        image_embeds: (images, projection_dim), unit length.
+        logit_scale: (1,), log of 1/temperature, fp32; the parameter itself, so that a loss outside `forward` trains it.
+        text_model_output, vision_model_output: what the towers gave, `pooler_output` being the projected embedding
+            before it is normalised.
+    """
+
+    loss: Tensor | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    text_embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
+    logit_scale: Tensor | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
+
+
+class HFClipPreTrainedModel(PreTrainedModel):
+    """What the three model classes share: initialisation, attention, checkpointing."""
+
+    config: HFClipConfig
+    base_model_prefix = "hf_clip"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    # The towers choose their own attention; these say that a choice may be passed on to them.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # exp() of a half-precision temperature moves in steps of 0.4 at 100.
+    _keep_in_fp32_modules_strict = ["logit_scale"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialises what is not a tower's: each tower's modules are left to the tower's own `_init_weights`."""
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, HFClipModel):
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+
+    def _towers(self) -> list[PreTrainedModel]:
+        return [module for module in self.children() if isinstance(module, PreTrainedModel)]
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **kwargs: Any
+    ) -> None:
+        """Checkpoints every block of every tower, with BatchNorm statistics untouched by the recomputation."""
+        for tower in self._towers():
+            if not tower.supports_gradient_checkpointing:
+                _make_blocks_checkpointable(tower)
+            norms = [m for m in tower.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            function = functools.partial(_checkpoint_with_statistics_once, gradient_checkpointing_func, norms)
+            tower._set_gradient_checkpointing(enable=enable, gradient_checkpointing_func=function, **kwargs)
+
+
+def _make_blocks_checkpointable(tower: PreTrainedModel) -> None:
+    """Turns the residual blocks of a tower into transformers' checkpointing layers.
+
+    Their class is exchanged for a subclass of the same name, so weights, names and hooks stay as they are.
+    """
+    blocks = [module for module in tower.modules() if type(module).__name__ in _CHECKPOINTED_BLOCKS]
+    if not blocks:
+        raise ValueError(
+            f"{type(tower).__name__} does not support gradient checkpointing: freeze this tower or train without"
+        )
+    for block in blocks:
+        if not isinstance(block, GradientCheckpointingLayer):
+            block.__class__ = _checkpointing_class(type(block))
+
+
+@functools.cache
+def _checkpointing_class(block_class: type[nn.Module]) -> type[nn.Module]:
+    return type(block_class.__name__, (GradientCheckpointingLayer, block_class), {"__module__": block_class.__module__})
+
+
+def _checkpoint_with_statistics_once(
+    checkpoint_function: Callable, norms: list[nn.Module], function: Callable, *args: Any, **kwargs: Any
+) -> Any:
+    """Checkpoints `function`; of its two runs, the recomputation leaves BatchNorm's running statistics alone."""
+    runs = 0
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        with contextlib.nullcontext() if runs == 1 else _statistics_kept(norms):
+            return function(*args, **kwargs)
+
+    return checkpoint_function(run, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _statistics_kept(norms: list[nn.Module]) -> Iterator[None]:
+    """BatchNorm layers normalise by the batch and save the same tensors, but with a momentum of zero."""
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class that `AutoModel` builds for a tower's configuration."""
+    classes = MODEL_MAPPING[type(config)]
+    return classes[0] if isinstance(classes, (list, tuple)) else classes
+
+
+def _tower_arguments(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
+    """Leaves out a pooler that would never be used: under DDP its parameters would wait for gradients forever."""
+    accepted = inspect.signature(_tower_class(config).__init__).parameters
+    return {"add_pooling_layer": False} if pooling != "pooler" and "add_pooling_layer" in accepted else {}
+
+
+def _build_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
+    tower_class = _tower_class(config)
+    if not (tower_class._supports_sdpa or tower_class._supports_flash_attn):
+        config._attn_implementation = "eager"  # a tower without attention refuses any other choice
+    return AutoModel.from_config(config, **_tower_arguments(config, pooling))
+
+
+def _without_unused_pooler(tower: PreTrainedModel, pooling: str) -> PreTrainedModel:
+    """The same as `_tower_arguments`, for a tower that is already built."""
+    if _tower_arguments(tower.config, pooling):
+        tower.pooler = None
+    return tower
+
+
+def _pool(output: ModelOutput, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
+    """One vector an item, (batch, width), from a tower's output: (batch, tokens, width) or (batch, width, h, w).
+
+    Padding counts neither in the mean nor as the last token.
+    """
+    if pooling == "pooler":
+        if output.get("pooler_output") is None:
+            raise ValueError("this tower has no pooler: set its pooling to 'mean', 'cls' or 'last'")
+        return output.pooler_output.flatten(1)
+    hidden = output.last_hidden_state
+    if hidden.ndim == 4:
+        hidden = hidden.flatten(2).transpose(1, 2)  # (batch, h·w, width)
+    if pooling == "cls":
+        return hidden[:, 0]
+    if attention_mask is None:
+        attention_mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+    if pooling == "mean":
+        weights = attention_mask[:, :, None].to(hidden.dtype)  # (batch, tokens, 1)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+    positions = torch.arange(hidden.shape[1], device=hidden.device)
+    last = (positions * attention_mask).argmax(1)  # (batch,)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
+    """The width of a tower's pooled output, by a forward pass without memory: configurations do not tell it reliably."""
+    config = copy.deepcopy(config)
+    config.output_attentions = False  # some towers refuse it
+    with torch.device("meta"), torch.no_grad():
+        tower = _build_tower(config, pooling).eval()
+        if text:
+            return _pool(tower(input_ids=torch.zeros(1, 4, dtype=torch.long)), pooling).shape[-1]
+        size = getattr(config, "image_size", None) or 64
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        pixels = torch.zeros(1, getattr(config, "num_channels", 3), height, width, dtype=tower.dtype)
+        return _pool(tower(pixel_values=pixels), pooling).shape[-1]
+
+
+def _text_width(config: HFClipConfig) -> int:
+    if config.text_width is None:
+        config.text_width = _measure_width(config.text_config, config.text_pooling, text=True)
+    return config.text_width
+
+
+def _vision_width(config: HFClipConfig) -> int:
+    if config.vision_width is None:
+        config.vision_width = _measure_width(config.vision_config, config.vision_pooling, text=False)
+    return config.vision_width
+
+
+def _build_projection(kind: str, width: int, dim: int) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(width, dim, bias=False)
+    if kind == "mlp":
+        return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim))
+    if width != dim:
+        raise ValueError(f"projection='none' needs towers as wide as projection_dim: {width} is not {dim}")
+    return nn.Identity()
+
+
+def _normalize(embeds: Tensor) -> Tensor:
+    return nn.functional.normalize(embeds.float(), dim=-1).to(embeds.dtype)
+
+
+class _TextTower:
+    """The text half, shared by the whole model and the text model."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.set_input_embeddings(value)
+
+    def _encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> ModelOutput:
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
+        output["pooler_output"] = self.text_projection(_pool(output, self.config.text_pooling, attention_mask))
+        return output
+
+
+class _VisionTower:
+    """The image half, shared by the whole model and the vision model."""
+
+    def _encode_image(self, pixel_values: Tensor, **kwargs) -> ModelOutput:
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        if self.config.vision_config.model_type == "timm_wrapper":
+            kwargs["output_attentions"] = False  # timm records none, and refuses to be asked
+        pixel_values = pixel_values.to(self.vision_model.dtype)
+        output = self.vision_model(pixel_values=pixel_values, return_dict=True, **kwargs)
+        output["pooler_output"] = self.visual_projection(_pool(output, self.config.vision_pooling))
+        return output
+
+
+class HFClipModel(_TextTower, _VisionTower, HFClipPreTrainedModel):
+    """CLIP of any text tower and any image tower.
+
+    Args:
+        config: what to build.
+        vision_model, text_model: towers that are already built, with their weights; they become part of this model
+            (a pooler that the configured pooling does not use is dropped).
+    """
+
+    def __init__(
+        self,
+        config: HFClipConfig,
+        vision_model: PreTrainedModel | None = None,
+        text_model: PreTrainedModel | None = None,
+    ):
+        super().__init__(config)
+        text_width, vision_width = _text_width(config), _vision_width(config)
+        if text_model is None:
+            text_model = _build_tower(config.text_config, config.text_pooling)
+        if vision_model is None:
+            vision_model = _build_tower(config.vision_config, config.vision_pooling)
+        self.text_model = _without_unused_pooler(text_model, config.text_pooling)
+        self.vision_model = _without_unused_pooler(vision_model, config.vision_pooling)
+        config.text_config, config.vision_config = text_model.config, vision_model.config
+        self.text_projection = _build_projection(config.projection, text_width, config.projection_dim)
+        self.visual_projection = _build_projection(config.projection, vision_width, config.projection_dim)
+        # One dimension: FSDP2 refuses parameters without any.
+        self.logit_scale = nn.Parameter(torch.full((1,), config.logit_scale_init_value, dtype=torch.float32))
+        self.post_init()
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls,
+        vision_model_name_or_path: str | None = None,
+        text_model_name_or_path: str | None = None,
+        *,
+        vision_model: PreTrainedModel | None = None,
+        text_model: PreTrainedModel | None = None,
+        dtype: torch.dtype | str = torch.float32,
+        **kwargs: Any,
+    ) -> "HFClipModel":
+        """Pairs two pretrained towers; the projections and the temperature are new.
+
+        Args:
+            vision_model_name_or_path, text_model_name_or_path: Hub ids or folders.
+            vision_model, text_model: built towers, instead of a name.
+            dtype: of both towers.
+            kwargs: fields of [`HFClipConfig`]; anything else that begins with `vision_` or `text_` goes, without the
+                prefix, to that tower's `from_pretrained`.
+        """
+        fields = {name: kwargs.pop(name) for name in list(kwargs) if name in HFClipConfig.__dataclass_fields__}
+        tower_kwargs: dict[str, dict] = {"vision": {}, "text": {}}
+        for name in list(kwargs):
+            side, _, argument = name.partition("_")
+            if side not in tower_kwargs:
+                raise TypeError(f"unknown setting {name!r}: neither a field of HFClipConfig nor vision_… or text_…")
+            tower_kwargs[side][argument] = kwargs[name]
+        models = {"vision": vision_model, "text": text_model}
+        names = {"vision": vision_model_name_or_path, "text": text_model_name_or_path}
+        for side in models:
+            if models[side] is None and names[side] is None:
+                raise ValueError(f"no {side} tower: give {side}_model_name_or_path or {side}_model")
+        configs = {
+            side: models[side].config
+            if models[side] is not None
+            else tower_kwargs[side].pop("config", None) or AutoConfig.from_pretrained(names[side])
+            for side in models
+        }
+        config = HFClipConfig(text_config=configs["text"], vision_config=configs["vision"], **fields)
+        poolings = {"vision": config.vision_pooling, "text": config.text_pooling}
+        for side in models:
+            if models[side] is None:
+                arguments = _tower_arguments(configs[side], poolings[side]) | tower_kwargs[side]
+                models[side] = AutoModel.from_pretrained(names[side], config=configs[side], dtype=dtype, **arguments)
+        return cls(config, vision_model=models["vision"], text_model=models["text"])
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """The text tower's output; `pooler_output` is the projected embedding, (texts, projection_dim), not normalised.
+
+        Args:
+            input_ids, attention_mask: (texts, tokens).
+        """
+        return self._encode_text(
+            input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **kwargs
+        )
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """The image tower's output; `pooler_output` is the projected embedding, (images, projection_dim), not
+        normalised.
+
+        Args:
+            pixel_values: (images, 3, height, width).
+        """
+        return self._encode_image(pixel_values, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        return_loss: bool | None = None,
+        return_logits: bool = True,
+        **kwargs: Any,
+    ) -> HFClipOutput:
+        """Embeds texts, images or both, and scores every image against every text.
+
+        Args:
+            input_ids, attention_mask: (texts, tokens).
+            pixel_values: (images, 3, height, width).
+            return_loss: also the mean contrastive loss of the pairs given, where one process is running.
+            return_logits: `False` leaves the (images, texts) matrices unmade.
+
+        Raises:
+            ValueError: with neither texts nor images; with `return_loss` in several processes, where a local loss
+                would have lost the other processes' negatives.
+        """
+        if input_ids is None and pixel_values is None:
+            raise ValueError("nothing to embed: give input_ids, pixel_values or both")
+        image_output = text_output = image_embeds = text_embeds = logits = loss = None
+        if pixel_values is not None:
+            image_output = self.get_image_features(pixel_values, **kwargs)
+            image_embeds = _normalize(image_output.pooler_output)
+        if input_ids is not None:
+            text_output = self.get_text_features(
+                input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **kwargs
+            )
+            text_embeds = _normalize(text_output.pooler_output)
+        if image_embeds is not None and text_embeds is not None:
+            text_embeds = text_embeds.to(image_embeds.device)  # the towers may lie on two devices
+            logit_scale = self.logit_scale.to(image_embeds.device)
+            if return_logits:
+                logits = _score(image_embeds, text_embeds, logit_scale)
+            if return_loss:
+                _refuse_local_loss()
+                loss = contrastive_loss(image_embeds, text_embeds, logit_scale) / len(image_embeds)
+        return HFClipOutput(
+            loss=loss,
+            logits_per_image=logits,
+            logits_per_text=None if logits is None else logits.T,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            logit_scale=self.logit_scale,
+            text_model_output=text_output,
+            vision_model_output=image_output,
+        )
+
+
+def _score(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor) -> Tensor:
+    """(images, texts) logits, in fp32 under any autocast: bf16 would tie a fifth of the first ranks."""
+    with torch.autocast(image_embeds.device.type, enabled=False):
+        return logit_scale.float().exp() * image_embeds.float() @ text_embeds.float().T
+
+
+def _refuse_local_loss() -> None:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if distributed and torch.distributed.get_world_size() > 1:
+        raise ValueError(
+            "return_loss=True would leave out the other processes' negatives: call the model with return_logits=False "
+            "and pass its output to hf_clip.training.distributed.global_contrastive_loss, which gathers them"
+        )
+
+
+class HFClipTextModelWithProjection(_TextTower, HFClipPreTrainedModel):
+    """The text half of an [`HFClipModel`] folder, without the image half's memory."""
+
+    input_modalities = ("text",)
+    _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^visual_projection\.", r"^logit_"]
+
+    def __init__(self, config: HFClipConfig):
+        super().__init__(config)
+        width = _text_width(config)
+        self.text_model = _build_tower(config.text_config, config.text_pooling)
+        self.text_projection = _build_projection(config.projection, width, config.projection_dim)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CLIPTextModelOutput:
+        """`text_embeds`: (texts, projection_dim), unit length."""
+        output = self._encode_text(
+            input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **kwargs
+        )
+        return CLIPTextModelOutput(
+            text_embeds=_normalize(output.pooler_output),
+            last_hidden_state=output.last_hidden_state,
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
+        )
+
+
+class HFClipVisionModelWithProjection(_VisionTower, HFClipPreTrainedModel):
+    """The image half of an [`HFClipModel`] folder, without the text half's memory."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_"]
+
+    def __init__(self, config: HFClipConfig):
+        super().__init__(config)
+        width = _vision_width(config)
+        self.vision_model = _build_tower(config.vision_config, config.vision_pooling)
+        self.visual_projection = _build_projection(config.projection, width, config.projection_dim)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor | None = None, **kwargs: Any) -> CLIPVisionModelOutput:
+        """`image_embeds`: (images, projection_dim), unit length."""
+        output = self._encode_image(pixel_values, **kwargs)
+        return CLIPVisionModelOutput(
+            image_embeds=_normalize(output.pooler_output),
+            last_hidden_state=output.last_hidden_state,
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
+        )
+
+
+__all__ = [
+    "HFClipModel",
+    "HFClipOutput",
+    "HFClipPreTrainedModel",
+    "HFClipTextModelWithProjection",
+    "HFClipVisionModelWithProjection",
+]
