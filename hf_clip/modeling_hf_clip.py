@@ -118,7 +118,9 @@ def _make_blocks_checkpointable(tower: PreTrainedModel) -> None:
 
 @functools.cache
 def _checkpointing_class(block_class: type[nn.Module]) -> type[nn.Module]:
-    return type(block_class.__name__, (GradientCheckpointingLayer, block_class), {"__module__": block_class.__module__})
+    return type(
+        block_class.__name__, (GradientCheckpointingLayer, block_class), {"__module__": block_class.__module__}
+    )
 
 
 def _checkpoint_with_statistics_once(

@@ -1,0 +1,71 @@
+"""`hf-clip classify`: chooses among labels, for each picture, the one that fits best."""
+
+from pathlib import Path
+
+from ..errors import InputError
+from .output import Printer
+from .parsing import Parser, open_model
+
+
+def run(arguments: list[str], printer: Printer) -> None:
+    settings = _parser().parse_args(arguments)
+
+    from ..data.images import UnreadableImage, read_image
+    from ..embedding import embed_images, embed_texts
+
+    labels = _read_labels(settings.labels)
+    if len(labels) < 2:
+        raise InputError(f"--labels {settings.labels!r} holds {len(labels)}: give two or more to choose among")
+    if "{}" not in settings.template:
+        raise InputError(f"template {settings.template!r} has no {{}} to put the label in")
+    images, skipped = {}, {}
+    for file in settings.images:
+        try:
+            images[file] = read_image(file)[0]
+        except UnreadableImage as error:
+            skipped[file] = str(error)
+    if not images:
+        raise InputError(f"no picture can be read; {settings.images[0]}: {skipped[settings.images[0]]}")
+    model, processor = open_model(settings.model)
+    texts = [settings.template.replace("{}", label) for label in labels]
+    scores = model.logit_scale.detach().exp().cpu() * (
+        embed_images(model, processor, list(images.values())) @ embed_texts(model, processor, texts).T
+    )  # (images, labels)
+    results = [
+        {"image": file, "scores": dict(zip(labels, row.tolist(), strict=True))}
+        for file, row in zip(images, scores.softmax(1), strict=True)
+    ]
+    if settings.json:
+        printer.json({"results": results, "skipped": skipped})
+        return
+    rows = []
+    for result in results:
+        ranked = sorted(result["scores"].items(), key=lambda entry: -entry[1])
+        rows += [[result["image"] if place == 0 else "", *entry] for place, entry in enumerate(ranked[: settings.top])]
+    printer.table(["picture", "label", "probability"], rows)
+    for file, reason in skipped.items():
+        printer.line(f"skipped {file}: {reason}")
+
+
+def _read_labels(value: str) -> list[str]:
+    if value.endswith(".txt"):
+        try:
+            parts = Path(value).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"labels file {value!r} cannot be read: {error}") from error
+    else:
+        parts = value.split(",")
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _parser() -> Parser:
+    parser = Parser("hf-clip classify", description=__doc__)
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    parser.add_argument(
+        "--labels", required=True, help="what a picture may show: 'a cat, a dog', or a .txt file with a label a line"
+    )
+    parser.add_argument("--template", default="{}", help="a sentence around the label, such as 'a photo of {}'")
+    parser.add_argument("--top", type=int, default=3, help="labels shown a picture")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser

@@ -1,0 +1,56 @@
+"""`hf-clip COMMAND …`: finds the command and turns the input's faults into one line and exit code 2."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import InputError
+from .output import Printer
+
+COMMANDS = {
+    "demo": "train BERT × ResNet on OpenMoji and show what it finds",
+    "train": "train a text tower and an image tower on captioned pictures",
+    "evaluate": "measure a trained model on captioned pictures",
+    "classify": "choose the label that fits a picture best",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; the process's exit code is returned."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        from .. import __version__
+
+        print(__version__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"hf-clip: unknown command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    # Libraries print on stdout too: only a command's result belongs there.
+    with Printer() as printer, contextlib.redirect_stdout(sys.stderr):
+        try:
+            command = importlib.import_module(f".{arguments[0]}", __package__)
+            return command.run(arguments[1:], printer) or 0
+        except (InputError, FloatingPointError) as error:
+            print(f"hf-clip {arguments[0]}: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as interruption:
+            print(f"hf-clip {arguments[0]}: {interruption or 'interrupted'}", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 1
+
+
+def _usage() -> str:
+    lines = "\n".join(f"  {name:10} {purpose}" for name, purpose in COMMANDS.items())
+    return f"usage: hf-clip COMMAND …\n\n{lines}\n\n`hf-clip COMMAND --help` lists a command's settings."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pictures with captions: opening sources, decoding, augmenting, batching."""

@@ -1,0 +1,66 @@
+"""What training does to a picture before the model's own image processor sees it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+
+@dataclass
+class Augmentation:
+    """Settings of the training augmentation; by default a mild random crop."""
+
+    crop_scale: float = field(
+        default=0.9, metadata={"help": "Smallest share of the area that a random crop keeps; 1 crops nothing."}
+    )
+    rotation: float = field(default=0.0, metadata={"help": "Largest rotation either way, in degrees."})
+    translation: float = field(default=0.0, metadata={"help": "Largest shift, as a share of width and height."})
+    zoom: float = field(default=0.0, metadata={"help": "Largest change of size either way, as a share."})
+    color_jitter: float = field(
+        default=0.0, metadata={"help": "Strength of random brightness, contrast and saturation."}
+    )
+    flip: float = field(
+        default=0.0, metadata={"help": "Probability of a mirror image; 0 where left and right mean something."}
+    )
+
+    def build(self) -> Callable[[Image.Image], Image.Image]:
+        """The transform, PIL to PIL; its randomness is torch's global generator."""
+        steps: list[Callable] = []
+        if self.crop_scale < 1:
+            steps.append(_RandomCrop(self.crop_scale))
+        if self.rotation or self.translation or self.zoom:
+            steps.append(
+                v2.RandomAffine(
+                    degrees=self.rotation,
+                    translate=(self.translation, self.translation),
+                    scale=(1 - self.zoom, 1 + self.zoom),
+                    interpolation=v2.InterpolationMode.BILINEAR,
+                    fill=255,
+                )
+            )
+        if self.color_jitter:
+            strength = self.color_jitter
+            steps.append(v2.ColorJitter(strength, strength, strength))
+        if self.flip:
+            steps.append(v2.RandomHorizontalFlip(self.flip))
+        return v2.Compose(steps) if steps else v2.Identity()
+
+
+class _RandomCrop:
+    """A crop of random area, shape and place, at the picture's own resolution."""
+
+    def __init__(self, smallest: float):
+        self.scale = (smallest, 1.0)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        top, left, height, width = v2.RandomResizedCrop.get_params(image, self.scale, (3 / 4, 4 / 3))
+        return v2.functional.crop(image, top, left, height, width)
+
+
+def replayable(transform: Callable, image: Image.Image, seed: int) -> Image.Image:
+    """Applies a random transform with a seed of its own; the global generator is as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return transform(image)

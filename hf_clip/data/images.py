@@ -1,0 +1,82 @@
+"""One picture, whatever its file holds, as 8-bit RGB."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+class UnreadableImage(ValueError):
+    """A picture that cannot be decoded; the message says why."""
+
+
+def read_image(value: Any, folder: Path | None = None) -> tuple[Image.Image, int]:
+    """Decodes a picture and names its content.
+
+    Args:
+        value: a path (relative to `folder`), encoded bytes, a PIL image, or what `datasets` gives for an undecoded
+            image: {"bytes": …, "path": …}.
+
+    Returns:
+        The picture (8-bit RGB, upright, transparency on white, first frame of an animation) and the signed 64-bit
+        digest of its content, equal for equal content in every process.
+
+    Raises:
+        UnreadableImage: for anything that is not a whole picture.
+    """
+    if isinstance(value, Image.Image):
+        return _to_rgb(value), content_id(value.mode.encode() + str(value.size).encode() + value.tobytes())
+    content = _read_bytes(value, folder)
+    if not content:
+        raise UnreadableImage("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return _to_rgb(image), content_id(content)
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        raise UnreadableImage(f"not a whole picture ({_first_line(error)})") from error
+
+
+def content_id(content: bytes) -> int:
+    """A signed 64-bit BLAKE2b digest, which fits an int64 tensor."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
+
+
+def image_name(value: Any) -> str:
+    """What to call a picture in a report: its file, where it has one."""
+    if isinstance(value, dict):
+        value = value.get("path")
+    return str(value) if isinstance(value, (str, Path)) else "picture without a file name"
+
+
+def _read_bytes(value: Any, folder: Path | None) -> bytes:
+    if isinstance(value, dict):
+        value = value["path"] if value.get("bytes") is None else value["bytes"]
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    if isinstance(value, (str, Path)):
+        path = Path(folder or ".", value)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UnreadableImage(error.strerror or str(error)) from error
+    raise UnreadableImage(f"a {type(value).__name__} is not a picture")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.seek(0)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it to white
+        grey = np.asarray(image, dtype=np.float32)
+        image = Image.fromarray((grey * (255 / 65535)).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

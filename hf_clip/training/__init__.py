@@ -1,0 +1,1 @@
+"""Training a pair of towers with the `transformers` Trainer."""

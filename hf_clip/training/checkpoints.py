@@ -1,0 +1,54 @@
+"""Folders that are whole or not there: written aside, then renamed."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+STAGING = ".staging"
+
+
+@contextlib.contextmanager
+def staged(folder: str | Path) -> Iterator[Path]:
+    """Yields an empty folder beside `folder`; on success its content takes its place.
+
+    Where `folder` does not exist yet, that is one rename. Where it does, its files are replaced one by one, each
+    atomically, and files that were not written again stay. On an error `folder` is as it was.
+    """
+    folder = Path(folder)
+    aside = folder.parent / STAGING / folder.name
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        publish(aside, folder)
+    finally:
+        discard(aside)
+
+
+def publish(aside: Path, folder: Path) -> None:
+    """Moves a staged folder to its place."""
+    for file in sorted(aside.rglob("*")):
+        if file.is_file():
+            _flush_to_disk(file)
+    if not folder.exists():
+        os.rename(aside, folder)
+        return
+    for file in sorted(aside.rglob("*")):
+        if file.is_file():
+            target = folder / file.relative_to(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+
+
+def discard(aside: Path) -> None:
+    """Removes what is left of a staged folder, and the staging folder once it is empty."""
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        aside.parent.rmdir()
+
+
+def _flush_to_disk(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())

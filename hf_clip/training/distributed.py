@@ -1,0 +1,124 @@
+"""The loss of the global batch, whatever the number of processes. Nothing else here knows of processes."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..loss_hf_clip import contrastive_loss
+from ..modeling_hf_clip import HFClipOutput
+
+
+@dataclass
+class GlobalBatch:
+    """The pairs of all processes, in the order of their ranks.
+
+    Args:
+        image_embeds, text_embeds: (world, dim); gradients flow back to the process that each row came from.
+        image_ids, caption_ids: (world,) content digests, or None.
+        offset: where this process's rows begin.
+        processes: how many there are.
+    """
+
+    image_embeds: Tensor
+    text_embeds: Tensor
+    image_ids: Tensor | None
+    caption_ids: Tensor | None
+    offset: int = 0
+    processes: int = 1
+
+
+def global_contrastive_loss(
+    output: HFClipOutput, image_ids: Tensor | None = None, caption_ids: Tensor | None = None
+) -> Tensor:
+    """The mean InfoNCE of the pairs of all processes, for `loss.backward()` under DDP, FSDP or in one process.
+
+    Every process gets the value of the global batch. Its gradients are those of its own rows' share, multiplied by
+    the number of processes, because DDP and FSDP average: after their averaging every parameter, `logit_scale`
+    included, has the gradient that one process would have computed on all pairs. Batches may differ in size.
+
+    Args:
+        output: of the model (or its DDP wrapper), called with `return_logits=False`.
+        image_ids, caption_ids: (batch,) int64 digests; pairs that share one leave each other's denominators.
+    """
+    return loss_of_global_batch(output, gather_batch(output.image_embeds, output.text_embeds, image_ids, caption_ids))
+
+
+def loss_of_global_batch(output: HFClipOutput, world: GlobalBatch) -> Tensor:
+    """`global_contrastive_loss` of a batch that is already gathered."""
+    share = contrastive_loss(
+        output.image_embeds,
+        output.text_embeds,
+        output.logit_scale,
+        all_image_embeds=world.image_embeds,
+        all_text_embeds=world.text_embeds,
+        image_ids=world.image_ids,
+        caption_ids=world.caption_ids,
+        offset=world.offset,
+    ) / len(world.image_embeds)
+    if world.processes == 1:
+        return share
+    value = share.detach().clone()
+    dist.all_reduce(value)
+    for_gradient = share * world.processes
+    return value + (for_gradient - for_gradient.detach())
+
+
+def gather_batch(
+    image_embeds: Tensor,
+    text_embeds: Tensor,
+    image_ids: Tensor | None = None,
+    caption_ids: Tensor | None = None,
+) -> GlobalBatch:
+    """Gathers embeddings and ids from all processes; batches of unequal size are padded on the way and cut again."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return GlobalBatch(image_embeds, text_embeds, image_ids, caption_ids)
+    sizes = _gather_sizes(image_embeds)
+    embeds = _gather_rows(torch.stack([image_embeds, text_embeds], dim=1), sizes)  # (world, 2, dim)
+    return GlobalBatch(
+        image_embeds=embeds[:, 0],
+        text_embeds=embeds[:, 1],
+        image_ids=None if image_ids is None else _gather_rows(image_ids, sizes),
+        caption_ids=None if caption_ids is None else _gather_rows(caption_ids, sizes),
+        offset=sum(sizes[: dist.get_rank()]),
+        processes=dist.get_world_size(),
+    )
+
+
+def _gather_sizes(rows: Tensor) -> list[int]:
+    own = torch.tensor([len(rows)], device=rows.device)
+    sizes = [torch.zeros_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, own)
+    return [int(size) for size in sizes]
+
+
+def _gather_rows(rows: Tensor, sizes: list[int]) -> Tensor:
+    """(batch, …) of each process → (world, …); differentiable where the rows are."""
+    from torch.distributed.nn.functional import all_gather
+
+    padding = rows.new_zeros((max(sizes) - len(rows), *rows.shape[1:]))
+    padded = torch.cat([rows, padding])
+    if rows.requires_grad:
+        gathered = all_gather(padded)
+    else:
+        gathered = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(gathered, padded)
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+
+def in_batch_accuracy(world: GlobalBatch, size: int) -> Tensor:
+    """The share of this process's pictures whose own caption scores highest among all captions of the batch."""
+    rows = torch.arange(world.offset, world.offset + size, device=world.image_embeds.device)
+    with torch.no_grad():
+        scores = world.image_embeds[rows].float() @ world.text_embeds.float().T  # (batch, world)
+        return (scores.argmax(1) == rows).float().mean()
+
+
+def gather_objects(value: object) -> list:
+    """One picklable value of each process, in the order of their ranks."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [value]
+    values: list = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,288 @@
+"""The `transformers` Trainer for dual encoders: global-batch loss, retrieval in `evaluate()`, whole checkpoints."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME, rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
+
+from ..embedding import Embeddings, embed_batch, join_batches
+from ..evaluation.retrieval import evaluate_retrieval
+from ..loss_hf_clip import contrastive_loss
+from .arguments import HFClipTrainingArguments
+from .checkpoints import STAGING, discard, publish, staged
+from .distributed import gather_batch, gather_objects, in_batch_accuracy, loss_of_global_batch
+
+logger = logging.get_logger(__name__)
+
+
+class HFClipTrainer(Trainer):
+    """Trains an `HFClipModel` on items of `TrainingPairs`, batched by `HFClipCollator`.
+
+    Every `Trainer` argument works as it does there. Beyond it: the loss is that of the global batch over all
+    processes; a frozen tower stays in evaluation mode; the temperature is clamped after each step; `evaluate()`
+    gives retrieval recalls of a `CaptionedImages`; a checkpoint is never half written.
+
+    `skipped_images` holds the pictures that could not be read so far: row → (name, reason).
+    """
+
+    args: HFClipTrainingArguments
+
+    def __init__(self, model: PreTrainedModel, args: HFClipTrainingArguments, **kwargs: Any):
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"one process sees {args.n_gpu} GPUs: start one process a GPU with `accelerate launch` or `torchrun`, "
+                "or set CUDA_VISIBLE_DEVICES to one of them"
+            )
+        _freeze(model, args)
+        if args.channels_last:
+            _store_channels_last(model)
+        super().__init__(model, args, **kwargs)
+        self.skipped_images: dict[int, tuple[str, str]] = {}
+        self._meters: dict[str, list[Tensor]] = {}
+        self.add_callback(_ClampTemperature())
+        self.add_callback(_AnnounceEpoch())
+        if args.gradient_accumulation_steps > 1:
+            logger.warning(
+                f"gradient_accumulation_steps={args.gradient_accumulation_steps} averages gradients of separate "
+                f"batches: each pair still has the negatives of one batch only. A larger batch needs a larger "
+                f"per_device_train_batch_size or more processes."
+            )
+
+    # ---- the step ------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The InfoNCE of the global batch; see `training.distributed`."""
+        for tower in _frozen_towers(self.model, self.args):
+            tower.eval()  # the Trainer has just put the whole model into train mode
+        for row, name, reason in inputs.pop("skipped"):
+            self._report_skipped(row, name, reason)
+        del inputs["rows"], inputs["caption_counts"]
+        ids = {name: inputs.pop(name) for name in ("image_ids", "caption_ids")}
+        captions_cut = inputs.pop("captions_cut")
+        output = model(**inputs, return_logits=False)
+        ids = ids if self.args.mask_duplicates else {}
+        world = gather_batch(output.image_embeds, output.text_embeds, **ids)
+        loss = loss_of_global_batch(output, world)
+        self._meter("captions_cut", captions_cut.float().mean() / len(output.text_embeds))
+        self._meter("in_batch_accuracy", in_batch_accuracy(world, len(output.image_embeds)))
+        return (loss, output) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Any optimiser that `TrainingArguments` names, over `parameter_groups`."""
+        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
+            opt_model = self.model if model is None else model
+            optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, opt_model)
+            self.optimizer_cls_and_kwargs = (
+                optimizer_class,
+                {"params": parameter_groups(opt_model, self.args)} | kwargs,
+            )
+            try:
+                return super().create_optimizer(model)
+            finally:
+                self.optimizer_cls_and_kwargs = None
+        return super().create_optimizer(model)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the temperature and the means since the last log of what each step measured."""
+        if "loss" in logs:
+            logs["temperature"] = (-_whole(self.accelerator.unwrap_model(self.model).logit_scale)).exp().item()
+            for name, values in self._meters.items():
+                logs[name] = torch.stack(values).mean().item()
+            self._meters.clear()
+        super().log(logs, start_time)
+
+    def _meter(self, name: str, value: Tensor) -> None:
+        self._meters.setdefault(name, []).append(value.detach())
+
+    def _report_skipped(self, row: int, name: str, reason: str) -> None:
+        if row not in self.skipped_images:
+            self.skipped_images[row] = (name, reason)
+            logger.warning(f"skipped row {row + 1}: {name}: {reason}")
+
+    # ---- evaluation ----------------------------------------------------------------------------------------------
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        """Every row of an evaluation set counts: `dataloader_drop_last` is for training alone."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
+    def evaluation_loop(
+        self,
+        dataloader: torch.utils.data.DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Embeds the data set over all processes, once a row, and scores retrieval both ways."""
+        embeddings = self._embed(dataloader, description)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in evaluate_retrieval(embeddings).items()}
+        metrics[f"{metric_key_prefix}_loss"] = self._loss_of(embeddings)
+        return EvalLoopOutput(
+            predictions=None, label_ids=None, metrics=metrics, num_samples=len(embeddings.image_embeds)
+        )
+
+    def _embed(self, dataloader: torch.utils.data.DataLoader, description: str) -> Embeddings:
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not self.is_in_train and model.device != self.args.device:
+            model.to(self.args.device)
+        model.eval()
+        batches, skipped = [], []
+        for batch in tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False):
+            skipped += batch.pop("skipped")
+            if batch:
+                with self.autocast_smart_context_manager():
+                    batches.append(embed_batch(model, self._prepare_inputs(batch)))
+        gathered = gather_objects((batches, skipped))
+        return join_batches(
+            (batch for part, _ in gathered for batch in part), [entry for _, part in gathered for entry in part]
+        )
+
+    def _loss_of(self, embeddings: Embeddings) -> float:
+        """The mean loss over batches of the training size, each picture with its first caption, in row order."""
+        size = self.args.train_batch_size * self.args.world_size
+        first = torch.searchsorted(embeddings.text_to_image, torch.arange(len(embeddings.image_embeds)))
+        logit_scale = _whole(self.accelerator.unwrap_model(self.model).logit_scale).cpu()
+        total = 0.0
+        for images in torch.arange(len(embeddings.image_embeds)).split(size):
+            ids = {"image_ids": embeddings.image_ids[images], "caption_ids": embeddings.caption_ids[first[images]]}
+            total += contrastive_loss(
+                embeddings.image_embeds[images],
+                embeddings.text_embeds[first[images]],
+                logit_scale,
+                **(ids if self.args.mask_duplicates else {}),
+            ).item()
+        return total / len(embeddings.image_embeds)
+
+    # ---- saving --------------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The Trainer's checkpoint, written aside and renamed when every process has finished its part."""
+        run = Path(super()._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        aside = run / STAGING / name
+        if self.args.should_save:
+            discard(aside)
+        self.accelerator.wait_for_everyone()
+        self._staging = run / STAGING
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._staging = None
+        self.accelerator.wait_for_everyone()
+        best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if self.state.best_global_step and (best.exists() or best.name == name):
+            self.state.best_model_checkpoint = str(best)
+        if self.args.should_save:
+            self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
+            publish(aside, run / name)
+            discard(aside)
+            rotate_checkpoints(
+                output_dir=str(run),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    _staging: Path | None = None
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Saves the model, file by file atomically where the folder exists."""
+        if self._staging is not None or not self.args.should_save:
+            super()._save(output_dir, state_dict)
+            return
+        with staged(output_dir or self.args.output_dir) as aside:
+            super()._save(str(aside), state_dict)
+
+
+def parameter_groups(model: nn.Module, args: HFClipTrainingArguments) -> list[dict[str, Any]]:
+    """Trainable parameters by learning rate and decay: matrices and kernels decay, vectors never do."""
+    rates = {
+        "text_model": args.text_learning_rate,
+        "vision_model": args.vision_learning_rate,
+        "heads": args.head_learning_rate,
+    }
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = next((part for part in rates if f".{part}." in f".{name}."), "heads")
+            groups.setdefault((part, parameter.ndim >= 2), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": args.learning_rate if rates[part] is None else rates[part],
+            "weight_decay": args.weight_decay if decays else 0.0,
+        }
+        for (part, decays), parameters in groups.items()
+    ]
+
+
+def _frozen_towers(model: nn.Module, args: HFClipTrainingArguments) -> Iterator[nn.Module]:
+    if args.freeze_text:
+        yield model.text_model
+    if args.freeze_vision:
+        yield model.vision_model
+
+
+def _freeze(model: nn.Module, args: HFClipTrainingArguments) -> None:
+    for tower in _frozen_towers(model, args):
+        tower.requires_grad_(False)
+
+
+def _store_channels_last(model: nn.Module) -> None:
+    """Only convolutional towers: a transformer's one patch embedding gains nothing."""
+    if sum(isinstance(module, nn.Conv2d) for module in model.vision_model.modules()) > 1:
+        model.vision_model.to(memory_format=torch.channels_last)
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    """A parameter as a plain tensor, also where FSDP2 has sharded it."""
+    parameter = parameter.detach()
+    return parameter.full_tensor() if isinstance(parameter, torch.distributed.tensor.DTensor) else parameter
+
+
+class _ClampTemperature(TrainerCallback):
+    """Keeps 1/temperature at or below its cap, after the optimiser's step (arXiv:2103.00020, §2.5)."""
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        cap = model.config.logit_scale_max
+        if cap is not None:
+            with torch.no_grad():
+                model.logit_scale.clamp_(max=cap)
+
+
+class _AnnounceEpoch(TrainerCallback):
+    """Tells the data set which epoch begins: captions and augmentation are drawn anew."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        dataset = train_dataloader.dataset
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest whole checkpoint of a run folder, or None."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    return get_last_checkpoint(str(folder)) if os.path.isdir(folder) else None

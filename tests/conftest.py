@@ -1,0 +1,92 @@
+"""Tiny random towers, a tokenizer that spells, and small folders of captioned pictures. Nothing is downloaded."""
+
+import json
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import pytest
+import torch
+from PIL import Image
+from transformers import BertConfig, BertTokenizer, ResNetConfig
+
+from hf_clip import HFClipConfig, HFClipModel, HFClipProcessor
+from hf_clip.towers import square_image_processor
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+COLORS = ["red", "green", "blue", "yellow", "black", "orange", "purple", "brown"]
+
+
+def tiny_text_config(**changes) -> BertConfig:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=64, **(sizes | no_dropout | changes))
+
+
+def tiny_vision_config(layer_type: str = "basic", **changes) -> ResNetConfig:
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 40], "depths": [1, 1, 2, 1]}
+    return ResNetConfig(layer_type=layer_type, **(sizes | changes))
+
+
+def tiny_model(seed: int = 0, **config) -> HFClipModel:
+    torch.manual_seed(seed)
+    config = {"text_config": tiny_text_config(), "vision_config": tiny_vision_config(), "projection_dim": 16} | config
+    return HFClipModel(HFClipConfig(**config))
+
+
+def tiny_inputs(pairs: int = 4, seed: int = 0, size: int = 32) -> dict[str, torch.Tensor]:
+    """Distinct pictures and captions of unequal length, padded on the right."""
+    generator = torch.Generator().manual_seed(seed)
+    attention_mask = (torch.arange(7) < torch.randint(3, 8, (pairs, 1), generator=generator)).long()
+    return {
+        "input_ids": torch.randint(5, len(VOCABULARY), (pairs, 7), generator=generator) * attention_mask,
+        "attention_mask": attention_mask,
+        "pixel_values": torch.randn(pairs, 3, size, size, generator=generator),
+    }
+
+
+@pytest.fixture
+def tokenizer(tmp_path_factory) -> BertTokenizer:
+    file = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
+    file.write_text("\n".join(VOCABULARY))
+    return BertTokenizer(vocab=str(file), model_max_length=64)
+
+
+@pytest.fixture
+def processor(tokenizer) -> HFClipProcessor:
+    return HFClipProcessor(image_processor=square_image_processor(32), tokenizer=tokenizer)
+
+
+@pytest.fixture
+def tower_folders(tmp_path, tokenizer):
+    """(image tower folder, text tower folder), as `save_pretrained` of transformers leaves them."""
+    from transformers import BertModel, ResNetModel
+
+    torch.manual_seed(0)
+    ResNetModel(tiny_vision_config()).save_pretrained(tmp_path / "resnet")
+    square_image_processor(32).save_pretrained(tmp_path / "resnet")
+    BertModel(tiny_text_config()).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    return str(tmp_path / "resnet"), str(tmp_path / "bert")
+
+
+def write_pictures(folder, count: int = 8, captions_each: int = 1):
+    """An image folder of plain colours with `metadata.jsonl`; picture i is COLORS[i], a little bluer each round."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i in range(count):
+        color = COLORS[i % len(COLORS)]
+        picture = Image.new("RGB", (40, 36), color)
+        picture.putpixel((i % 40, i // 40), (1, 2, 3))
+        picture.save(folder / f"{i}.png")
+        captions = [f"{'very ' * n}{color} {LETTERS[i % 26]}" for n in range(captions_each)]
+        rows.append({"file_name": f"{i}.png", "caption": captions[0] if captions_each == 1 else captions})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return write_pictures(tmp_path / "pictures")
