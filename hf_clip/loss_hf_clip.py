@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 
 def contrastive_loss(
@@ -43,8 +43,8 @@ def contrastive_loss(
             mask = _same_content(rows, image_ids, caption_ids)  # (batch, world)
             logits_per_image = logits_per_image.masked_fill(mask, float("-inf"))
             logits_per_text = logits_per_text.masked_fill(mask, float("-inf"))
-        image_loss = F.cross_entropy(logits_per_image, rows, reduction="sum")
-        text_loss = F.cross_entropy(logits_per_text, rows, reduction="sum")
+        image_loss = cross_entropy(logits_per_image, rows, reduction="sum")
+        text_loss = cross_entropy(logits_per_text, rows, reduction="sum")
     return (image_loss + text_loss) / 2
 
 

@@ -43,7 +43,7 @@ class HFClipOutput(ModelOutput):
         logits_per_text: (texts, images), its transpose.
         text_embeds: (texts, projection_dim), unit length.
         image_embeds: (images, projection_dim), unit length.
-        logit_scale: (1,), log of 1/temperature, fp32; the parameter itself, so that a loss outside `forward` trains it.
+        logit_scale: (1,), log of 1/temperature, fp32; the parameter itself: a loss outside `forward` trains it.
         text_model_output, vision_model_output: what the towers gave, `pooler_output` being the projected embedding
             before it is normalised.
     """
@@ -202,7 +202,7 @@ def _pool(output: ModelOutput, pooling: str, attention_mask: Tensor | None = Non
 
 
 def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
-    """The width of a tower's pooled output, by a forward pass without memory: configurations do not tell it reliably."""
+    """The width of a tower's pooled output, by a forward pass without memory: configurations tell it unreliably."""
     config = copy.deepcopy(config)
     config.output_attentions = False  # some towers refuse it
     with torch.device("meta"), torch.no_grad():
@@ -355,7 +355,7 @@ class HFClipModel(_TextTower, _VisionTower, HFClipPreTrainedModel):
         token_type_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """The text tower's output; `pooler_output` is the projected embedding, (texts, projection_dim), not normalised.
+        """The text tower's output; `pooler_output` is the projected embedding, not normalised: (texts, projection_dim).
 
         Args:
             input_ids, attention_mask: (texts, tokens).
@@ -366,8 +366,8 @@ class HFClipModel(_TextTower, _VisionTower, HFClipPreTrainedModel):
 
     @can_return_tuple
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """The image tower's output; `pooler_output` is the projected embedding, (images, projection_dim), not
-        normalised.
+        """The image tower's output; `pooler_output` is the projected embedding, not normalised:
+        (images, projection_dim).
 
         Args:
             pixel_values: (images, 3, height, width).

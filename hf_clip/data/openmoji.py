@@ -14,7 +14,7 @@ ATTRIBUTION = "Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0"
 _SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
 _FLAG = re.compile("[\U0001f1e6-\U0001f1ff\U000e0020-\U000e007f]")
 # Words that tell variants of one concept apart.
-_VARIANT_WORDS = set("man woman person men women people boy girl child adult and".split())
+_VARIANT_WORDS = {"man", "woman", "person", "men", "women", "people", "boy", "girl", "child", "adult", "and"}
 # Variants of one concept that their names do not show.
 _SAME_CONCEPT = {
     "prince": "person with crown",
