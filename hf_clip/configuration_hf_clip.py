@@ -3,7 +3,7 @@
 import math
 import shutil
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -61,8 +61,8 @@ class HFClipConfig(PreTrainedConfig):
         "vision_model_output",
     ]
 
-    text_config: PreTrainedConfig | dict | None = None
-    vision_config: PreTrainedConfig | dict | None = None
+    text_config: Any = None
+    vision_config: Any = None
     projection_dim: int = 512
     text_pooling: str | None = None
     vision_pooling: str | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
@@ -66,7 +67,7 @@ class HFClipPreTrainedModel(PreTrainedModel):
 
     config: HFClipConfig
     base_model_prefix = "hf_clip"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     # The towers choose their own attention; these say that a choice may be passed on to them.
     _supports_sdpa = True
@@ -90,15 +91,15 @@ class HFClipPreTrainedModel(PreTrainedModel):
         return [module for module in self.children() if isinstance(module, PreTrainedModel)]
 
     def _set_gradient_checkpointing(
-        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, **kwargs: Any
+        self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, every_n_layers: int = 1
     ) -> None:
         """Checkpoints every block of every tower, with BatchNorm statistics untouched by the recomputation."""
         for tower in self._towers():
             if not tower.supports_gradient_checkpointing:
                 _make_blocks_checkpointable(tower)
-            norms = [m for m in tower.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            norms = [m for m in tower.modules() if isinstance(m, _BatchNorm)]
             function = functools.partial(_checkpoint_with_statistics_once, gradient_checkpointing_func, norms)
-            tower._set_gradient_checkpointing(enable=enable, gradient_checkpointing_func=function, **kwargs)
+            tower._set_gradient_checkpointing(enable=enable, gradient_checkpointing_func=function, every_n_layers=every_n_layers)
 
 
 def _make_blocks_checkpointable(tower: PreTrainedModel) -> None:
@@ -113,7 +114,7 @@ def _make_blocks_checkpointable(tower: PreTrainedModel) -> None:
         )
     for block in blocks:
         if not isinstance(block, GradientCheckpointingLayer):
-            block.__class__ = _checkpointing_class(type(block))
+            block.__class__ = _checkpointing_class(type(block))  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -124,7 +125,7 @@ def _checkpointing_class(block_class: type[nn.Module]) -> type[nn.Module]:
 
 
 def _checkpoint_with_statistics_once(
-    checkpoint_function: Callable, norms: list[nn.Module], function: Callable, *args: Any, **kwargs: Any
+    checkpoint_function: Callable, norms: list[_BatchNorm], function: Callable, *args: Any, **kwargs: Any
 ) -> Any:
     """Checkpoints `function`; of its two runs, the recomputation leaves BatchNorm's running statistics alone."""
     runs = 0
@@ -139,7 +140,7 @@ def _checkpoint_with_statistics_once(
 
 
 @contextlib.contextmanager
-def _statistics_kept(norms: list[nn.Module]) -> Iterator[None]:
+def _statistics_kept(norms: list[_BatchNorm]) -> Iterator[None]:
     """BatchNorm layers normalise by the batch and save the same tensors, but with a momentum of zero."""
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
@@ -177,7 +178,7 @@ def _without_unused_pooler(tower: PreTrainedModel, pooling: str) -> PreTrainedMo
     return tower
 
 
-def _pool(output: ModelOutput, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
+def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
     """One vector an item, (batch, width), from a tower's output: (batch, tokens, width) or (batch, width, h, w).
 
     Padding counts neither in the mean nor as the last token.
@@ -241,8 +242,11 @@ def _normalize(embeds: Tensor) -> Tensor:
     return nn.functional.normalize(embeds.float(), dim=-1).to(embeds.dtype)
 
 
-class _TextTower:
+class _TextTower(HFClipPreTrainedModel):
     """The text half, shared by the whole model and the text model."""
+
+    text_model: PreTrainedModel
+    text_projection: nn.Module
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -250,17 +254,22 @@ class _TextTower:
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    def _encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs) -> ModelOutput:
+    def _encode_text(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         output["pooler_output"] = self.text_projection(_pool(output, self.config.text_pooling, attention_mask))
         return output
 
 
-class _VisionTower:
+class _VisionTower(HFClipPreTrainedModel):
     """The image half, shared by the whole model and the vision model."""
 
-    def _encode_image(self, pixel_values: Tensor, **kwargs) -> ModelOutput:
+    vision_model: PreTrainedModel
+    visual_projection: nn.Module
+
+    def _encode_image(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if self.config.vision_config.model_type == "timm_wrapper":
             kwargs["output_attentions"] = False  # timm records none, and refuses to be asked
@@ -270,7 +279,7 @@ class _VisionTower:
         return output
 
 
-class HFClipModel(_TextTower, _VisionTower, HFClipPreTrainedModel):
+class HFClipModel(_TextTower, _VisionTower):
     """CLIP of any text tower and any image tower.
 
     Args:
@@ -355,7 +364,7 @@ class HFClipModel(_TextTower, _VisionTower, HFClipPreTrainedModel):
         token_type_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
-        """The text tower's output; `pooler_output` is the projected embedding, not normalised: (texts, projection_dim).
+        """The text tower's output; `pooler_output` is the projection, not normalised: (texts, projection_dim).
 
         Args:
             input_ids, attention_mask: (texts, tokens).
@@ -444,10 +453,10 @@ def _refuse_local_loss() -> None:
         )
 
 
-class HFClipTextModelWithProjection(_TextTower, HFClipPreTrainedModel):
+class HFClipTextModelWithProjection(_TextTower):
     """The text half of an [`HFClipModel`] folder, without the image half's memory."""
 
-    input_modalities = ("text",)
+    input_modalities = ["text"]
     _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^visual_projection\.", r"^logit_"]
 
     def __init__(self, config: HFClipConfig):
@@ -478,11 +487,11 @@ class HFClipTextModelWithProjection(_TextTower, HFClipPreTrainedModel):
         )
 
 
-class HFClipVisionModelWithProjection(_VisionTower, HFClipPreTrainedModel):
+class HFClipVisionModelWithProjection(_VisionTower):
     """The image half of an [`HFClipModel`] folder, without the text half's memory."""
 
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_"]
 
     def __init__(self, config: HFClipConfig):

@@ -11,7 +11,7 @@ from .configuration_hf_clip import copy_code
 class HFClipProcessorKwargs(ProcessingKwargs, total=False):
     """Texts of unequal length are padded to the longest unless the caller says otherwise."""
 
-    _defaults = {"text_kwargs": {"padding": True}}
+    _defaults = {"text_kwargs": {"padding": True}}  # type: ignore[misc]
 
 
 class HFClipProcessor(ProcessorMixin):

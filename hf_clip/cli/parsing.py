@@ -43,4 +43,4 @@ def open_model(folder: str) -> tuple[Any, Any]:
         raise InputError(
             f"model {folder!r} cannot be opened: give the folder or Hub id of a model that hf_clip trained ({reason})"
         ) from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor  # type: ignore[arg-type]

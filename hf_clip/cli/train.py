@@ -95,7 +95,7 @@ def parse(
 ) -> tuple[TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments]:
     """The settings of a command line, or an `InputError` that names the nearest right one."""
     kinds = (TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments)
-    parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train", allow_abbrev=False)
+    parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train", allow_abbrev=False)  # type: ignore[arg-type]
     _check_names(parser, arguments)
     try:
         towers, data, augmentation, output, args = parser.parse_args_into_dataclasses(arguments)

@@ -16,6 +16,7 @@ from transformers.utils import logging
 from ..embedding import Embeddings, embed_batch, join_batches
 from ..evaluation.retrieval import evaluate_retrieval
 from ..loss_hf_clip import contrastive_loss
+from ..modeling_hf_clip import HFClipModel
 from .arguments import HFClipTrainingArguments
 from .checkpoints import STAGING, discard, publish, staged
 from .distributed import gather_batch, gather_objects, in_batch_accuracy, loss_of_global_batch
@@ -34,8 +35,9 @@ class HFClipTrainer(Trainer):
     """
 
     args: HFClipTrainingArguments
+    model: HFClipModel
 
-    def __init__(self, model: PreTrainedModel, args: HFClipTrainingArguments, **kwargs: Any):
+    def __init__(self, model: HFClipModel, args: HFClipTrainingArguments, **kwargs: Any):
         if args.n_gpu > 1:
             raise ValueError(
                 f"one process sees {args.n_gpu} GPUs: start one process a GPU with `accelerate launch` or `torchrun`, "
@@ -81,7 +83,7 @@ class HFClipTrainer(Trainer):
         self._meter("in_batch_accuracy", in_batch_accuracy(world, len(output.image_embeds)))
         return (loss, output) if return_outputs else loss
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         """Any optimiser that `TrainingArguments` names, over `parameter_groups`."""
         if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
             opt_model = self.model if model is None else model
@@ -162,12 +164,12 @@ class HFClipTrainer(Trainer):
         logit_scale = _whole(self.accelerator.unwrap_model(self.model).logit_scale).cpu()
         total = 0.0
         for images in torch.arange(len(embeddings.image_embeds)).split(size):
-            ids = {"image_ids": embeddings.image_ids[images], "caption_ids": embeddings.caption_ids[first[images]]}
             total += contrastive_loss(
                 embeddings.image_embeds[images],
                 embeddings.text_embeds[first[images]],
                 logit_scale,
-                **(ids if self.args.mask_duplicates else {}),
+                image_ids=embeddings.image_ids[images] if self.args.mask_duplicates else None,
+                caption_ids=embeddings.caption_ids[first[images]] if self.args.mask_duplicates else None,
             ).item()
         return total / len(embeddings.image_embeds)
 
@@ -238,22 +240,22 @@ def parameter_groups(model: nn.Module, args: HFClipTrainingArguments) -> list[di
     ]
 
 
-def _frozen_towers(model: nn.Module, args: HFClipTrainingArguments) -> Iterator[nn.Module]:
+def _frozen_towers(model: HFClipModel, args: HFClipTrainingArguments) -> Iterator[PreTrainedModel]:
     if args.freeze_text:
         yield model.text_model
     if args.freeze_vision:
         yield model.vision_model
 
 
-def _freeze(model: nn.Module, args: HFClipTrainingArguments) -> None:
+def _freeze(model: HFClipModel, args: HFClipTrainingArguments) -> None:
     for tower in _frozen_towers(model, args):
         tower.requires_grad_(False)
 
 
-def _store_channels_last(model: nn.Module) -> None:
+def _store_channels_last(model: HFClipModel) -> None:
     """Only convolutional towers: a transformer's one patch embedding gains nothing."""
     if sum(isinstance(module, nn.Conv2d) for module in model.vision_model.modules()) > 1:
-        model.vision_model.to(memory_format=torch.channels_last)
+        model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
 
 
 def _whole(parameter: Tensor) -> Tensor:
