@@ -20,7 +20,7 @@ from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisi
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hf_clip import HFClipConfig
-from .loss_hf_clip import contrastive_loss
+from .loss_hf_clip import contrastive_loss, score
 
 # Residual blocks of the convolutional towers that transformers does not checkpoint itself.
 _CHECKPOINTED_BLOCKS = {
@@ -44,7 +44,7 @@ class HFClipOutput(ModelOutput):
         logits_per_text: (texts, images), its transpose.
         text_embeds: (texts, projection_dim), unit length.
         image_embeds: (images, projection_dim), unit length.
-        logit_scale: (1,), log of 1/temperature, fp32; the parameter itself: a loss outside `forward` trains it.
+        logit_scale: (1,), log of 1/temperature, fp32; a loss outside `forward` trains the parameter through it.
         text_model_output, vision_model_output: what the towers gave, `pooler_output` being the projected embedding
             before it is normalised.
     """
@@ -239,7 +239,9 @@ def _build_projection(kind: str, width: int, dim: int) -> nn.Module:
 
 
 def _normalize(embeds: Tensor) -> Tensor:
-    return nn.functional.normalize(embeds.float(), dim=-1).to(embeds.dtype)
+    # In fp32 or better: the squares of a half-precision vector overflow or vanish.
+    wide = embeds.to(torch.promote_types(embeds.dtype, torch.float32))
+    return nn.functional.normalize(wide, dim=-1).to(embeds.dtype)
 
 
 class _TextTower(HFClipPreTrainedModel):
@@ -422,7 +424,7 @@ class HFClipModel(_TextTower, _VisionTower):
             text_embeds = text_embeds.to(image_embeds.device)  # the towers may lie on two devices
             logit_scale = self.logit_scale.to(image_embeds.device)
             if return_logits:
-                logits = _score(image_embeds, text_embeds, logit_scale)
+                logits = score(image_embeds, text_embeds, logit_scale)
             if return_loss:
                 _refuse_local_loss()
                 loss = contrastive_loss(image_embeds, text_embeds, logit_scale) / len(image_embeds)
@@ -432,16 +434,11 @@ class HFClipModel(_TextTower, _VisionTower):
             logits_per_text=None if logits is None else logits.T,
             text_embeds=text_embeds,
             image_embeds=image_embeds,
-            logit_scale=self.logit_scale,
+            # Not the parameter itself: DDP takes a leaf among the outputs for a parameter without a gradient.
+            logit_scale=self.logit_scale.clone(),
             text_model_output=text_output,
             vision_model_output=image_output,
         )
-
-
-def _score(image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor) -> Tensor:
-    """(images, texts) logits, in fp32 under any autocast: bf16 would tie a fifth of the first ranks."""
-    with torch.autocast(image_embeds.device.type, enabled=False):
-        return logit_scale.float().exp() * image_embeds.float() @ text_embeds.float().T
 
 
 def _refuse_local_loss() -> None:

@@ -6,6 +6,7 @@ OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0: `ATTRIBUTION` goes whe
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +66,17 @@ def concept_of(name: str) -> str:
     return " ".join(word for word in words if word not in _VARIANT_WORDS) or "person"
 
 
-def is_held_out(concept: str) -> bool:
-    """A tenth of the concepts, by a digest of their name: the same ones on every machine."""
-    return hashlib.blake2b(concept.encode(), digest_size=4).digest()[0] < 256 / 10
+def held_out(concepts: Iterable[str], seed: int = 0) -> set[str]:
+    """A tenth of the concepts, another tenth for each seed, by digests of their names: the same on every machine."""
+
+    def digest(concept: str) -> bytes:
+        return hashlib.blake2b(f"{seed} {concept}".encode()).digest()
+
+    ordered = sorted(set(concepts), key=digest)
+    return set(ordered[: len(ordered) // 10])
 
 
-def write_openmoji(folder: Path, size: int = 80) -> dict[str, int]:
+def write_openmoji(folder: Path, *, size: int = 80, seed: int = 0) -> dict[str, int]:
     """Draws the pictures and writes two image folders, `train` and `unseen`, with `metadata.jsonl` each.
 
     `unseen` holds one picture (the first, without gender where there is such) and the official name of each held-out
@@ -78,6 +84,7 @@ def write_openmoji(folder: Path, size: int = 80) -> dict[str, int]:
 
     Args:
         size: side of the square pictures, in pixels.
+        seed: which tenth of the concepts is held out.
 
     Returns:
         The number of pictures in each.
@@ -85,10 +92,11 @@ def write_openmoji(folder: Path, size: int = 80) -> dict[str, int]:
     import resvg_py
 
     found = sorted(list_emoji(), key=lambda item: (len(item.characters), item.characters))
-    unseen = {item.concept: item for item in reversed(found) if is_held_out(item.concept)}
+    unseen = held_out((item.concept for item in found), seed)
+    first_of_concept = {item.concept: item for item in reversed(found)}
     splits = {
-        "train": [item for item in found if not is_held_out(item.concept)],
-        "unseen": [item for item in found if item in unseen.values()],
+        "train": [item for item in found if item.concept not in unseen],
+        "unseen": [item for concept, item in first_of_concept.items() if concept in unseen],
     }
     for split, items in splits.items():
         (folder / split).mkdir(parents=True, exist_ok=True)

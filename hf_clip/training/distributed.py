@@ -95,16 +95,25 @@ def _gather_sizes(rows: Tensor) -> list[int]:
 
 def _gather_rows(rows: Tensor, sizes: list[int]) -> Tensor:
     """(batch, …) of each process → (world, …); differentiable where the rows are."""
-    from torch.distributed.nn.functional import all_gather
-
     padding = rows.new_zeros((max(sizes) - len(rows), *rows.shape[1:]))
-    padded = torch.cat([rows, padding])
-    if rows.requires_grad:
-        gathered = all_gather(padded)
-    else:
-        gathered = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(gathered, padded)
+    gathered = _AllGather.apply(torch.cat([rows, padding]))  # (processes, longest, …)
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+
+class _AllGather(torch.autograd.Function):
+    """All processes' tensors, stacked; backward sums what every process's loss says of this process's tensor."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:  # type: ignore[override]
+        gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, tensor.contiguous())
+        return torch.stack(gathered)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad[dist.get_rank()]
 
 
 def in_batch_accuracy(world: GlobalBatch, size: int) -> Tensor:

@@ -1,0 +1,44 @@
+"""The processor: what it gives, saves and loads."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from hf_clip import HFClipProcessor
+
+
+def test_pictures_and_captions_in_one_call(processor):
+    batch = processor(images=Image.new("RGB", (50, 40), "red"), text=["a b", "a b c d"], return_tensors="pt")
+    assert batch["pixel_values"].shape == (1, 3, 32, 32)
+    assert batch["input_ids"].shape == (2, 6)  # padded to the longest: [CLS] a b c d [SEP]
+    assert batch["attention_mask"].sum(1).tolist() == [4, 6]
+    # (255/255 − mean) / std for red, (0 − mean) / std for green and blue, by ImageNet's statistics
+    expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    torch.testing.assert_close(batch["pixel_values"][0, :, 3, 3], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_saved_and_loaded_it_is_the_same(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(loaded, HFClipProcessor)
+    assert loaded.to_dict() == processor.to_dict()
+    picture = Image.linear_gradient("L").convert("RGB")
+    for name, value in processor(images=picture, text=["x y"], return_tensors="pt").items():
+        assert torch.equal(value, loaded(images=picture, text=["x y"], return_tensors="pt")[name])
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    assert saved["auto_map"] == {"AutoProcessor": "processing_hf_clip.HFClipProcessor"}
+    assert (tmp_path / "processing_hf_clip.py").is_file()
+
+
+def test_from_two_towers(tower_folders):
+    processor = HFClipProcessor.from_vision_text_pretrained(*tower_folders)
+    assert processor.image_processor.crop_size["height"] == 32
+    assert processor.tokenizer("a b")["input_ids"] == [2, 5, 6, 3]
+
+
+def test_an_order_mix_up_is_refused(processor):
+    with pytest.raises(TypeError, match="BertTokenizer for argument image_processor"):
+        HFClipProcessor(processor.tokenizer, processor.image_processor)

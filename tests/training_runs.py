@@ -1,0 +1,46 @@
+"""Small trainers for the tests."""
+
+from pathlib import Path
+from typing import Any
+
+from conftest import VOCABULARY, tiny_model
+from transformers import BertTokenizer
+
+from hf_clip import HFClipCollator, HFClipProcessor, HFClipTrainer, HFClipTrainingArguments
+from hf_clip.data.augmentation import Augmentation
+from hf_clip.data.dataset import CaptionedImages, TrainingPairs
+from hf_clip.data.sources import open_source
+from hf_clip.towers import square_image_processor
+
+
+def make_processor(folder: Path) -> HFClipProcessor:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+    tokenizer = BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=64)
+    return HFClipProcessor(image_processor=square_image_processor(32), tokenizer=tokenizer)
+
+
+def make_trainer(folder: Path, data: Path, *, model=None, augmentation=None, callbacks=None, **args: Any):
+    """A trainer of the tiny model on a folder of pictures, which it is also evaluated on."""
+    processor = make_processor(folder.parent / "tokenizer")
+    source = open_source(data)
+    defaults = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 1,
+        "learning_rate": 1e-3,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "use_cpu": True,
+    }
+    training = HFClipTrainingArguments(**(defaults | args))
+    return HFClipTrainer(
+        tiny_model() if model is None else model,
+        training,
+        train_dataset=TrainingPairs(source, processor.image_processor, augmentation or Augmentation(), training.seed),
+        eval_dataset=CaptionedImages(source, processor.image_processor),
+        data_collator=HFClipCollator(processor.tokenizer, 16),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
