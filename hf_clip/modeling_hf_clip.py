@@ -99,7 +99,9 @@ class HFClipPreTrainedModel(PreTrainedModel):
                 _make_blocks_checkpointable(tower)
             norms = [m for m in tower.modules() if isinstance(m, _BatchNorm)]
             function = functools.partial(_checkpoint_with_statistics_once, gradient_checkpointing_func, norms)
-            tower._set_gradient_checkpointing(enable=enable, gradient_checkpointing_func=function, every_n_layers=every_n_layers)
+            tower._set_gradient_checkpointing(
+                enable=enable, gradient_checkpointing_func=function, every_n_layers=every_n_layers
+            )
 
 
 def _make_blocks_checkpointable(tower: PreTrainedModel) -> None:

@@ -61,6 +61,10 @@ class _RandomCrop:
 
 def replayable(transform: Callable, image: Image.Image, seed: int) -> Image.Image:
     """Applies a random transform with a seed of its own; the global generator is as it was before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    generator = torch.default_generator  # of the CPU; `torch.manual_seed` and `fork_rng` would see to GPUs too
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
         return transform(image)
+    finally:
+        generator.set_state(state)

