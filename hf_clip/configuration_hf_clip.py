@@ -76,17 +76,10 @@ class HFClipConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.text_pooling = self.text_pooling or _TEXT_POOLING.get(self.text_config.model_type, "mean")
         self.vision_pooling = self.vision_pooling or _VISION_POOLING.get(self.vision_config.model_type, "pooler")
-
-    def validate_choices(self):
-        """Called by `@strict` after `__post_init__`."""
-        for field, choices in (
-            ("text_pooling", POOLINGS),
-            ("vision_pooling", POOLINGS),
-            ("projection", PROJECTIONS),
-        ):
-            value = getattr(self, field)
-            if value not in choices:
-                raise ValueError(f"unknown {field} {value!r}: choose one of {', '.join(choices)}")
+        choices = {"text_pooling": POOLINGS, "vision_pooling": POOLINGS, "projection": PROJECTIONS}
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                raise ValueError(f"unknown {field} {getattr(self, field)!r}: choose one of {', '.join(known)}")
 
     @classmethod
     def from_vision_text_configs(cls, vision_config: PreTrainedConfig, text_config: PreTrainedConfig, **kwargs):

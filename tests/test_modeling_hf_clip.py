@@ -17,10 +17,9 @@ from transformers import (
     GPT2Config,
     RegNetConfig,
     ResNetModel,
-    ViTConfig,
-    ViTModel,
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
+    ViTConfig,
 )
 
 from hf_clip import (
@@ -175,7 +174,7 @@ def test_a_pooling_that_the_tower_has_not_says_which_to_take():
         tiny_model(text_config=text, text_pooling="pooler")
 
 
-# ---- loading ---------------------------------------------------------------------------------------------------------
+# ---- loading ------------------------------------------------------------------------------------------------------
 
 
 def test_built_towers_and_named_towers_become_the_same_model(tower_folders):
@@ -215,7 +214,8 @@ def test_single_towers_load_from_the_whole_folder_and_hold_only_their_half(tmp_p
     text, text_report = HFClipTextModelWithProjection.from_pretrained(tmp_path, output_loading_info=True)
     vision, vision_report = HFClipVisionModelWithProjection.from_pretrained(tmp_path, output_loading_info=True)
     for report in (text_report, vision_report):
-        assert not (report["missing_keys"] or report["unexpected_keys"])
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]
     pixel_values = inputs.pop("pixel_values")
     assert torch.equal(text.eval()(**inputs).text_embeds, expected.text_embeds)
     assert torch.equal(vision.eval()(pixel_values).image_embeds, expected.image_embeds)
@@ -253,7 +253,7 @@ def test_a_user_s_subclass_saves_and_loads(tmp_path):
     assert torch.equal(loaded(**inputs).logits_per_image, model(**inputs).logits_per_image)
 
 
-# ---- dtypes, devices, attention --------------------------------------------------------------------------------------
+# ---- dtypes, devices, attention -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -304,7 +304,7 @@ def test_compiles_without_a_graph_break():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-# ---- checkpointing ---------------------------------------------------------------------------------------------------
+# ---- checkpointing ------------------------------------------------------------------------------------------------
 
 
 def bytes_saved_for_backward(model, inputs) -> int:

@@ -1,10 +1,12 @@
 """Small trainers for the tests."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 from conftest import VOCABULARY, tiny_model
-from transformers import BertTokenizer
+from transformers import BertTokenizer, TrainerCallback
 
 from hf_clip import HFClipCollator, HFClipProcessor, HFClipTrainer, HFClipTrainingArguments
 from hf_clip.data.augmentation import Augmentation
@@ -44,3 +46,13 @@ def make_trainer(folder: Path, data: Path, *, model=None, augmentation=None, cal
         processing_class=processor,
         callbacks=callbacks,
     )
+
+
+class PressCtrlC(TrainerCallback):
+    def __init__(self, step: int, times: int = 1):
+        self.step, self.times = step, times
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)

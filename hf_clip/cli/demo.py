@@ -1,4 +1,4 @@
-"""`hf-clip demo`: trains BERT × ResNet on OpenMoji, measures it on concepts it never saw, and opens it as others would."""
+"""`hf-clip demo`: trains BERT × ResNet on OpenMoji, measures it on unseen concepts, opens it as others would."""
 
 import hashlib
 import importlib

@@ -97,15 +97,15 @@ def parse(
     kinds = (TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments)
     parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train", allow_abbrev=False)  # type: ignore[arg-type]
     _check_names(parser, arguments)
+    for name in ("--train_data", "--output_dir"):
+        if not any(argument.partition("=")[0] == name for argument in arguments) and "--help" not in arguments:
+            raise InputError(f"no {name}: it is needed (see --help)")
     try:
         towers, data, augmentation, output, args = parser.parse_args_into_dataclasses(arguments)
     except (ValueError, ImportError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(str(error)) from error
-    for name, value in (("train_data", data.train_data), ("output_dir", args.output_dir)):
-        if value is None:
-            raise InputError(f"no --{name}: it is needed (see --help)")
     if data.eval_data and args.eval_strategy == "no":
         args.eval_strategy = "epoch"
     return towers, data, augmentation, output, args

@@ -54,12 +54,19 @@ class TrainingPairs(CaptionedImages):
         super().__init__(source, image_processor)
         self.augment: Callable[[Image.Image], Image.Image] = augmentation.build()
         self.seed = seed
-        self.epoch = 0
+        # Shared, so that `persistent_workers`, which are copies of this object, see the epoch change.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
+        if row >= len(self):
+            raise IndexError(f"row {row} of {len(self)}")
         skipped: list[tuple[int, str, str]] = []
         for candidate in range(row, row + len(self)):
             item = self._draw(candidate % len(self))

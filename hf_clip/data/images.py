@@ -1,5 +1,6 @@
 """One picture, whatever its file holds, as 8-bit RGB."""
 
+import contextlib
 import hashlib
 import io
 from pathlib import Path
@@ -27,16 +28,15 @@ def read_image(value: Any, folder: Path | None = None) -> tuple[Image.Image, int
     Raises:
         UnreadableImage: for anything that is not a whole picture.
     """
-    if isinstance(value, Image.Image):
-        return _to_rgb(value), content_id(value.mode.encode() + str(value.size).encode() + value.tobytes())
-    content = _read_bytes(value, folder)
-    if not content:
+    content = None if isinstance(value, Image.Image) else _read_bytes(value, folder)
+    if content == b"":
         raise UnreadableImage("the file is empty")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return _to_rgb(image), content_id(content)
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        with contextlib.nullcontext(value) if content is None else Image.open(io.BytesIO(content)) as image:
+            rgb = _to_rgb(image)
+    except Exception as error:  # what Pillow's decoders raise has no common type: RuntimeError, SyntaxError, …
         raise UnreadableImage(f"not a whole picture ({_first_line(error)})") from error
+    return rgb, content_id(str(rgb.size).encode() + rgb.tobytes() if content is None else content)
 
 
 def content_id(content: bytes) -> int:
@@ -53,13 +53,14 @@ def image_name(value: Any) -> str:
 
 def _read_bytes(value: Any, folder: Path | None) -> bytes:
     if isinstance(value, dict):
-        value = value["path"] if value.get("bytes") is None else value["bytes"]
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if value is None:
+        raise UnreadableImage("no file is named")
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
     if isinstance(value, (str, Path)):
-        path = Path(folder or ".", value)
         try:
-            return path.read_bytes()
+            return Path(folder or ".", value).read_bytes()
         except OSError as error:
             raise UnreadableImage(error.strerror or str(error)) from error
     raise UnreadableImage(f"a {type(value).__name__} is not a picture")

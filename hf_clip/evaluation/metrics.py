@@ -5,16 +5,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# A matrix product rounds the same dot product otherwise at its edges than inside, by 1e-7.
+_TIE = 1e-6
+
 
 def ranks_of_best_positive(
     query_embeds: Tensor, candidate_embeds: Tensor, positive: Tensor, *, block: int = 1024
 ) -> Tensor:
     """How many negatives score at least as much as each query's best positive: 0 is a hit at 1.
 
-    Ties count against the model, so a collapsed model is not rewarded.
+    Ties count against the model, so a collapsed model is not rewarded; scores that differ by rounding are ties.
 
     Args:
-        query_embeds: (queries, dim); candidate_embeds: (candidates, dim).
+        query_embeds: (queries, dim); candidate_embeds: (candidates, dim); unit length.
         positive: (pairs, 2) of (query, candidate) positions; every query needs one or more.
         block: queries scored at a time; no full similarity matrix is made.
 
@@ -37,9 +40,9 @@ def ranks_of_best_positive(
         scores = queries @ candidate_embeds.float().T  # (block, candidates)
         pairs = positive[int(ends[start] - counts[start]) : int(ends[start + len(queries) - 1])]
         rows, columns = pairs[:, 0] - start, pairs[:, 1]
-        best = torch.full((len(queries),), -torch.inf).scatter_reduce(0, rows, scores[rows, columns], "amax")
+        best = scores.new_full((len(queries),), -torch.inf).scatter_reduce(0, rows, scores[rows, columns], "amax")
         scores[rows, columns] = -torch.inf
-        ranks.append((scores >= best[:, None]).sum(1))
+        ranks.append((scores >= best[:, None] - _TIE).sum(1))
     return torch.cat(ranks)
 
 

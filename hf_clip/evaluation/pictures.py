@@ -1,4 +1,4 @@
-"""Pictures of a run: how it learned, and what it finds. Needs matplotlib (`pip install "hf_clip[eval]"`)."""
+"""Pictures of a run: how it learned, and what it finds. Needs matplotlib."""
 
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ def draw_retrieval_grid(
     for axes_row, caption, images in zip(grid, captions.tolist(), found.tolist(), strict=True):
         right_image = int(embeddings.text_to_image[caption])
         axes_row[0].axis("off")
-        axes_row[0].text(1, 0.5, _text_of(source, embeddings, caption), ha="right", va="center", wrap=True, size=10)
+        text = _text_of(source, embeddings, caption)
+        axes_row[0].text(1, 0.5, text, ha="right", va="center", wrap=True, size=10, parse_math=False)
         for axes, image in zip(axes_row[1:], images, strict=False):
             _draw_result(axes, _picture_of(source, embeddings, image), image == right_image)
         for axes in axes_row[1 + len(images) :]:

@@ -53,7 +53,8 @@ def write_readme(
 
 def _base_name(name: str) -> str:
     """A Hub id as it is; of a local folder only its last part, for a README must not tell about a machine."""
-    return Path(name).resolve().name if Path(name).exists() else name
+    path = Path(name)
+    return path.resolve().name if name and (path.is_absolute() or path.exists()) else name
 
 
 def _recall_rows(metrics: dict[str, float]) -> list[dict[str, Any]]:

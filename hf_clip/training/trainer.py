@@ -58,7 +58,7 @@ class HFClipTrainer(Trainer):
                 f"per_device_train_batch_size or more processes."
             )
 
-    # ---- the step ------------------------------------------------------------------------------------------------
+    # ---- the step -------------------------------------------------------------------------------------------------
 
     def compute_loss(
         self,
@@ -115,7 +115,7 @@ class HFClipTrainer(Trainer):
             self.skipped_images[row] = (name, reason)
             logger.warning(f"skipped row {row + 1}: {name}: {reason}")
 
-    # ---- evaluation ----------------------------------------------------------------------------------------------
+    # ---- evaluation -----------------------------------------------------------------------------------------------
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
         """Every row of an evaluation set counts: `dataloader_drop_last` is for training alone."""
@@ -173,7 +173,7 @@ class HFClipTrainer(Trainer):
             ).item()
         return total / len(embeddings.image_embeds)
 
-    # ---- saving --------------------------------------------------------------------------------------------------
+    # ---- saving ---------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The Trainer's checkpoint, written aside and renamed when every process has finished its part."""

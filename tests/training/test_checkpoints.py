@@ -14,14 +14,19 @@ def test_a_new_folder_appears_at_the_end(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
+def write_half(folder):
+    with staged(folder) as aside:
+        (aside / "file").write_text("half")
+        raise OSError("disk full")
+
+
 def test_on_an_error_nothing_appears_and_what_was_there_stays(tmp_path):
     old = tmp_path / "old"
     old.mkdir()
     (old / "file").write_text("before")
     for folder in (old, tmp_path / "new"):
-        with pytest.raises(OSError, match="full"), staged(folder) as aside:
-            (aside / "file").write_text("half")
-            raise OSError("disk full")
+        with pytest.raises(OSError, match="full"):
+            write_half(folder)
     assert (old / "file").read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 

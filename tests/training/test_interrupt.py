@@ -1,23 +1,11 @@
 """Ctrl-C: a checkpoint at the end of the step, and a second one at once."""
 
-import os
 import signal
 
 import pytest
-from training_runs import make_trainer
-from transformers import TrainerCallback
+from training_runs import PressCtrlC, make_trainer
 
 from hf_clip.training.interrupt import StopOnInterrupt
-
-
-class PressCtrlC(TrainerCallback):
-    def __init__(self, step: int, times: int = 1):
-        self.step, self.times = step, times
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_stops_after_the_step_with_a_whole_checkpoint(tmp_path, pictures):

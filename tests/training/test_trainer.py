@@ -31,7 +31,7 @@ class Watch(TrainerCallback):
         self.seen.append(self.look(model, train_dataloader.dataset))
 
 
-# ---- the step --------------------------------------------------------------------------------------------------------
+# ---- the step -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", ["text", "vision"])
@@ -135,7 +135,7 @@ def test_accumulation_says_once_that_it_adds_no_negatives(tmp_path, pictures, mo
 
 def test_one_process_with_several_gpus_is_refused(tmp_path, pictures, monkeypatch):
     monkeypatch.setattr(HFClipTrainingArguments, "n_gpu", property(lambda self: 2))
-    with pytest.raises(ValueError, match="one process sees 2 GPUs: .*accelerate launch.*CUDA_VISIBLE_DEVICES"):
+    with pytest.raises(ValueError, match=r"one process sees 2 GPUs: .*accelerate launch.*CUDA_VISIBLE_DEVICES"):
         make_trainer(tmp_path / "run", pictures)
 
 
@@ -151,7 +151,7 @@ def test_checkpointing_in_the_trainer_trains_the_same_weights(tmp_path, pictures
         torch.testing.assert_close(with_it[name], without[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-# ---- what is logged --------------------------------------------------------------------------------------------------
+# ---- what is logged -----------------------------------------------------------------------------------------------
 
 
 def test_logs(tmp_path):
@@ -181,7 +181,7 @@ def test_a_broken_picture_is_skipped_counted_and_named(tmp_path, pictures):
     assert trainer.state.global_step == 4
 
 
-# ---- evaluation ------------------------------------------------------------------------------------------------------
+# ---- evaluation ---------------------------------------------------------------------------------------------------
 
 
 def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
@@ -235,7 +235,7 @@ def test_embeddings_that_are_not_finite_name_the_tower(tmp_path, pictures):
         trainer.evaluate()
 
 
-# ---- saving and going on ---------------------------------------------------------------------------------------------
+# ---- saving and going on ------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_that_breaks_off_is_never_there(tmp_path, pictures, monkeypatch):
