@@ -1,6 +1,7 @@
 """One pass of a model over data: embeddings by row, finite and without repeats."""
 
 import dataclasses
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,14 +61,18 @@ def embed_batch(model: PreTrainedModel, batch: dict[str, Any]) -> EmbeddedBatch:
     batch.pop("captions_cut", None)
     with torch.inference_mode():
         output = model(**batch, return_logits=False)
-    for tower, embeds in (("image", output.image_embeds), ("text", output.text_embeds)):
-        if not embeds.isfinite().all():
-            raise FloatingPointError(f"the {tower} tower gave embeddings that are not finite")
     return EmbeddedBatch(
-        image_embeds=output.image_embeds.float().cpu(),
-        text_embeds=output.text_embeds.float().cpu(),
+        image_embeds=_finite(output.image_embeds, "image"),
+        text_embeds=_finite(output.text_embeds, "text"),
         **{name: value.cpu() for name, value in extras.items()},
     )
+
+
+def _finite(embeds: Tensor, tower: str) -> Tensor:
+    """fp32, on the CPU."""
+    if not embeds.isfinite().all():
+        raise FloatingPointError(f"the {tower} tower gave embeddings that are not finite")
+    return embeds.float().cpu()
 
 
 def join_batches(batches: Iterable[EmbeddedBatch], skipped: list[tuple[int, str, str]]) -> Embeddings:
@@ -132,13 +137,16 @@ def embed_source(
 
 
 def embed_images(model: PreTrainedModel, processor: ProcessorMixin, images: list[Image.Image]) -> Tensor:
-    """(images, dim) unit vectors of RGB pictures, fp32, on the CPU."""
+    """(images, dim) unit vectors of RGB pictures, fp32, on the CPU; 64 pictures at a time."""
+    if len(images) > 64:
+        return torch.cat([embed_images(model, processor, images[i : i + 64]) for i in range(0, len(images), 64)])
     pixels = [
         processor.image_processor(images=image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
         for image in images
     ]
     with torch.inference_mode():
-        return model.eval()(pixel_values=torch.cat(pixels).to(model.device)).image_embeds.float().cpu()
+        output = model.eval()(pixel_values=torch.cat(pixels).to(model.device))
+    return _finite(output.image_embeds, "image")
 
 
 def embed_texts(model: PreTrainedModel, processor: ProcessorMixin, texts: list[str]) -> Tensor:
@@ -151,11 +159,12 @@ def embed_texts(model: PreTrainedModel, processor: ProcessorMixin, texts: list[s
         return_tensors="pt",
     ).to(model.device)
     with torch.inference_mode():
-        return model.eval()(**tokens).text_embeds.float().cpu()
+        return _finite(model.eval()(**tokens).text_embeds, "text")
 
 
 def max_caption_length(model: PreTrainedModel, processor: ProcessorMixin, asked: int | None = None) -> int:
     """How many tokens a caption may have: what was asked for, the tokenizer and the tower's positions allow."""
     positions = getattr(model.config.text_config, "max_position_embeddings", None)
-    limits = (asked, positions, processor.tokenizer.model_max_length)
+    # A tokenizer that knows no limit says 1e30, which its own truncation cannot count to.
+    limits = (asked, positions, processor.tokenizer.model_max_length, sys.maxsize)
     return min(limit for limit in limits if limit is not None)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .output import Printer
-from .parsing import Parser, open_model
+from .parsing import Parser, open_model, positive_int
 
 
 def run(arguments: list[str], printer: Printer) -> None:
@@ -66,6 +66,6 @@ def _parser() -> Parser:
         "--labels", required=True, help="what a picture may show: 'a cat, a dog', or a .txt file with a label a line"
     )
     parser.add_argument("--template", default="{}", help="a sentence around the label, such as 'a photo of {}'")
-    parser.add_argument("--top", type=int, default=3, help="labels shown a picture")
+    parser.add_argument("--top", type=positive_int, default=3, help="labels shown a picture")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser

@@ -31,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] not in COMMANDS:
         print(f"hf-clip: unknown command {arguments[0]!r}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    # Libraries print on stdout too: only a command's result belongs there.
-    with Printer() as printer, contextlib.redirect_stdout(sys.stderr):
+    # Libraries print on stdout too: only a command's result, or the help asked for, belongs there.
+    asks_for_help = {"-h", "--help"}.intersection(arguments)
+    with Printer() as printer, contextlib.redirect_stdout(sys.stdout if asks_for_help else sys.stderr):
         try:
             command = importlib.import_module(f".{arguments[0]}", __package__)
             return command.run(arguments[1:], printer) or 0

@@ -7,6 +7,17 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from ..errors import InputError
+
+_LIMITS = {
+    "crop_scale": (0.01, 1),
+    "rotation": (0, 180),
+    "translation": (0, 1),
+    "zoom": (0, 0.99),
+    "color_jitter": (0, 10),
+    "flip": (0, 1),
+}
+
 
 @dataclass
 class Augmentation:
@@ -24,6 +35,12 @@ class Augmentation:
     flip: float = field(
         default=0.0, metadata={"help": "Probability of a mirror image; 0 where left and right mean something."}
     )
+
+    def __post_init__(self):
+        for name, (least, most) in _LIMITS.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise InputError(f"{name} must be from {least} to {most}, not {value}")
 
     def build(self) -> Callable[[Image.Image], Image.Image]:
         """The transform, PIL to PIL; its randomness is torch's global generator."""

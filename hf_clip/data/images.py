@@ -70,8 +70,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     image.seek(0)
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it to white
-        grey = np.asarray(image, dtype=np.float32)
-        image = Image.fromarray((grey * (255 / 65535)).clip(0, 255).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -76,12 +76,12 @@ def held_out(concepts: Iterable[str], seed: int = 0) -> set[str]:
     return set(ordered[: len(ordered) // 10])
 
 
-def write_openmoji(folder: Path, *, size: int = 80, seed: int = 0) -> dict[str, int]:
+def write_openmoji(folder: Path, *, size: int = 64, seed: int = 0) -> dict[str, int]:
     """Draws the pictures and writes two image folders, `train` and `unseen`, with `metadata.jsonl` each.
 
     `unseen` holds one picture (the first, without gender where there is such) and the official name of each held-out
-    concept; no variant of a held-out concept is in `train`, where all names are captions but those of held-out concepts
-    ("whale" is another name of the spouting whale).
+    concept; no variant of a held-out concept is in `train`, where all names are captions but those of
+    held-out concepts ("whale" is another name of the spouting whale).
 
     Args:
         size: side of the square pictures, in pixels.
@@ -90,27 +90,34 @@ def write_openmoji(folder: Path, *, size: int = 80, seed: int = 0) -> dict[str, 
     Returns:
         The number of pictures in each.
     """
-    import resvg_py
-
     found = sorted(list_emoji(), key=lambda item: (len(item.characters), item.characters))
     unseen = held_out((item.concept for item in found), seed)
     first_of_concept = {item.concept: item for item in reversed(found)}
     splits = {
-        "train": [item for item in found if item.concept not in unseen],
-        "unseen": [item for concept, item in first_of_concept.items() if concept in unseen],
+        "train": {
+            item: [name for name in item.names if concept_of(name) not in unseen]
+            for item in found
+            if item.concept not in unseen
+        },
+        "unseen": {item: [item.names[0]] for concept, item in first_of_concept.items() if concept in unseen},
     }
-    for split, items in splits.items():
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        rows = []
-        for item in items:
-            name = "-".join(f"{ord(character):04X}" for character in item.characters) + ".png"
-            png = resvg_py.svg_to_bytes(
-                svg_path=str(item.svg), width=size, height=size, background="white", skip_system_fonts=True
-            )
-            (folder / split / name).write_bytes(bytes(png))
-            captions = list(item.names if split == "train" else item.names[:1])
-            rows.append({"file_name": name, "captions": captions, "emoji": item.characters, "concept": item.concept})
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / split / "metadata.jsonl").write_text(lines, encoding="utf-8")
+    for split, captions in splits.items():
+        _write_image_folder(folder / split, captions, size)
     (folder / "ATTRIBUTION.txt").write_text(ATTRIBUTION + "\n")
-    return {split: len(items) for split, items in splits.items()}
+    return {split: len(captions) for split, captions in splits.items()}
+
+
+def _write_image_folder(folder: Path, captions: dict[Emoji, list[str]], size: int) -> None:
+    import resvg_py
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for item, names in captions.items():
+        file_name = "-".join(f"{ord(character):04X}" for character in item.characters) + ".png"
+        png = resvg_py.svg_to_bytes(
+            svg_path=str(item.svg), width=size, height=size, background="white", skip_system_fonts=True
+        )
+        (folder / file_name).write_bytes(bytes(png))
+        rows.append({"file_name": file_name, "captions": names, "emoji": item.characters, "concept": item.concept})
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "metadata.jsonl").write_text(lines, encoding="utf-8")

@@ -1,6 +1,7 @@
 """Opens a source of captioned pictures: an image folder with its metadata file, parquet, CSV, JSONL, or a Hub id."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,32 +63,59 @@ def open_source(
     caption_column = _find_column(rows, caption_column, _CAPTION_COLUMNS, "caption_column", name)
     if isinstance(rows.features[image_column], datasets.Image):
         rows = rows.cast_column(image_column, datasets.Image(decode=False))
-    _check_captions(rows, caption_column, name)
+    captions = rows.select_columns(caption_column).with_format("arrow")[:][caption_column]
+    _check_captions(captions, caption_column, name)
     return Source(rows, image_column, caption_column, folder, str(name))
 
 
 def _load(name: str, split: str) -> tuple[datasets.Dataset, Path]:
     path = Path(name)
+    if not path.exists():
+        return _load_from_hub(name, split), Path()
+    files = _files_of(path)
+    if all(file.stat().st_size == 0 for file in files):
+        raise InputError(f"{files[0]} is empty: it needs rows of a picture and a caption")
+    return _read(files), files[0].parent
+
+
+def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
         found = [path / metadata for metadata in _METADATA if (path / metadata).is_file()]
         files = found[:1] or sorted(path.glob("*.parquet"))
         if not files:
-            raise InputError(f"{name} has neither {', '.join(_METADATA)} nor parquet files: add one with the captions")
-    elif path.is_file():
-        if path.suffix not in _FORMATS:
-            raise InputError(f"{name}: cannot read {path.suffix or 'such'} files, only {', '.join(_FORMATS)}")
-        files = [path]
-    else:
-        return _load_from_hub(name, split), Path()
-    if all(file.stat().st_size == 0 for file in files):
-        raise InputError(f"{files[0]} is empty: it needs rows of a picture and a caption")
+            raise InputError(f"{path} has neither {', '.join(_METADATA)} nor parquet files: add one with the captions")
+        return files
+    if path.suffix.lower() not in _FORMATS:
+        raise InputError(f"{path}: cannot read {path.suffix or 'such'} files, only {', '.join(_FORMATS)}")
+    return [path]
+
+
+def _read(files: list[Path]) -> datasets.Dataset:
+    kind = _FORMATS[files[0].suffix.lower()]
+    # pandas would take a caption such as "None" or "NA" for no caption.
+    options = {"keep_default_na": False} if kind == "csv" else {}
     try:
-        rows = datasets.load_dataset(
-            _FORMATS[files[0].suffix], data_files=[str(file) for file in files], split="train"
-        )
+        with _silence():
+            return datasets.load_dataset(kind, data_files=[str(file) for file in files], split="train", **options)
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, ValueError, OSError) as error:
-        raise InputError(f"{files[0]} cannot be read as {files[0].suffix[1:]}: {_root_cause(error)}") from error
-    return rows, files[0].parent
+        cause = _root_cause(error)
+        if "corresponds to no data" in cause:
+            raise InputError(f"{files[0]} has no rows: it needs a picture and a caption in each") from error
+        raise InputError(f"{files[0]} cannot be read as {kind}: {cause}") from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """`datasets` logs what it raises anyway, and draws a bar for files that are read in a moment."""
+    verbosity, bars = datasets.logging.get_verbosity(), not datasets.are_progress_bars_disabled()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _load_from_hub(name: str, split: str) -> datasets.Dataset:
@@ -117,31 +145,30 @@ def _find_column(
     return column
 
 
-def _check_captions(rows: datasets.Dataset, column: str, name: str | Path) -> None:
-    """Refuses captions that are no text or empty; one pass over the column in Arrow, not in Python."""
-    batch = 0
-    for chunk in rows.data.column(column).chunks if rows._indices is None else [_materialise(rows, column)]:
-        is_list = pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type)
-        values = chunk.flatten() if is_list else chunk
-        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-            if not (pa.types.is_null(values.type)):
-                raise InputError(f"{name}: column {column!r} holds {values.type}, not text: set caption_column")
-            raise InputError(f"{name}: row {batch + 1} has no caption: fill or remove it")
-        blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), True)
-        parents = pc.list_parent_indices(chunk) if is_list else None
-        bad = set(pc.indices_nonzero(blank).to_pylist())
-        bad_rows = {parents[i].as_py() for i in bad} if parents is not None else bad
-        if is_list:
-            bad_rows |= set(
-                pc.indices_nonzero(pc.fill_null(pc.equal(pc.list_value_length(chunk), 0), True)).to_pylist()
-            )
-        if bad_rows:
-            raise InputError(
-                f"{name}: row {batch + min(bad_rows) + 1} has an empty caption"
-                f"{f', and {len(bad_rows) - 1} more' if len(bad_rows) > 1 else ''}: fill or remove such rows"
-            )
-        batch += len(chunk)
+def _check_captions(captions: pa.ChunkedArray, column: str, name: str | Path) -> None:
+    """Refuses captions that are no text or empty; one pass in Arrow, not in Python."""
+    is_list = pa.types.is_list(captions.type) or pa.types.is_large_list(captions.type)
+    if pa.types.is_fixed_size_list(captions.type):
+        # The place of a null is kept in these, and would count among the texts.
+        captions, is_list = captions.cast(pa.list_(captions.type.value_type)).fill_null([]), True
+    texts = pc.list_flatten(captions) if is_list else captions
+    if pa.types.is_null(texts.type):
+        texts = texts.cast(pa.string())
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        kind = "a mix of kinds" if isinstance(texts.type, pa.BaseExtensionType) else texts.type
+        raise InputError(f"{name}: column {column!r} holds {kind}, not text: mend it or set caption_column")
+    rows = _rows_where(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
+    if is_list:
+        rows = pc.list_parent_indices(captions).take(rows)
+        rows = pa.concat_arrays([*rows.chunks, _rows_where(pc.equal(pc.list_value_length(captions), 0))])
+    if len(rows):
+        more = pc.count_distinct(rows).as_py() - 1
+        raise InputError(
+            f"{name}: row {pc.min(rows).as_py() + 1} has an empty caption{f', and {more} more' if more else ''}: "
+            "fill or remove such rows"
+        )
 
 
-def _materialise(rows: datasets.Dataset, column: str) -> pa.Array:
-    return rows.with_format("arrow")[:][column].combine_chunks()
+def _rows_where(condition: pa.ChunkedArray) -> pa.Array:
+    """Positions where a condition is true or null."""
+    return pc.indices_nonzero(pc.fill_null(condition, True)).cast(pa.int64())

@@ -38,8 +38,8 @@ def write_readme(
         ),
         template_path=str(_TEMPLATE),
         name=name,
-        vision=f"{config.vision_config.model_type} ({_base_name(towers[0])})",
-        text=f"{config.text_config.model_type} ({_base_name(towers[1])})",
+        vision=_describe(config.vision_config.model_type, towers[0]),
+        text=_describe(config.text_config.model_type, towers[1]),
         projection_dim=config.projection_dim,
         data=_base_name(data),
         rows=_recall_rows(metrics),
@@ -51,10 +51,14 @@ def write_readme(
     card.save(folder / "README.md")
 
 
+def _describe(model_type: str, tower: str) -> str:
+    return f"{model_type} ({_base_name(tower)})" if tower else model_type
+
+
 def _base_name(name: str) -> str:
     """A Hub id as it is; of a local folder only its last part, for a README must not tell about a machine."""
     path = Path(name)
-    return path.resolve().name if name and (path.is_absolute() or path.exists()) else name
+    return path.resolve().name if (path.is_absolute() or path.exists()) else name
 
 
 def _recall_rows(metrics: dict[str, float]) -> list[dict[str, Any]]:

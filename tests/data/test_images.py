@@ -1,0 +1,160 @@
+"""Whatever a file holds becomes upright 8-bit RGB on white, or a reason why not; pixel values are worked out by hand."""
+
+import hashlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_clip.data.images import UnreadableImage, content_id, image_name, read_image
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(content: bytes) -> list[tuple[int, int, int]]:
+    image, _ = read_image(content)
+    assert image.mode == "RGB"
+    return [image.getpixel((x, y)) for y in range(image.height) for x in range(image.width)]
+
+
+def row_of(mode: str, *values) -> Image.Image:
+    image = Image.new(mode, (len(values), 1))
+    for x, value in enumerate(values):
+        image.putpixel((x, 0), value)
+    return image
+
+
+def palette_of(*values: int) -> Image.Image:
+    """Pixels of the palette 0 = red, 1 = blue."""
+    image = row_of("P", *values)
+    image.putpalette([*RED, *BLUE])
+    return image
+
+
+ODD_PICTURES = {
+    "plain": (encode(row_of("RGB", RED, BLUE)), [RED, BLUE]),
+    "one pixel": (encode(row_of("RGB", RED)), [RED]),
+    "grey": (encode(row_of("L", 7)), [(7, 7, 7)]),
+    "black and white": (encode(row_of("1", 0, 1)), [(0, 0, 0), WHITE]),
+    # 0x0000, 0x8000, 0xffff and a grey of 8 bits, written twice: 0x6464
+    "16-bit grey": (
+        encode(Image.fromarray(np.array([[0, 0x8000, 0xFFFF, 0x6464]], dtype=np.uint16))),
+        [(0, 0, 0), (128, 128, 128), WHITE, (100, 100, 100)],
+    ),
+    "32-bit grey": (encode(row_of("I", 0x8000, 70000), "TIFF"), [(128, 128, 128), WHITE]),
+    "transparent": (encode(row_of("RGBA", (9, 9, 9, 0), (*RED, 255), (*RED, 128))), [WHITE, RED, (255, 127, 127)]),
+    "grey, transparent": (encode(row_of("LA", (0, 0), (0, 255), (0, 128))), [WHITE, (0, 0, 0), (127, 127, 127)]),
+    "palette": (encode(palette_of(0, 1)), [RED, BLUE]),
+    "palette with a transparent colour": (encode(palette_of(0, 1), transparency=0), [WHITE, BLUE]),
+    "palette with opacities": (encode(palette_of(0, 1), transparency=b"\xff\x80"), [RED, (127, 127, 255)]),
+    "colour that means transparent": (encode(row_of("RGB", RED, BLUE), transparency=RED), [WHITE, BLUE]),
+    "CMYK": (encode(row_of("CMYK", (0, 255, 255, 0), (0, 0, 0, 255)), "TIFF"), [RED, (0, 0, 0)]),
+    "animation": (
+        encode(palette_of(0, 0), "GIF", save_all=True, append_images=[palette_of(1, 1)]),
+        [RED, RED],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_PICTURES)
+def test_odd_pictures_are_converted(kind):
+    content, expected = ODD_PICTURES[kind]
+    assert pixels(content) == expected
+
+
+def test_an_animation_has_two_frames_of_which_the_first_is_taken():
+    with Image.open(io.BytesIO(ODD_PICTURES["animation"][0])) as image:
+        assert image.n_frames == 2
+        image.seek(1)
+        assert read_image(image)[0].getpixel((0, 0)) == RED
+
+
+def test_cmyk_of_a_camera():
+    image, _ = read_image(encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"))
+    assert np.abs(np.array(image.getpixel((8, 8))) - RED).max() < 6
+
+
+def test_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its left side: turned clockwise to be shown
+    stored = Image.new("RGB", (3, 2), "white")
+    stored.putpixel((0, 0), RED)
+    stored.putpixel((2, 0), BLUE)
+    image, _ = read_image(encode(stored, exif=exif))
+    assert image.size == (2, 3)
+    assert (image.getpixel((1, 0)), image.getpixel((1, 2)), image.getpixel((0, 0))) == (RED, BLUE, WHITE)
+
+
+WHOLE = encode(Image.effect_noise((64, 64), 50))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (WHOLE[: len(WHOLE) // 2], "not a whole picture .*truncated"),
+        (WHOLE[:20], "not a whole picture"),
+        (b"", "the file is empty"),
+        (b"<html>not found</html>", "not a whole picture .*cannot identify"),
+        ("missing.png", "No such file"),
+        ("", "directory"),
+        ("null\0.png", "null"),
+        (None, "no file is named"),
+        ({"bytes": None, "path": None}, "no file is named"),
+        ({"bytes": b"", "path": "a.png"}, "the file is empty"),
+        (7, "a int is not a picture"),
+    ],
+)
+def test_broken_pictures_say_why(value, reason, tmp_path):
+    with pytest.raises(UnreadableImage, match=reason):
+        read_image(value, tmp_path)
+
+
+def test_any_failure_of_a_decoder_is_a_broken_picture(monkeypatch):
+    # AVIF's raises RuntimeError, DDS's NotImplementedError, for damaged files.
+    def fail(*args, **kwargs):
+        raise NotImplementedError("Unknown pixel format flags 136")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UnreadableImage, match="flags 136"):
+        read_image(WHOLE)
+
+
+def test_a_decompression_bomb_is_a_broken_picture(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        read_image(WHOLE)
+
+
+def test_paths_bytes_and_what_datasets_gives(tmp_path):
+    content = encode(row_of("RGB", RED))
+    (tmp_path / "a.png").write_bytes(content)
+    values = ["a.png", tmp_path / "a.png", content, {"bytes": content, "path": None}, {"bytes": None, "path": "a.png"}]
+    assert len({read_image(value, tmp_path)[1] for value in values}) == 1
+    assert all(read_image(value, tmp_path)[0].getpixel((0, 0)) == RED for value in values)
+
+
+def test_digests_name_the_content():
+    digest = hashlib.blake2b(WHOLE, digest_size=8).digest()
+    assert read_image(WHOLE)[1] == content_id(WHOLE) == np.frombuffer(digest, "<i8")[0]
+    assert content_id(b"1") < 0, "half of them are negative: they fill the int64"
+
+
+def test_digests_of_decoded_pictures_tell_palettes_and_shapes_apart():
+    other = palette_of(0, 1)
+    other.putpalette([*BLUE, *RED])
+    tall = palette_of(0, 1).resize((1, 2))
+    assert len({read_image(image)[1] for image in (palette_of(0, 1), other, tall)}) == 3
+    assert read_image(palette_of(0, 1))[1] == read_image(row_of("RGB", RED, BLUE))[1]
+
+
+def test_names_for_reports():
+    assert image_name("a/b.png") == "a/b.png"
+    assert image_name({"bytes": b"", "path": "b.png"}) == "b.png"
+    assert image_name({"bytes": b"", "path": None}) == image_name(None) == "picture without a file name"
