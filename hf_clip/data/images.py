@@ -61,8 +61,8 @@ def _read_bytes(value: Any, folder: Path | None) -> bytes:
     if isinstance(value, (str, Path)):
         try:
             return Path(folder or ".", value).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from error
+        except (OSError, ValueError) as error:
+            raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
     raise UnreadableImage(f"a {type(value).__name__} is not a picture")
 
 

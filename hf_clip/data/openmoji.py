@@ -14,6 +14,7 @@ ATTRIBUTION = "Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0"
 
 _SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
 _FLAG = re.compile("[\U0001f1e6-\U0001f1ff\U000e0020-\U000e007f]")
+_GENDERED = re.compile(r"\b((wo)?m[ae]n|boy|girl|mer(man|maid)|prince(ss)?|santa|mrs)\b")
 # Words that tell variants of one concept apart.
 _VARIANT_WORDS = {"man", "woman", "person", "men", "women", "people", "boy", "girl", "child", "adult", "and"}
 # Variants of one concept that their names do not show.
@@ -66,6 +67,10 @@ def concept_of(name: str) -> str:
     return " ".join(word for word in words if word not in _VARIANT_WORDS) or "person"
 
 
+def _plainest_first(item: Emoji) -> tuple[bool, int, str]:
+    return bool(_GENDERED.search(item.names[0])), len(item.characters), item.characters
+
+
 def held_out(concepts: Iterable[str], seed: int = 0) -> set[str]:
     """A tenth of the concepts, another tenth for each seed, by digests of their names: the same on every machine."""
 
@@ -90,7 +95,7 @@ def write_openmoji(folder: Path, *, size: int = 64, seed: int = 0) -> dict[str, 
     Returns:
         The number of pictures in each.
     """
-    found = sorted(list_emoji(), key=lambda item: (len(item.characters), item.characters))
+    found = sorted(list_emoji(), key=_plainest_first)
     unseen = held_out((item.concept for item in found), seed)
     first_of_concept = {item.concept: item for item in reversed(found)}
     splits = {

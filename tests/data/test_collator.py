@@ -1,0 +1,79 @@
+"""Batches: padded to their longest caption, cut captions counted, ids that agree in every process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import write_pictures
+
+from hf_clip.data.collator import HFClipCollator
+from hf_clip.data.dataset import CaptionedImages
+from hf_clip.data.images import content_id
+from hf_clip.data.sources import open_source
+from hf_clip.towers import square_image_processor
+
+
+def item(row: int, *captions: str, image_id: int = 0) -> dict:
+    return {"row": row, "pixel_values": torch.full((3, 2, 2), float(row)), "captions": list(captions),
+            "image_id": image_id, "skipped": []}  # fmt: skip
+
+
+def broken(row: int) -> dict:
+    return {"row": row, "captions": ["x"], "skipped": [(row, f"{row}.png", "the file is empty")]}
+
+
+def test_padded_to_the_longest_of_the_batch(tokenizer):
+    # A letter is a token; [CLS] and [SEP] go around: 2 + 1, 2 + 4.
+    batch = HFClipCollator(tokenizer, max_length=40)([item(0, "a"), item(1, "abcd")])
+    assert batch["input_ids"].shape == (2, 6)
+    assert batch["attention_mask"].sum(1).tolist() == [3, 6]
+    assert batch["captions_cut"].tolist() == [0]
+
+
+@pytest.mark.parametrize(("max_length", "cut"), [(6, 0), (5, 1), (4, 3), (3, 3), (2, 4)])
+def test_cut_captions_are_counted(tokenizer, max_length, cut):
+    batch = HFClipCollator(tokenizer, max_length)([item(0, "a", "abc"), item(1, "xyz", "abcd")])
+    assert batch["captions_cut"].tolist() == [cut]
+    assert batch["input_ids"].shape == (4, max_length)
+
+
+def test_counts_rows_and_what_was_left_out(tokenizer):
+    batch = HFClipCollator(tokenizer)([item(5, "a", "b"), broken(6), item(9, "c")])
+    assert batch["rows"].tolist() == [5, 9]
+    assert batch["caption_counts"].tolist() == [2, 1]
+    assert batch["pixel_values"][:, 0, 0, 0].tolist() == [5, 9]
+    assert tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == ["a", "b", "c"]
+    assert batch["skipped"] == [(6, "6.png", "the file is empty")]
+    assert HFClipCollator(tokenizer)([broken(6)]) == {"skipped": [(6, "6.png", "the file is empty")]}
+
+
+def test_ids_are_equal_for_equal_content_alone(tmp_path, tokenizer):
+    folder = write_pictures(tmp_path / "a", count=4)
+    (folder / "2.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{i}.png", "caption": "{text}"}}\n' for i, text in enumerate("xyzx"))
+    )
+    items = CaptionedImages(open_source(folder), square_image_processor(16))
+    batch = HFClipCollator(tokenizer)([items[row] for row in range(4)])
+    for ids, same in (("image_ids", (0, 2)), ("caption_ids", (0, 3))):
+        values = batch[ids]
+        assert values.dtype == torch.int64
+        equal = {(a, b) for a in range(4) for b in range(a + 1, 4) if values[a] == values[b]}
+        assert equal == {same}
+
+
+def test_ids_are_equal_in_another_process(pictures, tokenizer):
+    code = f"""
+from hf_clip.data.images import content_id, read_image
+print(read_image("{pictures / "0.png"}")[1], content_id("ein Hündchen".encode()))
+"""
+    environment = os.environ | {"PYTHONHASHSEED": "123"}
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    items = CaptionedImages(open_source(pictures), square_image_processor(16))
+    batch = HFClipCollator(tokenizer)([items[0] | {"captions": ["ein Hündchen"]}])
+    assert out.split() == [str(batch["image_ids"].item()), str(batch["caption_ids"].item())]
+    assert batch["caption_ids"].item() == content_id("ein Hündchen".encode())

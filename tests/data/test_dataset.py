@@ -1,0 +1,117 @@
+"""Items of training and evaluation: drawn from (seed, epoch, row) alone; broken pictures are named and replaced."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import write_pictures
+from PIL import Image
+
+from hf_clip.data.augmentation import Augmentation
+from hf_clip.data.dataset import CaptionedImages, TrainingPairs
+from hf_clip.data.sources import open_source
+from hf_clip.errors import InputError
+from hf_clip.towers import square_image_processor
+
+
+def training_pairs(folder, seed: int = 0, **augmentation) -> TrainingPairs:
+    return TrainingPairs(open_source(folder), square_image_processor(16), Augmentation(**augmentation), seed=seed)
+
+
+def drawn(pairs: TrainingPairs, row: int, epoch: int = 0) -> tuple[str, torch.Tensor]:
+    pairs.set_epoch(epoch)
+    item = pairs[row]
+    return item["captions"][0], item["pixel_values"]
+
+
+def test_evaluation_items_hold_all_captions_and_the_plain_picture(tmp_path):
+    item = CaptionedImages(open_source(write_pictures(tmp_path / "a", captions_each=2)), square_image_processor(16))[1]
+    assert (item["row"], item["captions"], item["skipped"]) == (1, ["green b", "very green b"], [])
+    # ImageNet's statistics; "green" is (0, 128, 0)
+    expected = [(value / 255 - mean) / std for value, mean, std in
+                zip((0, 128, 0), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]  # fmt: skip
+    torch.testing.assert_close(item["pixel_values"][:, 8, 8], torch.tensor(expected), atol=1e-3, rtol=0)
+    assert item["pixel_values"].shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1), (3, 3), (2, 40)])
+def test_a_few_pixels_are_not_taken_for_channels(size, pictures):
+    Image.new("RGB", size, (0, 128, 0)).save(pictures / "0.png")
+    items = CaptionedImages(open_source(pictures), square_image_processor(16))
+    torch.testing.assert_close(items[0]["pixel_values"][:, 8, 8], items[1]["pixel_values"][:, 8, 8])
+
+
+def test_the_same_seed_epoch_and_row_draw_the_same(tmp_path):
+    folder = write_pictures(tmp_path / "a", captions_each=5)
+    settings = {"crop_scale": 0.3, "color_jitter": 0.5}
+    first = drawn(training_pairs(folder, **settings), 3, epoch=2)
+    again = training_pairs(folder, **settings)
+    torch.rand(7), drawn(again, 5), drawn(again, 3, epoch=1)  # what went before makes no difference
+    assert drawn(again, 3, epoch=2)[0] == first[0]
+    assert torch.equal(drawn(again, 3, epoch=2)[1], first[1])
+
+
+def test_another_epoch_row_or_seed_draws_otherwise(tmp_path):
+    pairs = training_pairs(write_pictures(tmp_path / "a", captions_each=5), color_jitter=0.5)
+    assert len({drawn(pairs, 3, epoch)[0] for epoch in range(40)}) == 5
+    lengths = [len(drawn(pairs, row)[0].split()) for row in range(8)]
+    assert len(set(lengths)) > 1
+    brightness = {drawn(pairs, 3, epoch)[1].mean().item() for epoch in range(5)}
+    brightness.add(drawn(training_pairs(tmp_path / "a", seed=1, color_jitter=0.5), 3)[1].mean().item())
+    assert len(brightness) == 6
+
+
+def test_drawing_leaves_the_global_generators_alone(pictures):
+    pairs = training_pairs(pictures)
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    pairs[0], pairs[1]
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_workers_that_outlive_an_epoch_see_the_next_one(tmp_path):
+    pairs = training_pairs(write_pictures(tmp_path / "a", captions_each=5))
+    loader = torch.utils.data.DataLoader(
+        pairs, batch_size=8, num_workers=1, persistent_workers=True, collate_fn=lambda items: items
+    )
+    epochs = []
+    for epoch in range(2):
+        pairs.set_epoch(epoch)
+        (items,) = loader
+        epochs.append([item["captions"] for item in items])
+    assert epochs[1] == [pairs[row]["captions"] for row in range(8)]
+    assert epochs[0] != epochs[1]
+
+
+def test_the_next_readable_row_takes_the_place_of_a_broken_picture(pictures):
+    (pictures / "2.png").write_bytes(b"")
+    (pictures / "3.png").unlink()
+    (pictures / "7.png").write_bytes((pictures / "6.png").read_bytes()[:50])
+    pairs = training_pairs(pictures)
+    item = pairs[2]
+    assert (item["row"], item["captions"]) == (4, ["black e"])
+    assert item["skipped"] == [(2, "2.png", "the file is empty"), (3, "3.png", "No such file or directory")]
+    assert (pairs[7]["row"], pairs[7]["skipped"][0][:2]) == (0, (7, "7.png"))
+    assert (pairs[1]["row"], pairs[1]["skipped"]) == (1, [])
+
+
+def test_evaluation_names_a_broken_picture_and_goes_on(pictures):
+    (pictures / "2.png").write_bytes(b"")
+    item = CaptionedImages(open_source(pictures), square_image_processor(16))[2]
+    assert "pixel_values" not in item
+    assert item["skipped"] == [(2, "2.png", "the file is empty")]
+
+
+def test_without_one_readable_picture_training_is_refused(pictures):
+    for file in pictures.glob("*.png"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(
+        InputError, match=r"no picture of .*pictures can be read; the first, 5.png: not a whole picture"
+    ):
+        training_pairs(pictures)[5]
+
+
+def test_iteration_ends(pictures):
+    for items in (training_pairs(pictures), CaptionedImages(open_source(pictures), square_image_processor(16))):
+        assert [item["row"] for item in itertools.islice(items, 20)] == list(range(8))
