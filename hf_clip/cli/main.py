@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"hf-clip {arguments[0]}: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as interruption:
-            print(f"hf-clip {arguments[0]}: {interruption or 'interrupted'}", file=sys.stderr)
+            print(f"hf-clip {arguments[0]}: {str(interruption) or 'interrupted'}", file=sys.stderr)
             return 130
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

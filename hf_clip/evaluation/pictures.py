@@ -1,5 +1,6 @@
 """Pictures of a run: how it learned, and what it finds. Needs matplotlib."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def draw_retrieval_grid(
     for axes_row, caption, images in zip(grid, captions.tolist(), found.tolist(), strict=True):
         right_image = int(embeddings.text_to_image[caption])
         axes_row[0].axis("off")
-        text = _text_of(source, embeddings, caption)
-        axes_row[0].text(1, 0.5, text, ha="right", va="center", wrap=True, size=10, parse_math=False)
+        text = textwrap.fill(_text_of(source, embeddings, caption), 30)  # matplotlib's `wrap` reads "$" as a formula
+        axes_row[0].text(1, 0.5, text, ha="right", va="center", size=10, parse_math=False)
         for axes, image in zip(axes_row[1:], images, strict=False):
             _draw_result(axes, _picture_of(source, embeddings, image), image == right_image)
         for axes in axes_row[1 + len(images) :]:

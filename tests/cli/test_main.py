@@ -1,0 +1,91 @@
+"""The command as such: help, version, and one clear line for whatever is wrong."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hf_clip.cli import evaluate
+from hf_clip.cli.main import COMMANDS, main
+from hf_clip.errors import InputError
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_help_lists_every_command(arguments, capsys):
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {command} " in out for command in ("demo", "train", "evaluate", "classify"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_is_a_result(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    printed = capsys.readouterr()
+    assert left.value.code == 0
+    assert f"usage: hf-clip {command}" in printed.out
+    assert printed.err == ""
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == importlib.metadata.version("hf_clip") + "\n"
+
+
+def test_an_unknown_command(capsys):
+    assert main(["evalute"]) == 2
+    assert capsys.readouterr() == (
+        "", "hf-clip: unknown command 'evalute': choose one of demo, train, evaluate, classify\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("a.csv is empty:\n  give another"), 2, "hf-clip evaluate: a.csv is empty: give another\n"),
+        (FloatingPointError("not finite"), 2, "hf-clip evaluate: not finite\n"),
+        (KeyboardInterrupt(), 130, "hf-clip evaluate: interrupted\n"),
+        (KeyboardInterrupt("stopped after step 3"), 130, "hf-clip evaluate: stopped after step 3\n"),
+    ],
+)
+def test_what_went_wrong_is_one_line(error, code, line, monkeypatch, capsys):
+    def fail(arguments, printer):
+        raise error
+
+    monkeypatch.setattr(evaluate, "run", fail)
+    assert main(["evaluate"]) == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_our_own_faults_keep_their_traceback(monkeypatch):
+    monkeypatch.setattr(evaluate, "run", lambda arguments, printer: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["evaluate"])
+
+
+def test_only_results_go_to_stdout(monkeypatch, capsys):
+    def run(arguments, printer):
+        print("a library's noise")
+        printer.line(f"result of {arguments}")
+
+    monkeypatch.setattr(evaluate, "run", run)
+    assert main(["evaluate", "--x"]) == 0
+    assert capsys.readouterr() == ("result of ['--x']\n", "a library's noise\n")
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback():
+    code = """
+import sys
+from hf_clip.cli import evaluate
+from hf_clip.cli.main import main
+
+evaluate.run = lambda arguments, printer: [printer.line("x" * 999) for _ in range(999)]
+sys.exit(main(["evaluate"]))
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (1, "")

@@ -1,0 +1,127 @@
+"""Embeddings of a source: in row order, each row once, with all its captions, without what could not be read."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import tiny_model, write_pictures
+from PIL import Image
+
+from hf_clip.data.collator import HFClipCollator
+from hf_clip.data.dataset import CaptionedImages
+from hf_clip.data.sources import open_source
+from hf_clip.embedding import (
+    EmbeddedBatch,
+    embed_batch,
+    embed_images,
+    embed_source,
+    embed_texts,
+    join_batches,
+    max_caption_length,
+)
+from hf_clip.errors import InputError
+
+
+def batch(rows: list[int], counts: list[int]) -> EmbeddedBatch:
+    """Row r has the embedding r, and captions 10 r, 10 r + 1, …"""
+    captions = torch.tensor([10 * row + n for row, count in zip(rows, counts, strict=True) for n in range(count)])
+    rows = torch.tensor(rows)
+    return EmbeddedBatch(
+        image_embeds=rows[:, None].float(), text_embeds=captions[:, None].float(), rows=rows,
+        caption_counts=torch.tensor(counts), image_ids=rows + 100, caption_ids=captions + 1000,
+    )  # fmt: skip
+
+
+def test_batches_are_joined_in_row_order_and_repeated_rows_count_once():
+    # As two processes deliver seven rows: interleaved, the first two once more as padding; row 4 could not be read.
+    batches = [batch([0, 1], [2, 1]), batch([5, 6], [1, 3]), batch([2, 3], [1, 2]), batch([0, 1], [2, 1])]
+    skipped = [(4, "4.png", "broken"), (4, "4.png", "broken")]
+    whole = join_batches(iter(batches), skipped)
+    assert whole.image_rows.tolist() == [0, 1, 2, 3, 5, 6]
+    assert whole.image_embeds[:, 0].tolist() == [0, 1, 2, 3, 5, 6]
+    assert whole.image_ids.tolist() == [100, 101, 102, 103, 105, 106]
+    assert whole.text_embeds[:, 0].tolist() == [0, 1, 10, 20, 30, 31, 50, 60, 61, 62]
+    assert whole.caption_ids.tolist() == [1000, 1001, 1010, 1020, 1030, 1031, 1050, 1060, 1061, 1062]
+    assert whole.text_to_image.tolist() == [0, 0, 1, 2, 3, 3, 4, 5, 5, 5]
+    assert whole.skipped == [(4, "4.png", "broken")]
+
+
+def test_nothing_readable_is_refused():
+    with pytest.raises(InputError, match=r"not one picture could be read; the first: a.png, broken: nothing"):
+        join_batches([], [(0, "a.png", "broken")])
+
+
+@pytest.fixture
+def source(tmp_path):
+    return open_source(write_pictures(tmp_path / "data", count=7, captions_each=2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_a_source_is_embedded_as_its_pictures_and_texts_are(source, processor, batch_size):
+    model = tiny_model()
+    found = embed_source(model, processor, source, batch_size=batch_size, progress=False)
+    images = [Image.open(source.folder / f"{i}.png").convert("RGB") for i in range(7)]
+    texts = [text for row in range(7) for text in source.captions(row)]
+    with torch.no_grad():
+        inputs = processor(text=texts, images=images, return_tensors="pt")
+        expected = model.eval()(**inputs)
+    torch.testing.assert_close(found.image_embeds, expected.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.text_embeds, expected.text_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(embed_images(model, processor, images), expected.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(embed_texts(model, processor, texts), expected.text_embeds, atol=1e-5, rtol=0)
+    assert found.text_to_image.tolist() == [i // 2 for i in range(14)]
+
+
+def test_broken_pictures_and_their_captions_are_left_out(source, processor):
+    whole = embed_source(tiny_model(), processor, source, progress=False)
+    (source.folder / "0.png").write_bytes(b"")
+    (source.folder / "5.png").unlink()
+    # A batch of one: the first holds no picture at all.
+    found = embed_source(tiny_model(), processor, source, batch_size=1, progress=False)
+    assert found.image_rows.tolist() == [1, 2, 3, 4, 6]
+    torch.testing.assert_close(found.image_embeds, whole.image_embeds[[1, 2, 3, 4, 6]], atol=1e-5, rtol=0)
+    kept = [2, 3, 4, 5, 6, 7, 8, 9, 12, 13]
+    torch.testing.assert_close(found.text_embeds, whole.text_embeds[kept], atol=1e-5, rtol=0)
+    assert found.text_to_image.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [entry[:2] for entry in found.skipped] == [(0, "0.png"), (5, "5.png")]
+
+
+@pytest.mark.parametrize(("tower", "part"), [("image", "visual_projection"), ("text", "text_projection")])
+def test_embeddings_that_are_not_finite_name_their_tower(source, processor, tower, part):
+    model = tiny_model()
+    torch.nn.init.constant_(getattr(model, part).weight, float("nan"))
+    items = CaptionedImages(source, processor.image_processor)
+    inputs = HFClipCollator(processor.tokenizer)([items[0], items[1]])
+    del inputs["skipped"]
+    with pytest.raises(FloatingPointError, match=f"the {tower} tower gave embeddings that are not finite"):
+        embed_batch(model, inputs)
+    embed = embed_images if tower == "image" else embed_texts
+    with pytest.raises(FloatingPointError, match=tower):
+        embed(model, processor, [Image.new("RGB", (40, 40))] if tower == "image" else ["a"])
+
+
+def test_many_images_are_embedded_a_few_at_a_time(processor):
+    model = tiny_model()
+    images = [Image.new("RGB", (32, 32), (i, 2 * i % 256, 0)) for i in range(130)]
+    sizes = []
+    model.vision_model.register_forward_pre_hook(
+        lambda *call: sizes.append(len(call[2]["pixel_values"])), with_kwargs=True
+    )
+    found = embed_images(model, processor, images)
+    assert sizes == [64, 64, 2]
+    torch.testing.assert_close(found[100:101], embed_images(model, processor, images[100:101]), atol=1e-5, rtol=0)
+
+
+def test_caption_length_is_the_smallest_limit(processor):
+    model = tiny_model()  # 64 positions, and the tokenizer says 64 as well
+    assert max_caption_length(model, processor) == 64
+    assert max_caption_length(model, processor, asked=20) == 20
+    processor.tokenizer.model_max_length = 50
+    assert max_caption_length(model, processor, asked=77) == 50
+
+
+def test_towers_and_tokenizers_without_any_limit(processor):
+    processor.tokenizer.model_max_length = int(1e30)  # what transformers writes for "no limit"
+    length = max_caption_length(SimpleNamespace(config=SimpleNamespace(text_config=SimpleNamespace())), processor)
+    row = {"row": 0, "pixel_values": torch.zeros(1), "captions": ["a b " * 100], "image_id": 0, "skipped": []}
+    assert HFClipCollator(processor.tokenizer, length)([row])["input_ids"].shape == (1, 202)
