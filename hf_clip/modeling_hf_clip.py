@@ -258,12 +258,21 @@ class _TextTower(HFClipPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    def _encode_text(
+    def pool_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """(texts, text_width): what the text tower gives, pooled but not projected."""
+        return self._run_text_tower(input_ids, attention_mask, **kwargs).pooler_output
+
+    def _run_text_tower(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
-        output["pooler_output"] = self.text_projection(_pool(output, self.config.text_pooling, attention_mask))
+        output["pooler_output"] = _pool(output, self.config.text_pooling, attention_mask)
+        return output
+
+    def _encode_text(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+        output = self._run_text_tower(*args, **kwargs)
+        output["pooler_output"] = self.text_projection(output.pooler_output)
         return output
 
 
@@ -397,6 +406,7 @@ class HFClipModel(_TextTower, _VisionTower):
         token_type_ids: Tensor | None = None,
         return_loss: bool | None = None,
         return_logits: bool = True,
+        pooled_text: Tensor | None = None,
         **kwargs: Any,
     ) -> HFClipOutput:
         """Embeds texts, images or both, and scores every image against every text.
@@ -406,12 +416,13 @@ class HFClipModel(_TextTower, _VisionTower):
             pixel_values: (images, 3, height, width).
             return_loss: also the mean contrastive loss of the pairs given, where one process is running.
             return_logits: `False` leaves the (images, texts) matrices unmade.
+            pooled_text: (texts, text_width), of `pool_text`, instead of `input_ids`: the text tower is not run.
 
         Raises:
             ValueError: with neither texts nor images; with `return_loss` in several processes, where a local loss
                 would have lost the other processes' negatives.
         """
-        if input_ids is None and pixel_values is None:
+        if input_ids is None and pixel_values is None and pooled_text is None:
             raise ValueError("nothing to embed: give input_ids, pixel_values or both")
         image_output = text_output = image_embeds = text_embeds = logits = loss = None
         if pixel_values is not None:
@@ -422,6 +433,8 @@ class HFClipModel(_TextTower, _VisionTower):
                 input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **kwargs
             )
             text_embeds = _normalize(text_output.pooler_output)
+        elif pooled_text is not None:
+            text_embeds = _normalize(self.text_projection(pooled_text))
         if image_embeds is not None and text_embeds is not None:
             text_embeds = text_embeds.to(image_embeds.device)  # the towers may lie on two devices
             logit_scale = self.logit_scale.to(image_embeds.device)

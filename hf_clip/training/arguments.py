@@ -28,6 +28,13 @@ class HFClipTrainingArguments(TrainingArguments):
     freeze_vision: bool = field(
         default=False, metadata={"help": "Train the image projection, but leave the image tower as it is."}
     )
+    remember_frozen_text: bool = field(
+        default=False,
+        metadata={
+            "help": "With freeze_text: embed each distinct caption once and keep it in memory (up to 100,000). It is "
+            "faster, but a resumed run differs in the last bits."
+        },
+    )
     mask_duplicates: bool = field(
         default=True,
         metadata={"help": "Pairs that share a picture or a caption are no negatives of each other."},
@@ -59,5 +66,7 @@ class HFClipTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must stay false: the loss needs columns that the model does not")
+        if self.remember_frozen_text and not self.freeze_text:
+            raise ValueError("remember_frozen_text needs freeze_text: a text tower that trains changes its outputs")
         self.label_names = []
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()

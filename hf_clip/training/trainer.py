@@ -20,6 +20,7 @@ from ..modeling_hf_clip import HFClipModel
 from .arguments import HFClipTrainingArguments
 from .checkpoints import STAGING, discard, publish, staged
 from .distributed import gather_batch, gather_objects, in_batch_accuracy, loss_of_global_batch
+from .frozen_text import FrozenTextMemory
 
 logger = logging.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class HFClipTrainer(Trainer):
             _store_channels_last(model)
         super().__init__(model, args, **kwargs)
         self.skipped_images: dict[int, tuple[str, str]] = {}
+        self._text_memory = FrozenTextMemory(model) if args.remember_frozen_text else None
         self._meters: dict[str, list[Tensor]] = {}
         self.add_callback(_ClampTemperature())
         self.add_callback(_AnnounceEpoch())
@@ -75,6 +77,9 @@ class HFClipTrainer(Trainer):
         del inputs["rows"], inputs["caption_counts"]
         ids = {name: inputs.pop(name) for name in ("image_ids", "caption_ids")}
         captions_cut = inputs.pop("captions_cut")
+        if self._text_memory:
+            tokens = {name: inputs.pop(name) for name in list(inputs) if name != "pixel_values"}
+            inputs["pooled_text"] = self._text_memory(ids["caption_ids"], tokens)
         output = model(**inputs, return_logits=False)
         ids = ids if self.args.mask_duplicates else {}
         world = gather_batch(output.image_embeds, output.text_embeds, **ids)

@@ -1,0 +1,31 @@
+"""The public names, and what importing them costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hf_clip
+
+HEAVY = ["datasets", "torchvision", "matplotlib", "sklearn", "accelerate", "transformers.trainer", "evaluate", "timm"]
+
+
+def test_import_loads_what_registration_needs_and_no_more():
+    """Compared with importing from transformers the classes that hf_clip extends: nothing heavy comes on top."""
+    listing = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"
+    bases = "from transformers import AutoModel, AutoProcessor, CLIPModel, PreTrainedModel, ProcessorMixin; "
+    ours, theirs = (
+        subprocess.run([sys.executable, "-c", start + listing], capture_output=True, text=True, check=True).stdout
+        for start in ("import hf_clip; ", bases)
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", hf_clip.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    assert getattr(hf_clip, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'HFClipModell'"):
+        _ = hf_clip.HFClipModell
