@@ -18,8 +18,9 @@ from .errors import InputError
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
 
-# (layer type, blocks a stage, widths of the stages): table 1 of arXiv:1512.03385.
+# (layer type, blocks a stage, widths of the stages): table 1 of arXiv:1512.03385, and half of its smallest.
 _RESNETS = {
+    "resnet-10": ("basic", [1, 1, 1, 1], [64, 128, 256, 512]),
     "resnet-18": ("basic", [2, 2, 2, 2], [64, 128, 256, 512]),
     "resnet-34": ("basic", [3, 4, 6, 3], [64, 128, 256, 512]),
     "resnet-50": ("bottleneck", [3, 4, 6, 3], [256, 512, 1024, 2048]),
@@ -36,7 +37,7 @@ def create_model_and_processor(
     """Pairs two towers; projections and temperature are new.
 
     Args:
-        vision_model: a Hub id, a folder, or `scratch/resnet-18` (34, 50, 101, 152) for random weights.
+        vision_model: a Hub id, a folder, or `scratch/resnet-50` (10, 18, 34, 101, 152) for random weights.
         text_model: a Hub id or a folder; a sentence-transformers folder brings its pooling along.
         image_size: side of the square that pictures are resized and cropped to; default: the tower's own (224 px from
             scratch).
@@ -110,7 +111,7 @@ def _sentence_transformers_pooling(text_model: str) -> str | None:
 def _cannot_open(setting: str, name: str, error: OSError) -> InputError:
     return InputError(
         f"{setting} {name!r} cannot be opened: give a Hub id, a folder with config.json and weights, or for pictures "
-        f"scratch/resnet-18 … scratch/resnet-152 ({_one_line(error)})"
+        f"scratch/resnet-10 … scratch/resnet-152 ({_one_line(error)})"
     )
 
 

@@ -51,7 +51,7 @@ def test_resnets_from_scratch_are_the_published_ones(name, reference):
 @pytest.mark.parametrize(
     ("vision", "text", "settings", "message"),
     [
-        ("scratch/resnet-7", None, {}, "unknown tower 'scratch/resnet-7': choose one of scratch/resnet-18, .*-152"),
+        ("scratch/resnet-7", None, {}, "unknown tower 'scratch/resnet-7': choose one of scratch/resnet-10, .*-152"),
         ("no/such-tower", None, {}, "vision_model 'no/such-tower' cannot be opened: give a Hub id, a folder"),
         (None, "no/such-text", {}, "text_model 'no/such-text' cannot be opened"),
         (None, None, {"text_pooling": "sum"}, "unknown text_pooling 'sum': choose one of cls, mean, last, pooler"),

@@ -15,7 +15,7 @@ class TowerSettings:
     """Which towers, and how they are joined."""
 
     vision_model: str = field(
-        default="microsoft/resnet-50", metadata={"help": "Hub id, folder, or scratch/resnet-18 … scratch/resnet-152."}
+        default="microsoft/resnet-50", metadata={"help": "Hub id, folder, or scratch/resnet-10 … scratch/resnet-152."}
     )
     text_model: str = field(default="google-bert/bert-base-uncased", metadata={"help": "Hub id or folder."})
     projection_dim: int = field(default=512, metadata={"help": "Width of the shared space."})

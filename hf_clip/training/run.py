@@ -20,6 +20,7 @@ from ..processing_hf_clip import HFClipProcessor
 from ..publishing.readme import write_readme
 from .arguments import HFClipTrainingArguments
 from .checkpoints import staged
+from .distributed import gather_objects
 from .interrupt import StopOnInterrupt
 from .trainer import HFClipTrainer, last_checkpoint
 
@@ -81,6 +82,8 @@ def train(
     checkpoint = check_output_folder(args)
     if len(train_source) < args.train_batch_size * args.world_size:
         args.dataloader_drop_last = False
+    max_length = max_caption_length(model, processor, max_length or 77)
+    processor.tokenizer.model_max_length = max_length  # saved with it: whoever evaluates cuts where training did
     pairs = TrainingPairs(train_source, processor.image_processor, augmentation or Augmentation(), seed=args.seed)
     pairs[0]  # a source without one readable picture is refused here, not in a worker
     stop = StopOnInterrupt()
@@ -89,7 +92,7 @@ def train(
         args,
         train_dataset=pairs,
         eval_dataset=eval_source and CaptionedImages(eval_source, processor.image_processor),
-        data_collator=HFClipCollator(processor.tokenizer, max_caption_length(model, processor, max_length or 77)),
+        data_collator=HFClipCollator(processor.tokenizer, max_length),
         processing_class=processor,
         callbacks=[stop, *(callbacks or [])],
     )
@@ -101,7 +104,8 @@ def train(
         )
     metrics = _without_prefix(trainer.evaluate()) if eval_source else {}
     metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
-    metrics["skipped_training_images"] = [[row, *why] for row, why in sorted(trainer.skipped_images.items())]
+    skipped = {row: why for part in gather_objects(trainer.skipped_images) for row, why in part.items()}
+    metrics["skipped_training_images"] = [[row, *why] for row, why in sorted(skipped.items())]
     trainer.save_model()
     if args.should_save:
         _write_report(trainer, processor, metrics, train_source, eval_source, towers, credit)

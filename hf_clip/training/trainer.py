@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME, rotate_checkpoints
@@ -266,7 +267,7 @@ def _store_channels_last(model: HFClipModel) -> None:
 def _whole(parameter: Tensor) -> Tensor:
     """A parameter as a plain tensor, also where FSDP2 has sharded it."""
     parameter = parameter.detach()
-    return parameter.full_tensor() if isinstance(parameter, torch.distributed.tensor.DTensor) else parameter
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
 class _ClampTemperature(TrainerCallback):

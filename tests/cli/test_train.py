@@ -50,7 +50,7 @@ def test_without_evaluation_data(command, capsys):
     [
         (["--learning_rat", "1"], "unknown setting --learning_rat: did you mean --learning_rate?"),
         (["--num_train_epochs", "many"], "invalid float value: 'many'"),
-        (["--vision_model", "scratch/resnet-1"], "choose one of scratch/resnet-18"),
+        (["--vision_model", "scratch/resnet-1"], "choose one of scratch/resnet-10"),
         (["--text_pooling", "sum"], "unknown text_pooling 'sum': choose one of cls, mean, last, pooler"),
         (["--train_data", "nowhere"], "no data at 'nowhere'"),
         (["--caption_column", "title"], "no column 'title': set caption_column to one of file_name, caption"),
