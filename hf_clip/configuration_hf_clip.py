@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+_MODELS = ("HFClipModel", "HFClipTextModelWithProjection", "HFClipVisionModelWithProjection")
 POOLINGS = ("cls", "mean", "last", "pooler")
 PROJECTIONS = ("linear", "mlp", "none")
 
@@ -92,7 +93,7 @@ class HFClipConfig(PreTrainedConfig):
         `PreTrainedModel.save_pretrained` calls this, so every saved model carries its code. A subclass that
         registered itself (`register_for_auto_class`) keeps its own entry in the map.
         """
-        model = next((name for name in self.architectures or () if name.startswith("HFClip")), "HFClipModel")
+        model = next((name for name in self.architectures or () if name in _MODELS), "HFClipModel")
         auto_map = {
             "AutoConfig": "configuration_hf_clip.HFClipConfig",
             "AutoModel": f"modeling_hf_clip.{model}",
@@ -101,7 +102,9 @@ class HFClipConfig(PreTrainedConfig):
         if model == "HFClipModel":
             auto_map["AutoModelForZeroShotImageClassification"] = "modeling_hf_clip.HFClipModel"
         own_entries = getattr(self, "auto_map", None) or {}
-        self.auto_map = auto_map | {k: v for k, v in own_entries.items() if "_hf_clip." not in v}
+        ours = {value.split(".")[0] for value in auto_map.values()}
+        kept = {name: value for name, value in own_entries.items() if value.split("--")[-1].split(".")[0] not in ours}
+        self.auto_map = auto_map | kept
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         copy_code(save_directory)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)

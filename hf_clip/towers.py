@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -60,6 +61,11 @@ def create_model_and_processor(
         tokenizer = AutoTokenizer.from_pretrained(text_model)
     except OSError as error:
         raise _cannot_open("text_model", text_model, error) from error
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"vision_model {vision_model!r} is no image tower or text_model {text_model!r} is no text tower: "
+            f"were they exchanged? ({_one_line(error)})"
+        ) from error
     except ValueError as error:
         raise InputError(_one_line(error)) from error
     return model, HFClipProcessor(image_processor=image_processor, tokenizer=tokenizer)
@@ -70,7 +76,7 @@ def _open_vision_tower(name: str, image_size: int | None) -> tuple[PreTrainedMod
         tower = AutoModel.from_config(_resnet_config(name.removeprefix("scratch/")))
         return tower, square_image_processor(image_size or 224)
     try:
-        tower = AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name))
+        tower = AutoModel.from_pretrained(name, config=AutoConfig.from_pretrained(name), dtype=torch.float32)
         image_processor = AutoImageProcessor.from_pretrained(name)
     except OSError as error:
         raise _cannot_open("vision_model", name, error) from error

@@ -2,7 +2,10 @@
 
 import json
 import os
+import tempfile
 
+_cache = tempfile.TemporaryDirectory()  # removed when the tests end
+os.environ.setdefault("HF_DATASETS_CACHE", _cache.name)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

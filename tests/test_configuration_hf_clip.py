@@ -72,10 +72,19 @@ def test_travelling_code_imports_only_its_siblings_and_what_transformers_users_h
     assert set(get_imports(file)) <= standard | {"torch", "transformers", "huggingface_hub"}
 
 
+def test_an_unregistered_subclass_is_opened_as_what_it_is_made_of(tmp_path):
+    HFClipConfig(architectures=["HFClipWithHead"]).save_pretrained(tmp_path)
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModel"] == "modeling_hf_clip.HFClipModel"
+
+
 def test_a_registered_subclass_keeps_its_own_entry(tmp_path):
     config = HFClipConfig(architectures=["Mine"])
-    config.auto_map = {"AutoModel": "my_module.Mine", "AutoConfig": "someone/repo--configuration_hf_clip.HFClipConfig"}
+    config.auto_map = {
+        "AutoModel": "my_hf_clip.Mine",
+        "AutoConfig": "someone/repo--configuration_hf_clip.HFClipConfig",
+    }
     config.save_pretrained(tmp_path)
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
-    assert auto_map["AutoModel"] == "my_module.Mine"
+    assert auto_map["AutoModel"] == "my_hf_clip.Mine"
     assert auto_map["AutoConfig"] == "configuration_hf_clip.HFClipConfig"

@@ -31,6 +31,12 @@ def test_another_picture_size_keeps_the_tower_s_statistics(tower_folders):
     assert list(processor.image_processor.image_mean) == [0.1, 0.2, 0.3]
 
 
+def test_a_half_precision_tower_is_trained_in_full(tower_folders):
+    AutoModel.from_pretrained(tower_folders[0]).bfloat16().save_pretrained(tower_folders[0])
+    model, _ = create_model_and_processor(*tower_folders)
+    assert model.vision_model.dtype == model.text_model.dtype == torch.float32
+
+
 def test_a_sentence_transformers_folder_brings_its_pooling(tower_folders, tmp_path):
     (tmp_path / "bert" / "1_Pooling").mkdir()
     modes = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}

@@ -40,7 +40,13 @@ def run(arguments: list[str], printer: Printer) -> None:
     folder = Path(settings.output_dir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists: give another --output_dir, or remove it")
+    if not settings.epochs > 0:
+        raise InputError(f"--epochs must be more than 0, not {settings.epochs:g}")
     text_model = _find_minilm()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
 
     from transformers import set_seed
 
@@ -49,26 +55,28 @@ def run(arguments: list[str], printer: Printer) -> None:
     from ..embedding import embed_source
     from ..evaluation.retrieval import evaluate_retrieval
     from ..towers import create_model_and_processor
-    from ..training.run import train
+    from ..training.run import Interrupted, train
 
     counts = write_openmoji(folder / "data", seed=settings.seed)
     train_source, unseen = open_source(folder / "data" / "train"), open_source(folder / "data" / "unseen")
     set_seed(settings.seed)
-    model, processor = create_model_and_processor(
-        VISION_MODEL, text_model, image_size=IMAGE_SIZE, projection_dim=256
-    )
+    model, processor = create_model_and_processor(VISION_MODEL, text_model, image_size=IMAGE_SIZE, projection_dim=256)
     untrained = evaluate_retrieval(embed_source(model, processor, unseen), KS)
     args, augmentation = _recipe(folder / "model", settings.seed, settings.epochs)
-    metrics = train(
-        model,
-        processor,
-        args,
-        train_source,
-        unseen,
-        augmentation=augmentation,
-        towers=(VISION_MODEL, "sentence-transformers/all-MiniLM-L6-v2"),
-        credit=ATTRIBUTION,
-    )
+    try:
+        metrics = train(
+            model,
+            processor,
+            args,
+            train_source,
+            unseen,
+            augmentation=augmentation,
+            towers=(VISION_MODEL, "sentence-transformers/all-MiniLM-L6-v2"),
+            data="OpenMoji pictures with the names of the emoji package",
+            credit=ATTRIBUTION,
+        )
+    except Interrupted as error:
+        raise Interrupted(f"stopped; remove {folder} and start again") from error
     answers = _classify_in_a_new_process(folder / "model", folder / "data" / "unseen")
     result = {
         "pictures": counts,

@@ -96,25 +96,46 @@ def parse(
     """The settings of a command line, or an `InputError` that names the nearest right one."""
     kinds = (TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments)
     parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train", allow_abbrev=False)  # type: ignore[arg-type]
-    _check_names(parser, arguments)
-    for name in ("--train_data", "--output_dir"):
-        if not any(argument.partition("=")[0] == name for argument in arguments) and "--help" not in arguments:
-            raise InputError(f"no {name}: it is needed (see --help)")
+    given = {argument.partition("=")[0] for argument in arguments}
+    _check_names(parser, given)
+    if given.isdisjoint(("-h", "--help")):
+        for name in ("--train_data", "--output_dir"):
+            if name not in given:
+                raise InputError(f"no {name}: it is needed (see --help)")
+    if "--eval_data" in given:
+        parser.set_defaults(eval_strategy="epoch")
     try:
         towers, data, augmentation, output, args = parser.parse_args_into_dataclasses(arguments)
-    except (ValueError, ImportError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (ValueError, ImportError, OSError) as error:
         raise InputError(str(error)) from error
-    if data.eval_data and args.eval_strategy == "no":
-        args.eval_strategy = "epoch"
+    _check_values(towers, data, args)
     return towers, data, augmentation, output, args
 
 
-def _check_names(parser: DataclassParser, arguments: list[str]) -> None:
+def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainingArguments) -> None:
+    positive = {
+        "projection_dim": towers.projection_dim,
+        "image_size": towers.image_size,
+        "max_caption_length": data.max_caption_length,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "per_device_eval_batch_size": args.per_device_eval_batch_size,
+    }
+    for name, value in positive.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be 1 or more, not {value}")
+    if args.eval_strategy != "no" and data.eval_data is None:
+        raise InputError(f"--eval_strategy {args.eval_strategy.value} needs --eval_data")
+    metric = args.metric_for_best_model
+    known = metric is None or metric.removeprefix("eval_") == "loss" or "_retrieval_" in metric
+    if not known:
+        raise InputError(f"unknown metric_for_best_model {metric!r}: such as image_retrieval_recall@10, or loss")
+
+
+def _check_names(parser: DataclassParser, given: set[str]) -> None:
     known = list(parser._option_string_actions)
-    for argument in arguments:
-        name = argument.partition("=")[0]
+    for name in sorted(given):
         if name.startswith("--") and name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             raise InputError(f"unknown setting {name}{f': did you mean {nearest[0]}?' if nearest else ''}")

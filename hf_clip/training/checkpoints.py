@@ -42,6 +42,16 @@ def publish(aside: Path, folder: Path) -> None:
             os.replace(file, target)
 
 
+def replace(aside: Path, folder: Path) -> None:
+    """Puts a staged folder in the place of one that may be there, whole: never a mix of both."""
+    old = aside.with_name(f"{aside.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    publish(aside, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def discard(aside: Path) -> None:
     """Removes what is left of a staged folder, and the staging folder once it is empty."""
     shutil.rmtree(aside, ignore_errors=True)

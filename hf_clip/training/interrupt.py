@@ -1,8 +1,10 @@
 """Ctrl-C ends a run at the end of its step, with a checkpoint."""
 
+import contextlib
 import signal
+import threading
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 import torch
 from transformers import TrainerCallback
@@ -11,29 +13,39 @@ from transformers import TrainerCallback
 class StopOnInterrupt(TrainerCallback):
     """On the first SIGINT asks the Trainer to save and stop; a second one interrupts at once.
 
-    With several processes all must stop at the same step, so they agree where a step is logged.
+    Several processes agree at every step whether one of them was asked, so that all stop at the same one.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._previous: Any = None
+        self.stopped = False
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._previous = signal.signal(signal.SIGINT, self._note)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        signal.signal(signal.SIGINT, self._previous)
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes SIGINT for itself; outside the main thread Python allows no handlers, and nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGINT, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.world_size > 1:
-            if not control.should_log:
-                return
             asked = torch.tensor(float(self.asked), device=args.device)
             torch.distributed.all_reduce(asked)
             self.asked = bool(asked > 0)
-        if self.asked:
+        if self.asked and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_evaluate = False  # nobody waits for it, and it could overrule the saving
             control.should_save = True
             control.should_training_stop = True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.stopped:
+            control.should_evaluate = control.should_save = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

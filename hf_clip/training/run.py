@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def check_output_folder(args: HFClipTrainingArguments) -> str | None:
         raise InputError(
             f"{folder} already holds a run: give another --output_dir, or --resume_from_checkpoint true to go on"
         )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: give another --output_dir, so that nothing in it is overwritten")
+    above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"output_dir {folder} cannot be made: {above} is no folder that can be written to")
     return None
 
 
@@ -63,6 +69,7 @@ def train(
     augmentation: Augmentation | None = None,
     max_length: int | None = None,
     towers: tuple[str, str] = ("", ""),
+    data: str | None = None,
     credit: str = "",
     callbacks: list[TrainerCallback] | None = None,
 ) -> dict[str, Any]:
@@ -71,6 +78,7 @@ def train(
     Args:
         max_length: tokens of a caption; default 77, or fewer where the tower has fewer positions.
         towers: names of image and text tower, for the README.
+        data: what the pictures are, for the README; default: the source's name.
         credit: attribution that the pictures' licence asks for.
 
     Returns:
@@ -96,19 +104,20 @@ def train(
         processing_class=processor,
         callbacks=[stop, *(callbacks or [])],
     )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    if stop.asked:
+    with stop.listening():
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    if stop.stopped:
         raise Interrupted(
             f"stopped after step {trainer.state.global_step}; go on with "
             f"--resume_from_checkpoint {last_checkpoint(args.output_dir)} and the same settings"
         )
+    trainer.save_model()  # before anything else can go wrong
     metrics = _without_prefix(trainer.evaluate()) if eval_source else {}
     metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
     skipped = {row: why for part in gather_objects(trainer.skipped_images) for row, why in part.items()}
     metrics["skipped_training_images"] = [[row, *why] for row, why in sorted(skipped.items())]
-    trainer.save_model()
     if args.should_save:
-        _write_report(trainer, processor, metrics, train_source, eval_source, towers, credit)
+        _write_report(trainer, processor, metrics, eval_source, towers, data or train_source.name, credit)
     return metrics
 
 
@@ -120,9 +129,9 @@ def _write_report(
     trainer: HFClipTrainer,
     processor: HFClipProcessor,
     metrics: dict[str, Any],
-    train_source: Source,
     eval_source: Source | None,
     towers: tuple[str, str],
+    data: str,
     credit: str,
 ) -> None:
     with staged(trainer.args.output_dir) as folder:
@@ -138,7 +147,7 @@ def _write_report(
             metrics,
             name=Path(trainer.args.output_dir).resolve().name,
             towers=towers,
-            data=train_source.name,
+            data=data,
             credit=credit,
         )
 

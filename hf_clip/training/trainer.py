@@ -15,11 +15,12 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..embedding import Embeddings, embed_batch, join_batches
+from ..errors import InputError
 from ..evaluation.retrieval import evaluate_retrieval
 from ..loss_hf_clip import contrastive_loss
 from ..modeling_hf_clip import HFClipModel
 from .arguments import HFClipTrainingArguments
-from .checkpoints import STAGING, discard, publish, staged
+from .checkpoints import STAGING, discard, replace, staged
 from .distributed import gather_batch, gather_objects, in_batch_accuracy, loss_of_global_batch
 from .frozen_text import FrozenTextMemory
 
@@ -41,7 +42,7 @@ class HFClipTrainer(Trainer):
 
     def __init__(self, model: HFClipModel, args: HFClipTrainingArguments, **kwargs: Any):
         if args.n_gpu > 1:
-            raise ValueError(
+            raise InputError(
                 f"one process sees {args.n_gpu} GPUs: start one process a GPU with `accelerate launch` or `torchrun`, "
                 "or set CUDA_VISIBLE_DEVICES to one of them"
             )
@@ -200,7 +201,7 @@ class HFClipTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
         if self.args.should_save:
             self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
-            publish(aside, run / name)
+            replace(aside, run / name)
             discard(aside)
             rotate_checkpoints(
                 output_dir=str(run),

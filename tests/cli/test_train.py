@@ -25,7 +25,9 @@ def command(tower_folders, pictures, tmp_path):
 
 
 def test_trains_evaluates_and_leaves_a_folder(command, pictures, tmp_path, capsys):
-    assert main([*command, "--eval_data", str(pictures), "--rotation", "10", "--freeze_text"]) == 0
+    best = ["--load_best_model_at_end", "--save_strategy", "epoch", "--metric_for_best_model"]
+    settings = ["--eval_data", str(pictures), "--rotation", "10", "--freeze_text", *best]
+    assert main([*command, *settings, "image_retrieval_recall@10"]) == 0
     printed = capsys.readouterr()
     assert "text → image recall@10" in printed.out
     assert "8 pictures, 8 captions" in printed.out
@@ -56,6 +58,11 @@ def test_without_evaluation_data(command, capsys):
         (["--caption_column", "title"], "no column 'title': set caption_column to one of file_name, caption"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must stay false"),
         (["--resume_from_checkpoint", "true"], "no whole checkpoint at"),
+        (["--projection_dim", "0"], "--projection_dim must be 1 or more, not 0"),
+        (["--max_caption_length", "-1"], "--max_caption_length must be 1 or more, not -1"),
+        (["--eval_strategy", "epoch"], "--eval_strategy epoch needs --eval_data"),
+        (["--metric_for_best_model", "recal"], "unknown metric_for_best_model 'recal': such as image_retrieval"),
+        (["--accelerator_config", "nowhere.json"], "nowhere.json"),
     ],
 )
 def test_complaints_are_one_line_and_exit_code_2(changes, message, command, tmp_path, capsys):
@@ -74,6 +81,20 @@ def test_needs_data_and_a_place(capsys):
     assert "no --train_data" in capsys.readouterr().err
     assert main(["train", "--train_data", "x"]) == 2
     assert "no --output_dir" in capsys.readouterr().err
+
+
+def test_towers_the_wrong_way_round(command, tower_folders, capsys):
+    vision, text = tower_folders
+    assert main([*command, "--vision_model", vision, "--text_model", vision]) == 2
+    complaint = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "were they exchanged?" in complaint or "text_model" in complaint
+
+
+def test_short_help_is_help(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "-h"])
+    assert left.value.code == 0
+    assert "--train_data" in capsys.readouterr().out
 
 
 def test_not_one_readable_picture(command, pictures, capsys):

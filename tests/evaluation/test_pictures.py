@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_pictures
+from matplotlib.colors import to_rgba
 from PIL import Image
 
 from hf_clip.data.sources import open_source
@@ -93,6 +94,9 @@ def test_the_caption_of_each_picture(tmp_path, monkeypatch):
     draw_retrieval_grid(source, embeddings, tmp_path / "a.png", queries=6, k=1)
     texts = [axes.texts[0].get_text() for axes in figures[0].axes[::2]]
     assert texts == ["red a", "very red a", "blue c", "very blue c", "yellow d", "very yellow d"]
+    drawn = [tuple(axes.images[0].get_array()[9, 9]) for axes in figures[0].axes[1::2]]
+    assert drawn == [(255, 0, 0)] * 2 + [(0, 0, 255)] * 2 + [(255, 255, 0)] * 2
+    assert all(axes.spines["left"].get_edgecolor() == to_rgba(pictures.RIGHT) for axes in figures[0].axes[1::2])
 
 
 def capture(monkeypatch) -> list:

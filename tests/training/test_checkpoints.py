@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_clip.training.checkpoints import staged
+from hf_clip.training.checkpoints import replace, staged
 
 
 def test_a_new_folder_appears_at_the_end(tmp_path):
@@ -38,3 +38,15 @@ def test_files_of_a_folder_that_is_there_are_replaced_and_others_stay(tmp_path):
         (aside / "replaced").write_text("after")
     assert (tmp_path / "kept").read_text() == "before"
     assert (tmp_path / "replaced").read_text() == "after"
+
+
+def test_a_checkpoint_takes_another_s_place_whole(tmp_path):
+    old, aside = tmp_path / "checkpoint-2", tmp_path / ".staging" / "checkpoint-2"
+    for folder, files in ((old, ("weights", "only_before")), (aside, ("weights", "only_after"))):
+        folder.mkdir(parents=True)
+        for name in files:
+            (folder / name).write_text(folder.parent.name)
+    replace(aside, old)
+    assert {file.name for file in old.iterdir()} == {"weights", "only_after"}
+    assert (old / "weights").read_text() == ".staging"
+    assert list((tmp_path / ".staging").iterdir()) == []

@@ -79,6 +79,15 @@ def test_a_folder_with_a_run_is_refused(left, tmp_path):
     assert file.read_text() == "mine"
 
 
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty: give another --output_dir"):
+        check_output_folder(arguments(tmp_path))
+    with pytest.raises(InputError, match=r"cannot be made: .*README.md is no folder"):
+        check_output_folder(arguments(tmp_path / "README.md" / "run"))
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_there_must_be_a_checkpoint_to_go_on_from(tmp_path):
     for asked in ("true", str(tmp_path / "nowhere")):
         with pytest.raises(InputError, match="no whole checkpoint at"):
