@@ -84,7 +84,7 @@ def test_needs_data_and_a_place(capsys):
 
 
 def test_towers_the_wrong_way_round(command, tower_folders, capsys):
-    vision, text = tower_folders
+    vision, _ = tower_folders
     assert main([*command, "--vision_model", vision, "--text_model", vision]) == 2
     complaint = capsys.readouterr().err.strip().splitlines()[-1]
     assert "were they exchanged?" in complaint or "text_model" in complaint
