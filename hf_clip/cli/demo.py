@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -138,13 +139,13 @@ def _classify_in_a_new_process(model: Path, unseen: Path, count: int = 10) -> li
     chosen = rows[:: max(1, len(rows) // count)][:count]
     pictures = [str((unseen / row["file_name"]).resolve()) for row in chosen]
     labels = [row["captions"][0] for row in chosen]
-    modules = model.resolve().parent / ".modules"
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, str(model.resolve()), json.dumps(pictures), json.dumps(labels)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"HF_MODULES_CACHE": str(modules), "HF_HUB_OFFLINE": "1"},
-    )
+    with tempfile.TemporaryDirectory() as modules:  # fresh, so that no code of an earlier model is found
+        done = subprocess.run(
+            [sys.executable, "-c", STRANGER, str(model.resolve()), json.dumps(pictures), json.dumps(labels)],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"},
+        )
     if done.returncode:
         raise RuntimeError(f"the saved model did not open in a new process:\n{done.stderr}")
     answers = json.loads(done.stdout.splitlines()[-1])

@@ -126,7 +126,7 @@ def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainin
         if value is not None and value < 1:
             raise InputError(f"--{name} must be 1 or more, not {value}")
     if args.eval_strategy != "no" and data.eval_data is None:
-        raise InputError(f"--eval_strategy {args.eval_strategy.value} needs --eval_data")
+        raise InputError("--eval_strategy needs --eval_data")
     metric = args.metric_for_best_model
     known = metric is None or metric.removeprefix("eval_") == "loss" or "_retrieval_" in metric
     if not known:

@@ -60,7 +60,7 @@ def test_without_evaluation_data(command, capsys):
         (["--resume_from_checkpoint", "true"], "no whole checkpoint at"),
         (["--projection_dim", "0"], "--projection_dim must be 1 or more, not 0"),
         (["--max_caption_length", "-1"], "--max_caption_length must be 1 or more, not -1"),
-        (["--eval_strategy", "epoch"], "--eval_strategy epoch needs --eval_data"),
+        (["--eval_strategy", "epoch"], "--eval_strategy needs --eval_data"),
         (["--metric_for_best_model", "recal"], "unknown metric_for_best_model 'recal': such as image_retrieval"),
         (["--accelerator_config", "nowhere.json"], "nowhere.json"),
     ],
