@@ -3,3 +3,8 @@
 
 class InputError(ValueError):
     """Says what is wrong, with which file or row, and how to mend it."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the lines that explain it at length; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from .configuration_hf_clip import HFClipConfig
-from .errors import InputError
+from .errors import InputError, first_line
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
 
@@ -64,10 +64,10 @@ def create_model_and_processor(
     except (TypeError, KeyError) as error:
         raise InputError(
             f"vision_model {vision_model!r} is no image tower or text_model {text_model!r} is no text tower: "
-            f"were they exchanged? ({_one_line(error)})"
+            f"were they exchanged? ({first_line(error)})"
         ) from error
     except ValueError as error:
-        raise InputError(_one_line(error)) from error
+        raise InputError(first_line(error)) from error
     return model, HFClipProcessor(image_processor=image_processor, tokenizer=tokenizer)
 
 
@@ -81,7 +81,7 @@ def _open_vision_tower(name: str, image_size: int | None) -> tuple[PreTrainedMod
     except OSError as error:
         raise _cannot_open("vision_model", name, error) from error
     except ValueError as error:
-        raise InputError(f"vision_model {name!r}: {_one_line(error)}") from error
+        raise InputError(f"vision_model {name!r}: {first_line(error)}") from error
     return tower, image_processor if image_size is None else square_image_processor(image_size, image_processor)
 
 
@@ -117,9 +117,5 @@ def _sentence_transformers_pooling(text_model: str) -> str | None:
 def _cannot_open(setting: str, name: str, error: OSError) -> InputError:
     return InputError(
         f"{setting} {name!r} cannot be opened: give a Hub id, a folder with config.json and weights, or for pictures "
-        f"scratch/resnet-10 … scratch/resnet-152 ({_one_line(error)})"
+        f"scratch/resnet-10 … scratch/resnet-152 ({first_line(error)})"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

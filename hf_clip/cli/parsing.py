@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser, PreTrainedConfig
 from transformers.utils import logging
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,9 +56,8 @@ def open_model(folder: str) -> tuple[Any, Any]:
                 raise ValueError(f"{unusable} of its weights are missing or of another size")
             processor = HFClipProcessor.from_pretrained(folder)
     except Exception as error:  # a damaged folder fails in as many ways as it has files
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"model {folder!r} cannot be opened: give the folder or Hub id of a model that hf_clip trained ({reason})"
+            f"model {folder!r} cannot be opened: give the folder or Hub id of a model that hf_clip trained ({first_line(error)})"
         ) from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor  # type: ignore[arg-type]
 

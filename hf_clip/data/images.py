@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..errors import first_line
+
 
 class UnreadableImage(ValueError):
     """A picture that cannot be decoded; the message says why."""
@@ -35,7 +37,7 @@ def read_image(value: Any, folder: Path | None = None) -> tuple[Image.Image, int
         with contextlib.nullcontext(value) if content is None else Image.open(io.BytesIO(content)) as image:
             rgb = _to_rgb(image)
     except Exception as error:  # what Pillow's decoders raise has no common type: RuntimeError, SyntaxError, …
-        raise UnreadableImage(f"not a whole picture ({_first_line(error)})") from error
+        raise UnreadableImage(f"not a whole picture ({first_line(error)})") from error
     return rgb, content_id(str(rgb.size).encode() + rgb.tobytes() if content is None else content)
 
 
@@ -76,7 +78,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
