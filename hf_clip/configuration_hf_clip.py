@@ -13,6 +13,11 @@ _MODELS = ("HFClipModel", "HFClipTextModelWithProjection", "HFClipVisionModelWit
 POOLINGS = ("cls", "mean", "last", "pooler")
 PROJECTIONS = ("linear", "mlp", "none")
 
+# loss → where logit_scale starts and where training caps it. InfoNCE: CLIP (arXiv:2103.00020, §2.3 and §2.5).
+# Sigmoid: SigLIP (arXiv:2303.15343, §3.2), which caps nothing.
+_TEMPERATURES = {"infonce": (math.log(1 / 0.07), math.log(100)), "sigmoid": (math.log(10), None)}
+LOSSES = tuple(_TEMPERATURES)
+
 # Where a tower's own pooler is the vector that it was trained to give. Anything else: the mean over tokens for text,
 # the tower's pooler for images.
 _TEXT_POOLING = {"clip_text_model": "pooler", "siglip_text_model": "pooler", "siglip2_text_model": "pooler"}
@@ -41,12 +46,15 @@ class HFClipConfig(PreTrainedConfig):
             (the tower's own). `None` picks what suits the tower.
         projection: "linear" (no bias, as in CLIP), "mlp" (linear, GELU, linear) or "none" (the towers' widths must
             then be equal to `projection_dim`).
-        logit_scale_init_value: log of 1/temperature at the start; CLIP (arXiv:2103.00020, §2.3) starts at ln(1/0.07).
-        logit_scale_max: log of the largest 1/temperature; training clamps after each step. `None`: no cap.
+        loss: "infonce" (CLIP's softmax over the batch) or "sigmoid" (SigLIP's, with a learnable `logit_bias`).
+        logit_scale_init_value: log of 1/temperature at the start; default ln(1/0.07), for the sigmoid loss ln 10.
+        logit_scale_max: log of the largest 1/temperature; training clamps after each step. `None`: no cap. "default":
+            ln 100, for the sigmoid loss no cap.
+        logit_bias_init_value: where the bias of the sigmoid loss starts.
         text_width, vision_width: widths of the pooled tower outputs; measured when the model is first built.
 
     Raises:
-        ValueError: for a pooling or projection that does not exist, naming those that do.
+        ValueError: for a pooling, projection or loss that does not exist, naming those that do.
     """
 
     model_type = "hf_clip"
@@ -68,8 +76,10 @@ class HFClipConfig(PreTrainedConfig):
     text_pooling: str | None = None
     vision_pooling: str | None = None
     projection: str = "linear"
-    logit_scale_init_value: int | float = math.log(1 / 0.07)
-    logit_scale_max: int | float | None = math.log(100)
+    loss: str = "infonce"
+    logit_scale_init_value: int | float | None = None
+    logit_scale_max: int | float | str | None = "default"
+    logit_bias_init_value: int | float = -10.0
     text_width: int | None = None
     vision_width: int | None = None
 
@@ -77,10 +87,15 @@ class HFClipConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.text_pooling = self.text_pooling or _TEXT_POOLING.get(self.text_config.model_type, "mean")
         self.vision_pooling = self.vision_pooling or _VISION_POOLING.get(self.vision_config.model_type, "pooler")
-        choices = {"text_pooling": POOLINGS, "vision_pooling": POOLINGS, "projection": PROJECTIONS}
+        choices = {"text_pooling": POOLINGS, "vision_pooling": POOLINGS, "projection": PROJECTIONS, "loss": LOSSES}
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise ValueError(f"unknown {field} {getattr(self, field)!r}: choose one of {', '.join(known)}")
+        start, cap = _TEMPERATURES[self.loss]
+        if self.logit_scale_init_value is None:
+            self.logit_scale_init_value = start
+        if self.logit_scale_max == "default":
+            self.logit_scale_max = cap
 
     @classmethod
     def from_vision_text_configs(cls, vision_config: PreTrainedConfig, text_config: PreTrainedConfig, **kwargs):

@@ -20,7 +20,7 @@ from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisi
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_hf_clip import HFClipConfig
-from .loss_hf_clip import contrastive_loss, score
+from .loss_hf_clip import contrastive_loss, score, sigmoid_loss
 
 # Residual blocks of the convolutional towers that transformers does not checkpoint itself.
 _CHECKPOINTED_BLOCKS = {
@@ -40,11 +40,12 @@ class HFClipOutput(ModelOutput):
 
     Args:
         loss: scalar, with `return_loss=True`.
-        logits_per_image: (images, texts), exp(logit_scale) · cosine, fp32.
+        logits_per_image: (images, texts), exp(logit_scale) · cosine (+ logit_bias), fp32.
         logits_per_text: (texts, images), its transpose.
         text_embeds: (texts, projection_dim), unit length.
         image_embeds: (images, projection_dim), unit length.
         logit_scale: (1,), log of 1/temperature, fp32; a loss outside `forward` trains the parameter through it.
+        logit_bias: (1,), fp32, of a model with the sigmoid loss; `None` of any other.
         text_model_output, vision_model_output: what the towers gave, `pooler_output` being the projected embedding
             before it is normalised.
     """
@@ -55,6 +56,7 @@ class HFClipOutput(ModelOutput):
     text_embeds: Tensor | None = None
     image_embeds: Tensor | None = None
     logit_scale: Tensor | None = None
+    logit_bias: Tensor | None = None
     text_model_output: BaseModelOutputWithPooling | None = None
     vision_model_output: BaseModelOutputWithPooling | None = None
 
@@ -75,7 +77,7 @@ class HFClipPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     # exp() of a half-precision temperature moves in steps of 0.4 at 100.
-    _keep_in_fp32_modules_strict = ["logit_scale"]
+    _keep_in_fp32_modules_strict = ["logit_scale", "logit_bias"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -86,6 +88,8 @@ class HFClipPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, HFClipModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            if module.logit_bias is not None:
+                init.constant_(module.logit_bias, self.config.logit_bias_init_value)
 
     def _towers(self) -> list[PreTrainedModel]:
         return [module for module in self.children() if isinstance(module, PreTrainedModel)]
@@ -117,6 +121,15 @@ def _make_blocks_checkpointable(tower: PreTrainedModel) -> None:
     for block in blocks:
         if not isinstance(block, GradientCheckpointingLayer):
             block.__class__ = _checkpointing_class(type(block))  # type: ignore[arg-type]
+
+
+def repeated_blocks(tower: PreTrainedModel) -> list[nn.Module]:
+    """The blocks that a tower is a pile of, from its input to its output; none where transformers marks none."""
+    return [
+        module
+        for module in tower.modules()
+        if isinstance(module, GradientCheckpointingLayer) or type(module).__name__ in _CHECKPOINTED_BLOCKS
+    ]
 
 
 @functools.cache
@@ -212,10 +225,14 @@ def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
         tower = _build_tower(config, pooling).eval()
         if text:
             return _pool(tower(input_ids=torch.zeros(1, 4, dtype=torch.long)), pooling).shape[-1]
-        size = getattr(config, "image_size", None) or 64
-        height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        pixels = torch.zeros(1, getattr(config, "num_channels", 3), height, width, dtype=tower.dtype)
-        return _pool(tower(pixel_values=pixels), pooling).shape[-1]
+        return _pool(tower(pixel_values=_example_pixels(config, 1).to(tower.dtype)), pooling).shape[-1]
+
+
+def _example_pixels(config: PreTrainedConfig, images: int) -> Tensor:
+    """(images, channels, height, width) of zeros, of a size that the tower takes."""
+    size = getattr(config, "image_size", None) or 64
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return torch.zeros(images, getattr(config, "num_channels", 3), height, width)
 
 
 def _text_width(config: HFClipConfig) -> int:
@@ -320,6 +337,9 @@ class HFClipModel(_TextTower, _VisionTower):
         self.visual_projection = _build_projection(config.projection, vision_width, config.projection_dim)
         # One dimension: FSDP2 refuses parameters without any.
         self.logit_scale = nn.Parameter(torch.full((1,), config.logit_scale_init_value, dtype=torch.float32))
+        self.logit_bias = None
+        if config.loss == "sigmoid":
+            self.logit_bias = nn.Parameter(torch.full((1,), config.logit_bias_init_value, dtype=torch.float32))
         self.post_init()
 
     @classmethod
@@ -396,6 +416,18 @@ class HFClipModel(_TextTower, _VisionTower):
         """
         return self._encode_image(pixel_values, **kwargs)
 
+    def _embed_no_images(self) -> Tensor:
+        """(0, projection_dim): the tower runs on a placeholder, so that the hooks of DDP and FSDP do, and gradients
+        of zero come of it."""
+        pixels = _example_pixels(self.config.vision_config, 2).to(self.vision_model.device)
+        with _statistics_kept([m for m in self.vision_model.modules() if isinstance(m, _BatchNorm)]):
+            return _normalize(self.get_image_features(pixels).pooler_output)[:0]
+
+    def _embed_no_texts(self) -> Tensor:
+        """The same for texts."""
+        tokens = torch.zeros(2, 4, dtype=torch.long, device=self.text_model.device)
+        return _normalize(self.get_text_features(tokens, torch.ones_like(tokens)).pooler_output)[:0]
+
     @can_return_tuple
     def forward(
         self,
@@ -413,8 +445,9 @@ class HFClipModel(_TextTower, _VisionTower):
 
         Args:
             input_ids, attention_mask: (texts, tokens).
-            pixel_values: (images, 3, height, width).
-            return_loss: also the mean contrastive loss of the pairs given, where one process is running.
+            pixel_values: (images, 3, height, width). A batch without rows gives embeddings without rows, and every
+                parameter a gradient of zero: a process may have nothing to add to a step that others take with it.
+            return_loss: also the loss of the pairs given, their mean, where one process is running.
             return_logits: `False` leaves the (images, texts) matrices unmade.
             pooled_text: (texts, text_width), of `pool_text`, instead of `input_ids`: the text tower is not run.
 
@@ -425,10 +458,14 @@ class HFClipModel(_TextTower, _VisionTower):
         if input_ids is None and pixel_values is None and pooled_text is None:
             raise ValueError("nothing to embed: give input_ids, pixel_values or both")
         image_output = text_output = image_embeds = text_embeds = logits = loss = None
-        if pixel_values is not None:
+        if pixel_values is not None and len(pixel_values) == 0:
+            image_embeds = self._embed_no_images()
+        elif pixel_values is not None:
             image_output = self.get_image_features(pixel_values, **kwargs)
             image_embeds = _normalize(image_output.pooler_output)
-        if input_ids is not None:
+        if input_ids is not None and len(input_ids) == 0:
+            text_embeds = self._embed_no_texts()
+        elif input_ids is not None:
             text_output = self.get_text_features(
                 input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **kwargs
             )
@@ -436,13 +473,15 @@ class HFClipModel(_TextTower, _VisionTower):
         elif pooled_text is not None:
             text_embeds = _normalize(self.text_projection(pooled_text))
         if image_embeds is not None and text_embeds is not None:
-            text_embeds = text_embeds.to(image_embeds.device)  # the towers may lie on two devices
-            logit_scale = self.logit_scale.to(image_embeds.device)
+            device = image_embeds.device
+            text_embeds = text_embeds.to(device)  # the towers may lie on two devices
+            temperature = [p.to(device) for p in (self.logit_scale, self.logit_bias) if p is not None]
             if return_logits:
-                logits = score(image_embeds, text_embeds, logit_scale)
+                logits = score(image_embeds, text_embeds, *temperature)
             if return_loss:
                 _refuse_local_loss()
-                loss = contrastive_loss(image_embeds, text_embeds, logit_scale) / len(image_embeds)
+                loss_function = contrastive_loss if self.logit_bias is None else sigmoid_loss
+                loss = loss_function(image_embeds, text_embeds, *temperature) / len(image_embeds)
         return HFClipOutput(
             loss=loss,
             logits_per_image=logits,
@@ -451,6 +490,7 @@ class HFClipModel(_TextTower, _VisionTower):
             image_embeds=image_embeds,
             # Not the parameter itself: DDP takes a leaf among the outputs for a parameter without a gradient.
             logit_scale=self.logit_scale.clone(),
+            logit_bias=None if self.logit_bias is None else self.logit_bias.clone(),
             text_model_output=text_output,
             vision_model_output=image_output,
         )

@@ -29,12 +29,14 @@ def _join(rank: int, world_size: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
 
 
-def one_step(rank: int, world_size: int, folder: str, sizes: list[int], duplicates: bool) -> None:
+def one_step(rank: int, world_size: int, folder: str, sizes: list[int], duplicates: bool, loss: str) -> None:
     """A loss and its gradients under plain DDP, with this rank's part of the batch."""
     from hf_clip.training.distributed import global_contrastive_loss
 
     _join(rank, world_size, folder)
-    model = torch.nn.parallel.DistributedDataParallel(tiny_model().eval().double(), find_unused_parameters=duplicates)
+    model = torch.nn.parallel.DistributedDataParallel(
+        tiny_model(loss=loss).eval().double(), find_unused_parameters=duplicates
+    )
     rows = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     inputs = {name: value[rows] for name, value in tiny_inputs(pairs=7).items()}
     ids = {"image_ids": IMAGE_IDS[rows], "caption_ids": CAPTION_IDS[rows]} if duplicates else {}

@@ -88,3 +88,18 @@ def test_a_registered_subclass_keeps_its_own_entry(tmp_path):
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModel"] == "my_hf_clip.Mine"
     assert auto_map["AutoConfig"] == "configuration_hf_clip.HFClipConfig"
+
+
+def test_each_loss_brings_its_own_temperature():
+    infonce, sigmoid = HFClipConfig(), HFClipConfig(loss="sigmoid")
+    assert (infonce.logit_scale_init_value, infonce.logit_scale_max) == (math.log(1 / 0.07), math.log(100))
+    assert (sigmoid.logit_scale_init_value, sigmoid.logit_scale_max) == (math.log(10), None)
+    assert sigmoid.logit_bias_init_value == -10
+
+
+def test_no_cap_stays_no_cap_when_saved(tmp_path):
+    HFClipConfig(logit_scale_max=None).save_pretrained(tmp_path)
+    assert HFClipConfig.from_pretrained(tmp_path).logit_scale_max is None
+    HFClipConfig(loss="sigmoid", logit_scale_max=3.0, logit_scale_init_value=0.0).save_pretrained(tmp_path)
+    loaded = HFClipConfig.from_pretrained(tmp_path)
+    assert (loaded.loss, loaded.logit_scale_max, loaded.logit_scale_init_value) == ("sigmoid", 3.0, 0.0)

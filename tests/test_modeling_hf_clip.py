@@ -347,3 +347,47 @@ def test_a_checkpointed_model_has_the_same_weight_names_and_saves(tmp_path):
     assert list(model.state_dict()) == names
     model.save_pretrained(tmp_path)
     assert list(HFClipModel.from_pretrained(tmp_path).state_dict()) == names
+
+
+# ---- sigmoid ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sigmoid_model_adds_its_bias_and_keeps_it(tmp_path):
+    model = tiny_model(loss="sigmoid").eval()
+    output = model(**tiny_inputs(), return_loss=True)
+    logits = 10 * output.image_embeds @ output.text_embeds.T - 10  # exp(ln 10) and SigLIP's first bias
+    torch.testing.assert_close(output.logits_per_image, logits, rtol=1e-5, atol=1e-5)
+    signs = 2 * torch.eye(4) - 1
+    torch.testing.assert_close(output.loss, -torch.nn.functional.logsigmoid(signs * logits).sum() / 4)
+    torch.nn.init.constant_(model.logit_bias, -3.25)
+    model.save_pretrained(tmp_path)
+    loaded = HFClipModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert loaded.logit_bias.dtype == torch.float32
+    assert loaded.logit_bias.item() == -3.25
+    assert HFClipModel(tiny_model().config).logit_bias is None
+
+
+def test_a_sigmoid_loss_trains_its_bias():
+    model = tiny_model(loss="sigmoid")
+    model(**tiny_inputs(), return_loss=True).loss.backward()
+    assert model.logit_bias.grad.abs() > 0
+    assert model.logit_scale.grad.abs() > 0
+
+
+# ---- batches without rows -----------------------------------------------------------------------------------------
+
+
+def test_no_rows_give_no_embeddings_zero_gradients_and_leave_the_statistics():
+    model = tiny_model().train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    output = model(
+        input_ids=torch.zeros(0, 1, dtype=torch.long),
+        attention_mask=torch.zeros(0, 1, dtype=torch.long),
+        pixel_values=torch.zeros(0, 3, 1, 1),
+    )
+    assert output.image_embeds.shape == output.text_embeds.shape == (0, 16)
+    assert output.logits_per_image.shape == (0, 0)
+    (output.image_embeds.sum() + output.text_embeds.sum() + 0 * output.logit_scale.sum()).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+    for name, value in model.named_buffers():
+        assert torch.equal(value, before[name]), name

@@ -42,3 +42,24 @@ def test_from_two_towers(tower_folders):
 def test_an_order_mix_up_is_refused(processor):
     with pytest.raises(TypeError, match="BertTokenizer for argument image_processor"):
         HFClipProcessor(processor.tokenizer, processor.image_processor)
+
+
+def test_a_fixed_length_is_kept_when_saved(processor, tmp_path):
+    fixed = HFClipProcessor(processor.image_processor, processor.tokenizer, padding="max_length", max_length=8)
+    fixed.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert (loaded.padding, loaded.max_length) == ("max_length", 8)
+    for each in (fixed, loaded):
+        batch = each(text=["a b", "a b c d e f g h i j"], return_tensors="pt")
+        assert batch["attention_mask"].sum(1).tolist() == [4, 8]  # the second is cut
+        assert batch["input_ids"].shape == (2, 8)
+    assert fixed(text=["a b"], padding="longest", return_tensors="pt")["input_ids"].shape == (1, 4)
+    assert fixed(text=["a b"], text_kwargs={"padding": False})["input_ids"] == [[2, 5, 6, 3]]
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"), [({"padding": "left"}, "longest, max_length"), ({"padding": "max_length"}, "needs max_length")]
+)
+def test_a_policy_that_makes_no_sense_is_refused(processor, policy, message):
+    with pytest.raises(ValueError, match=message):
+        HFClipProcessor(processor.image_processor, processor.tokenizer, **policy)

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..loss_hf_clip import contrastive_loss
+from ..loss_hf_clip import contrastive_loss, sigmoid_loss
 from ..modeling_hf_clip import HFClipOutput
 
 
@@ -32,11 +32,13 @@ class GlobalBatch:
 def global_contrastive_loss(
     output: HFClipOutput, image_ids: Tensor | None = None, caption_ids: Tensor | None = None
 ) -> Tensor:
-    """The mean InfoNCE of the pairs of all processes, for `loss.backward()` under DDP, FSDP or in one process.
+    """The mean loss of the pairs of all processes, for `loss.backward()` under DDP, FSDP or in one process: the
+    sigmoid loss of a model with a `logit_bias`, InfoNCE of any other.
 
     Every process gets the value of the global batch. Its gradients are those of its own rows' share, multiplied by
     the number of processes, because DDP and FSDP average: after their averaging every parameter, `logit_scale`
-    included, has the gradient that one process would have computed on all pairs. Batches may differ in size.
+    included, has the gradient that one process would have computed on all pairs. Batches may differ in size, and be
+    empty.
 
     Args:
         output: of the model (or its DDP wrapper), called with `return_logits=False`.
@@ -47,16 +49,18 @@ def global_contrastive_loss(
 
 def loss_of_global_batch(output: HFClipOutput, world: GlobalBatch) -> Tensor:
     """`global_contrastive_loss` of a batch that is already gathered."""
-    share = contrastive_loss(
-        output.image_embeds,
-        output.text_embeds,
-        output.logit_scale,
-        all_image_embeds=world.image_embeds,
-        all_text_embeds=world.text_embeds,
-        image_ids=world.image_ids,
-        caption_ids=world.caption_ids,
-        offset=world.offset,
-    ) / len(world.image_embeds)
+    own = (output.image_embeds, output.text_embeds, output.logit_scale)
+    others = {
+        "all_text_embeds": world.text_embeds,
+        "image_ids": world.image_ids,
+        "caption_ids": world.caption_ids,
+        "offset": world.offset,
+    }
+    if output.logit_bias is not None:
+        total = sigmoid_loss(*own, output.logit_bias, **others)
+    else:
+        total = contrastive_loss(*own, all_image_embeds=world.image_embeds, **others)
+    share = total / max(len(world.image_embeds), 1)
     if world.processes == 1:
         return share
     value = share.detach().clone()
@@ -117,11 +121,12 @@ class _AllGather(torch.autograd.Function):
 
 
 def in_batch_accuracy(world: GlobalBatch, size: int) -> Tensor:
-    """The share of this process's pictures whose own caption scores highest among all captions of the batch."""
+    """How many of this process's pictures have their own caption scored highest among all captions of the batch."""
     rows = torch.arange(world.offset, world.offset + size, device=world.image_embeds.device)
     with torch.no_grad():
         scores = world.image_embeds[rows].float() @ world.text_embeds.float().T  # (batch, world)
-        return (scores.argmax(1) == rows).float().mean()
+        own = scores.gather(1, rows[:, None])  # (batch, 1)
+        return ((scores >= own).sum(1) == 1).float().sum()
 
 
 def gather_objects(value: object) -> list:

@@ -8,20 +8,23 @@ from conftest import tiny_inputs, tiny_model, write_pictures
 from hf_clip.training.distributed import gather_batch, global_contrastive_loss, in_batch_accuracy
 
 
-def one_process(duplicates: bool):
-    model = tiny_model().eval().double()
+def one_process(duplicates: bool, loss: str = "infonce"):
+    model = tiny_model(loss=loss).eval().double()
     ids = {"image_ids": processes.IMAGE_IDS, "caption_ids": processes.CAPTION_IDS} if duplicates else {}
     loss = global_contrastive_loss(model(**tiny_inputs(pairs=7), return_logits=False), **ids)
     loss.backward()
     return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
 @pytest.mark.parametrize(
-    ("sizes", "duplicates"), [([4, 3], True), ([3, 4], False), ([3, 1, 3], True)], ids=["2", "2-plain", "3"]
+    ("sizes", "duplicates"),
+    [([4, 3], True), ([3, 4], False), ([3, 1, 3], True), ([4, 0, 3], True)],
+    ids=["2", "2-plain", "3", "3-one-empty"],
 )
-def test_processes_together_compute_what_one_would(sizes, duplicates, tmp_path):
-    processes.run(processes.one_step, len(sizes), str(tmp_path), sizes, duplicates)
-    expected_loss, expected_grads = one_process(duplicates)
+def test_processes_together_compute_what_one_would(sizes, duplicates, loss, tmp_path):
+    processes.run(processes.one_step, len(sizes), str(tmp_path), sizes, duplicates, loss)
+    expected_loss, expected_grads = one_process(duplicates, loss)
     for rank in range(len(sizes)):
         result = torch.load(tmp_path / f"{rank}.pt")
         torch.testing.assert_close(result["loss"], expected_loss)
@@ -65,4 +68,4 @@ def test_the_trainer_on_two_processes_is_the_trainer_on_one(tmp_path):
 def test_in_batch_accuracy_by_hand():
     images = torch.eye(4)
     texts = torch.eye(4)[[0, 2, 1, 3]]  # the second and third captions are swapped
-    assert in_batch_accuracy(gather_batch(images, texts), 4).item() == 0.5
+    assert in_batch_accuracy(gather_batch(images, texts), 4).item() == 2
