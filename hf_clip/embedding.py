@@ -2,19 +2,20 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel
 
 from .data.collator import HFClipCollator
 from .data.dataset import CaptionedImages
 from .data.sources import Source
 from .errors import InputError
+from .processing_hf_clip import HFClipProcessor
 
 
 @dataclass
@@ -63,7 +64,8 @@ def embed_batch(model: PreTrainedModel, batch: dict[str, Any]) -> EmbeddedBatch:
         output = model(**batch, return_logits=False)
     return EmbeddedBatch(
         image_embeds=_finite(output.image_embeds, "image"),
-        text_embeds=_finite(output.text_embeds, "text"),
+        # Of pictures alone there are no texts.
+        text_embeds=_finite(output.image_embeds[:0] if output.text_embeds is None else output.text_embeds, "text"),
         **{name: value.cpu() for name, value in extras.items()},
     )
 
@@ -110,33 +112,69 @@ def _first_of_each(values: Tensor) -> Tensor:
 
 def embed_source(
     model: PreTrainedModel,
-    processor: ProcessorMixin,
+    processor: HFClipProcessor,
     source: Source,
     *,
     batch_size: int = 64,
     num_workers: int = 0,
+    strict: bool = False,
     progress: bool = True,
 ) -> Embeddings:
-    """Embeds every picture and all captions of a source, in one process, on the model's device."""
+    """Embeds every picture and all captions of a source, in one process, on the model's device.
+
+    Raises:
+        InputError: not one picture can be read; with `strict`, one cannot.
+    """
+    rows = split_rows(range(len(source)), batch_size)
+    settings: dict[str, Any] = {"num_workers": num_workers, "strict": strict, "progress": progress}
+    embedded = list(embed_batches(model, processor, source, rows, **settings))
+    return join_batches(
+        [batch for batch, _ in embedded if len(batch.rows)], [entry for _, skipped in embedded for entry in skipped]
+    )
+
+
+def split_rows(rows: range, batch_size: int) -> list[range]:
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def embed_batches(
+    model: PreTrainedModel,
+    processor: HFClipProcessor,
+    source: Source,
+    batches: Sequence[Sequence[int]],
+    *,
+    num_workers: int = 0,
+    strict: bool = False,
+    progress: bool = True,
+) -> Iterator[tuple[EmbeddedBatch, list[tuple[int, str, str]]]]:
+    """For each batch of rows, in order: its embeddings, and (row, name, reason) of the pictures skipped.
+
+    Raises:
+        InputError: with `strict`, at the first picture that cannot be read.
+    """
     from tqdm.auto import tqdm
 
     loader = torch.utils.data.DataLoader(
         CaptionedImages(source, processor.image_processor),
-        batch_size=batch_size,
+        batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=num_workers,
-        collate_fn=HFClipCollator(processor.tokenizer, max_caption_length(model, processor)),
+        collate_fn=collator_of(model, processor),
     )
     model.eval()
-    batches, skipped = [], []
     for batch in tqdm(loader, desc="embedding", disable=not progress, leave=False):
-        skipped += batch.pop("skipped")
-        if batch:
-            batch = {name: value.to(model.device) for name, value in batch.items()}
-            batches.append(embed_batch(model, batch))
-    return join_batches(batches, skipped)
+        skipped = batch.pop("skipped")
+        if strict and skipped:
+            row, name, reason = skipped[0]
+            raise InputError(f"row {row + 1}: {name}: {reason}: mend or remove it, or leave out strict to skip it")
+        yield embed_batch(model, {name: value.to(model.device) for name, value in batch.items()}), skipped
 
 
-def embed_images(model: PreTrainedModel, processor: ProcessorMixin, images: list[Image.Image]) -> Tensor:
+def collator_of(model: PreTrainedModel, processor: HFClipProcessor) -> HFClipCollator:
+    """Pads and cuts captions as the processor does."""
+    return HFClipCollator(processor.tokenizer, max_caption_length(model, processor), processor.padding)
+
+
+def embed_images(model: PreTrainedModel, processor: HFClipProcessor, images: list[Image.Image]) -> Tensor:
     """(images, dim) unit vectors of RGB pictures, fp32, on the CPU; 64 pictures at a time."""
     if len(images) > 64:
         return torch.cat([embed_images(model, processor, images[i : i + 64]) for i in range(0, len(images), 64)])
@@ -149,22 +187,19 @@ def embed_images(model: PreTrainedModel, processor: ProcessorMixin, images: list
     return _finite(output.image_embeds, "image")
 
 
-def embed_texts(model: PreTrainedModel, processor: ProcessorMixin, texts: list[str]) -> Tensor:
+def embed_texts(model: PreTrainedModel, processor: HFClipProcessor, texts: list[str]) -> Tensor:
     """(texts, dim) unit vectors, fp32, on the CPU."""
+    collator = collator_of(model, processor)
     tokens = processor.tokenizer(
-        texts,
-        padding=True,
-        truncation=True,
-        max_length=max_caption_length(model, processor),
-        return_tensors="pt",
+        texts, padding=collator.padding, truncation=True, max_length=collator.max_length, return_tensors="pt"
     ).to(model.device)
     with torch.inference_mode():
         return _finite(model.eval()(**tokens).text_embeds, "text")
 
 
-def max_caption_length(model: PreTrainedModel, processor: ProcessorMixin, asked: int | None = None) -> int:
+def max_caption_length(model: PreTrainedModel, processor: HFClipProcessor, asked: int | None = None) -> int:
     """How many tokens a caption may have: what was asked for, the tokenizer and the tower's positions allow."""
     positions = getattr(model.config.text_config, "max_position_embeddings", None)
     # A tokenizer that knows no limit says 1e30, which its own truncation cannot count to.
-    limits = (asked, positions, processor.tokenizer.model_max_length, sys.maxsize)
+    limits = (asked, processor.max_length, positions, processor.tokenizer.model_max_length, sys.maxsize)
     return min(limit for limit in limits if limit is not None)

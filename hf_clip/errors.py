@@ -4,6 +4,12 @@
 class InputError(ValueError):
     """Says what is wrong, with which file or row, and how to mend it."""
 
+    def __init__(self, message: str = ""):
+        # torch raises a DataLoader worker's error again with a traceback for a message; its last line is the error.
+        if message.startswith("Caught InputError in "):
+            message = message.rpartition(f"{__name__}.InputError: ")[2].strip()
+        super().__init__(message)
+
 
 def first_line(error: BaseException) -> str:
     """What an error says, without the lines that explain it at length; its type where it says nothing."""

@@ -93,3 +93,12 @@ def write_pictures(folder, count: int = 8, captions_each: int = 1):
 @pytest.fixture
 def pictures(tmp_path):
     return write_pictures(tmp_path / "pictures")
+
+
+@pytest.fixture
+def one_thread():
+    """Sums in one order: bits can be compared with those of a process that was started with OMP_NUM_THREADS=1."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -7,6 +7,7 @@ import torch
 from conftest import tiny_model, write_pictures
 from PIL import Image
 
+from hf_clip import HFClipProcessor
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.sources import open_source
@@ -125,3 +126,22 @@ def test_towers_and_tokenizers_without_any_limit(processor):
     length = max_caption_length(SimpleNamespace(config=SimpleNamespace(text_config=SimpleNamespace())), processor)
     row = {"row": 0, "pixel_values": torch.zeros(1), "captions": ["a b " * 100], "image_id": 0, "skipped": []}
     assert HFClipCollator(processor.tokenizer, length)([row])["input_ids"].shape == (1, 202)
+
+
+def test_texts_are_padded_and_cut_as_the_processor_does(source, tokenizer, processor):
+    policy = HFClipProcessor(processor.image_processor, tokenizer, padding="max_length", max_length=9)
+    model, widths = tiny_model(), []
+    model.register_forward_pre_hook(
+        lambda *call: widths.append(call[2].get("input_ids", torch.empty(0, 0)).shape[1]), with_kwargs=True
+    )
+    embed_texts(model, policy, ["ab"])
+    embed_texts(model, processor, ["ab"])
+    embed_source(model, policy, source, batch_size=4, progress=False)
+    assert widths == [9, 4, 9, 9]
+    assert embed_texts(model, policy, ["abcdefghijk"]).equal(embed_texts(model, policy, ["abcdefgzzzz"]))
+
+
+def test_strict_stops_at_the_first_broken_picture(source, processor):
+    (source.folder / "5.png").unlink()
+    with pytest.raises(InputError, match=r"row 6: 5.png: No such file or directory: mend or remove it, or leave out"):
+        embed_source(tiny_model(), processor, source, strict=True, progress=False)

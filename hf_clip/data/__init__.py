@@ -2,6 +2,18 @@
 
 from .augmentation import Augmentation
 from .dataset import CaptionedImages, TrainingPairs
+from .mixture import MixedPairs
 from .sources import Source, open_source
+from .split import split_by_image
+from .streaming import StreamedPairs
 
-__all__ = ["Augmentation", "CaptionedImages", "Source", "TrainingPairs", "open_source"]
+__all__ = [
+    "Augmentation",
+    "CaptionedImages",
+    "MixedPairs",
+    "Source",
+    "StreamedPairs",
+    "TrainingPairs",
+    "open_source",
+    "split_by_image",
+]

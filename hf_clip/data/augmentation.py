@@ -16,6 +16,8 @@ _LIMITS = {
     "zoom": (0, 0.99),
     "color_jitter": (0, 10),
     "flip": (0, 1),
+    "grayscale": (0, 1),
+    "erasing": (0, 1),
 }
 
 
@@ -35,6 +37,8 @@ class Augmentation:
     flip: float = field(
         default=0.0, metadata={"help": "Probability of a mirror image; 0 where left and right mean something."}
     )
+    grayscale: float = field(default=0.0, metadata={"help": "Probability of losing all colour."})
+    erasing: float = field(default=0.0, metadata={"help": "Probability that a random rectangle is blanked out."})
 
     def __post_init__(self):
         for name, (least, most) in _LIMITS.items():
@@ -62,6 +66,11 @@ class Augmentation:
             steps.append(v2.ColorJitter(strength, strength, strength))
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
+        if self.grayscale:
+            steps.append(v2.RandomGrayscale(self.grayscale))
+        if self.erasing:
+            # Erasing leaves PIL pictures as they are: it works on tensors.
+            steps += [v2.PILToTensor(), v2.RandomErasing(self.erasing, value=255), v2.ToPILImage()]
         return v2.Compose(steps) if steps else v2.Identity()
 
 

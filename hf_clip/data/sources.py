@@ -1,107 +1,323 @@
-"""Opens a source of captioned pictures: an image folder with its metadata file, parquet, CSV, JSONL, or a Hub id."""
+"""Opens a source of captioned or labelled pictures: a folder, parquet, CSV, JSONL, WebDataset shards, or a Hub id."""
 
 import contextlib
+import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError, first_line
+from .columns import Columns, check_captions, check_labels, column_batches, column_names, find_columns, value_of
+from .images import PICTURE_SUFFIXES, image_name
+from .webdataset import open_shards, part_names
 
-_FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json"}
+_FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json", ".tar": "webdataset"}
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_IMAGE_COLUMNS = ("image", "file_name", "image_path")
-_CAPTION_COLUMNS = ("caption", "captions", "text")
+_READ_AHEAD = 16  # rows of a stream that are taken at once
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of one picture and its captions.
+    """Rows of one picture, its captions and its label.
 
     Args:
-        rows: the data set; its pictures are not decoded yet.
-        image_column, caption_column: where they stand; a caption is a string or a list of strings.
+        rows: the data set, with only the columns named here; its pictures are not decoded yet.
+        image_column: where the pictures stand.
+        caption_column: where the captions stand, each a string or a list of strings; None: the names of the classes
+            are the captions, or there are none.
         folder: what relative picture paths start from.
         name: what the user called it.
+        label_column: where the class stands, as a number or a name; or None.
+        class_names: of class 0, 1, …; None where they are not known.
+        captions_required: whether a row without a caption is a fault.
+        files: of a stream, where it has a shard for each.
     """
 
-    rows: datasets.Dataset
+    rows: datasets.Dataset | datasets.IterableDataset
     image_column: str
-    caption_column: str
+    caption_column: str | None
     folder: Path
     name: str
-
-    def captions(self, row: int) -> list[str]:
-        value = self.rows[row][self.caption_column]
-        return [value] if isinstance(value, str) else list(value)
+    label_column: str | None = None
+    class_names: list[str] | None = None
+    captions_required: bool = True
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
+        if self.streaming:
+            raise InputError(f"{self.name} is streamed, and its number of rows unknown: open it without streaming")
         return len(self.rows)
+
+    @property
+    def streaming(self) -> bool:
+        return isinstance(self.rows, datasets.IterableDataset)
+
+    @property
+    def has_captions(self) -> bool:
+        return bool(self.caption_column or self.label_column)
+
+    def captions(self, row: int) -> list[str]:
+        return self.captions_of(self.rows[row])
+
+    def captions_of(self, record: dict[str, Any]) -> list[str]:
+        """Of a row of `rows`: its captions, or the name of its class where the source has no captions."""
+        if self.caption_column:
+            return [caption for caption in _as_list(value_of(record, self.caption_column)) if caption]
+        if self.label_column:
+            label = self.label_of(record)
+            if isinstance(label, str):
+                return [label]
+            return [self.class_names[label]] if self.class_names else []
+        return []
+
+    def label_of(self, record: dict[str, Any]) -> int | str:
+        """Of a row of `rows`: the number of its class, or what stands there where the classes are not known."""
+        label = value_of(record, self.label_column)
+        return self._numbers.get(label, label) if self.class_names else label
+
+    def labels(self) -> np.ndarray:
+        """(rows,) int64: the number of each row's class."""
+        names = pa.array(self.class_names or [], pa.string())
+        batches = (batch for _, batch in column_batches(self.rows, self.label_column))
+        numbers = [batch if pa.types.is_integer(batch.type) else pc.index_in(batch, names) for batch in batches]
+        return np.concatenate([batch.to_numpy() for batch in numbers]).astype(np.int64)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.class_names)}
+
+    def picture_name(self, record: dict[str, Any]) -> str:
+        return image_name(record[self.image_column])
+
+    def shard_name(self, shard: int) -> str:
+        return self.files[shard] if self.files else self.name
+
+    def read_shard(self, shard: int) -> Iterator[dict[str, Any]]:
+        """The checked rows of one shard of a stream.
+
+        Raises:
+            InputError: a shard that cannot be read, a row without captions or with an unknown label.
+        """
+        batches = self.rows.shard(self.rows.num_shards, shard).iter(_READ_AHEAD)
+        row = 0
+        while True:
+            try:
+                with _silence():
+                    batch = next(batches, None)
+            except Exception as error:  # as many kinds as there are formats
+                raise _input_error(error, f"{self.shard_name(shard)} cannot be read after row {row}") from error
+            if batch is None:
+                return
+            for values in zip(*batch.values(), strict=True):
+                row += 1
+                record = dict(zip(batch, values, strict=True))
+                self._check(record, f"{self.shard_name(shard)}: row {row}")
+                yield record
+
+    def _check(self, record: dict[str, Any], where: str) -> None:
+        """What `open_source` checks of all rows where it does not stream."""
+        if self.caption_column:
+            captions = _as_list(value_of(record, self.caption_column))
+            for caption in captions:
+                if not isinstance(caption, str | None):
+                    raise InputError(
+                        f"{where} has {type(caption).__name__} for a caption, not text: mend or remove it"
+                    )
+            if self.captions_required and not all(caption and caption.strip() for caption in captions or [None]):
+                raise InputError(f"{where} has an empty caption: fill or remove such rows")
+        if self.label_column:
+            self._check_label(self.label_of(record), where)
+
+    def _check_label(self, label: Any, where: str) -> None:
+        if self.class_names:
+            known = isinstance(label, int) and 0 <= label < len(self.class_names)
+        else:
+            known = isinstance(label, int | str)
+        if not known:
+            raise InputError(f"{where} has a label {label!r} that is no class")
+        if self.captions_required and not self.caption_column and not self.class_names and isinstance(label, int):
+            raise _no_captions(self)
 
 
 def open_source(
-    name: str | Path, *, split: str = "train", image_column: str | None = None, caption_column: str | None = None
+    name: str | Path,
+    *,
+    split: str = "train",
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+    class_names: Sequence[str] | None = None,
+    streaming: bool = False,
+    captions_required: bool = True,
 ) -> Source:
     """Opens and checks a source.
 
     Args:
-        name: a folder with `metadata.jsonl|csv|parquet` (columns `file_name` and a caption) or with parquet shards;
-            a parquet, CSV or JSONL file; or a Hub data set id.
+        name: a folder with `metadata.jsonl|csv|parquet` (columns `file_name` and a caption), with parquet or tar
+            shards, or with a folder of pictures for each class; a parquet, CSV, JSONL or tar file; a pattern such as
+            `shards/*.tar`; or a Hub data set id.
         split: of a Hub data set.
-        image_column, caption_column: default: the first known name that the source has.
+        image_column, caption_column: default: the first known name that the source has. A dot leads into a
+            structure: `json.caption`.
+        label_column: default: where the source has no captions, its column of class labels.
+        class_names: of the labels 0, 1, …, or all that may stand in the label column; default: the source's own.
+        streaming: rows are read, and checked, when training comes to them.
+        captions_required: False for pictures alone.
 
     Raises:
-        InputError: no such source, no rows, no such column, a caption that is empty or no text (with its row).
+        InputError: no such source, no rows, no such column, a caption that is empty or no text, a label outside
+            the class names (with its row).
     """
-    rows, folder = _load(str(name), split)
-    if len(rows) == 0:
-        raise InputError(f"{name} has no rows: give a source with at least one picture and caption")
-    image_column = _find_column(rows, image_column, _IMAGE_COLUMNS, "image_column", name)
-    caption_column = _find_column(rows, caption_column, _CAPTION_COLUMNS, "caption_column", name)
-    if isinstance(rows.features[image_column], datasets.Image):
-        rows = rows.cast_column(image_column, datasets.Image(decode=False))
-    captions = rows.select_columns(caption_column).with_format("arrow")[:][caption_column]
-    _check_captions(captions, caption_column, name)
-    return Source(rows, image_column, caption_column, folder, str(name))
+    name = str(name)
+    asked = Columns(image_column, caption_column, label_column)
+    kind, files = _find_files(name)
+    if kind == "imagefolder" and captions_required and files[0].parent == Path(name):
+        raise _nothing_in(Path(name))
+    if kind == "webdataset":
+        found = find_columns(dict.fromkeys(_parts(files)), asked, captions_required, name)
+        rows = _loaded(lambda: open_shards(files, *found, streaming), files, kind)
+    else:
+        rows = _open(kind, files, name, split, streaming)
+        found = find_columns(column_names(rows, first := _first_record(rows, name)), asked, captions_required, name)
+        rows = _select(rows, found, first)
+    class_names = list(class_names) if class_names else _class_names(rows, found.label)
+    source = Source(
+        rows,
+        *found[:2],
+        folder=files[0].parent if files and kind != "imagefolder" else Path(),
+        name=name,
+        label_column=found.label,
+        class_names=class_names,
+        captions_required=captions_required,
+        files=tuple(map(str, files)) if streaming and len(files) == rows.num_shards else (),
+    )
+    return _checked(source)
 
 
-def _load(name: str, split: str) -> tuple[datasets.Dataset, Path]:
+def _checked(source: Source) -> Source:
+    if not source.streaming:
+        if len(source.rows) == 0:
+            raise _no_rows(source.name)
+        if source.caption_column:
+            check_captions(source.rows, source.caption_column, source.name, source.captions_required)
+        if source.label_column:
+            check_labels(source.rows, source.label_column, source.class_names, source.name)
+        if source.captions_required and not source.caption_column and not source.class_names:
+            raise _no_captions(source)
+    return source
+
+
+def _no_captions(source: Source) -> InputError:
+    return InputError(
+        f"{source.name} has no captions, and its labels in {source.label_column!r} are numbers: give class_names"
+    )
+
+
+def _no_rows(name: str) -> InputError:
+    return InputError(f"{name} has no rows: give a source with at least one picture and caption")
+
+
+def _find_files(name: str) -> tuple[str, list[Path]]:
+    """(kind, files) of what is here under that name; ("hub", []) where nothing is."""
     path = Path(name)
     if not path.exists():
-        return _load_from_hub(name, split), Path()
-    files = _files_of(path)
+        if not glob.has_magic(name):
+            return "hub", []
+        files = sorted(Path(file) for file in glob.glob(name, recursive=True))
+        if not files:
+            raise InputError(f"no file is called {name}: mend the pattern")
+    else:
+        files = _files_of_folder(path) if path.is_dir() else [path]
     if all(file.stat().st_size == 0 for file in files):
         raise InputError(f"{files[0]} is empty: it needs rows of a picture and a caption")
-    return _read(files), files[0].parent
+    suffixes = sorted({file.suffix.lower() for file in files})
+    if PICTURE_SUFFIXES.issuperset(suffixes) and path.is_dir():
+        return "imagefolder", files
+    for suffix in suffixes:
+        if suffix not in _FORMATS:
+            raise InputError(f"{name}: cannot read {suffix or 'such'} files, only {', '.join(_FORMATS)}")
+    kinds = sorted({_FORMATS[suffix] for suffix in suffixes})
+    if len(kinds) > 1:
+        raise InputError(f"{name} holds files of {' and '.join(kinds)}: give one kind, as in 'folder/*{suffixes[0]}'")
+    return kinds[0], files
 
 
-def _files_of(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = [path / metadata for metadata in _METADATA if (path / metadata).is_file()]
-        files = found[:1] or sorted(path.glob("*.parquet"))
-        if not files:
-            raise InputError(f"{path} has neither {', '.join(_METADATA)} nor parquet files: add one with the captions")
-        return files
-    if path.suffix.lower() not in _FORMATS:
-        raise InputError(f"{path}: cannot read {path.suffix or 'such'} files, only {', '.join(_FORMATS)}")
-    return [path]
+def _files_of_folder(path: Path) -> list[Path]:
+    found = [path / metadata for metadata in _METADATA if (path / metadata).is_file()]
+    shards = sorted(file for pattern in ("*.parquet", "*.tar") for file in path.glob(pattern))
+    files = found[:1] or shards or _pictures_in(path)
+    if not files:
+        raise _nothing_in(path)
+    return files
 
 
-def _read(files: list[Path]) -> datasets.Dataset:
-    kind = _FORMATS[files[0].suffix.lower()]
+def _nothing_in(path: Path) -> InputError:
+    return InputError(
+        f"{path} has neither {', '.join(_METADATA)} nor parquet files, tar shards or pictures in folders by class: "
+        "add one with the captions"
+    )
+
+
+def _pictures_in(path: Path) -> list[Path]:
+    """Pictures in the folders of their classes, or all in one folder."""
+    for pattern in ("*/*", "*"):
+        files = (file for file in path.glob(pattern) if file.suffix.lower() in PICTURE_SUFFIXES)
+        if found := sorted(file for file in files if not file.name.startswith(".")):
+            return found
+    return []
+
+
+def _parts(files: list[Path]) -> list[str]:
+    if not (names := part_names(files)):
+        raise _no_rows(str(files[0]))
+    return names
+
+
+def _open(kind: str, files: list[Path], name: str, split: str, streaming: bool) -> Any:
+    if kind == "imagefolder":
+        return _image_folder(Path(name), files, streaming)
+    if kind == "hub":
+        return _load_from_hub(name, split, streaming)
     # pandas would take a caption such as "None" or "NA" for no caption.
-    options = {"keep_default_na": False} if kind == "csv" else {}
+    options: dict[str, Any] = {"keep_default_na": False} if kind == "csv" else {}
+    paths = [str(file) for file in files]
+    return _loaded(
+        lambda: datasets.load_dataset(kind, data_files=paths, split="train", streaming=streaming, **options),
+        files,
+        kind,
+    )
+
+
+def _loaded(load: Any, files: list[Path], kind: str) -> Any:
     try:
         with _silence():
-            return datasets.load_dataset(kind, data_files=[str(file) for file in files], split="train", **options)
+            return load()
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, ValueError, OSError) as error:
-        cause = _root_cause(error)
-        if "corresponds to no data" in cause:
+        if "corresponds to no data" in _root_cause(error):
             raise InputError(f"{files[0]} has no rows: it needs a picture and a caption in each") from error
-        raise InputError(f"{files[0]} cannot be read as {kind}: {cause}") from error
+        which = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+        raise _input_error(error, f"{which} cannot be read as {kind}") from error
+
+
+def _image_folder(path: Path, files: list[Path], streaming: bool) -> Any:
+    """Pictures by path; those in folders have the folders' names for classes."""
+    columns: dict[str, Any] = {"image": [str(file) for file in files]}
+    features: dict[str, Any] = {"image": datasets.Value("string")}
+    if files[0].parent != path:
+        names = sorted({file.parent.name for file in files})
+        numbers = {name: number for number, name in enumerate(names)}
+        columns["label"] = [numbers[file.parent.name] for file in files]
+        features["label"] = datasets.ClassLabel(names=names)
+    rows = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+    # Small shards: in one, all pictures may be of the same class.
+    return rows.to_iterable_dataset(num_shards=min(len(rows), 1024)) if streaming else rows
 
 
 @contextlib.contextmanager
@@ -118,14 +334,24 @@ def _silence() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _load_from_hub(name: str, split: str) -> datasets.Dataset:
+def _load_from_hub(name: str, split: str, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
     try:
-        return datasets.load_dataset(name, split=split)
+        return datasets.load_dataset(name, split=split, streaming=streaming)
     except (FileNotFoundError, ConnectionError, ValueError, OSError) as error:
         raise InputError(
             f"no data at {name!r}: neither a file or folder here nor a Hub data set with a split {split!r} "
             f"that could be opened ({_root_cause(error)})"
         ) from error
+
+
+def _input_error(error: BaseException, what: str) -> InputError:
+    """The error itself where it is one already, however `datasets` has wrapped it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return InputError(str(cause))
+        cause = cause.__cause__
+    return InputError(f"{what}: {_root_cause(error)}")
 
 
 def _root_cause(error: BaseException) -> str:
@@ -134,41 +360,39 @@ def _root_cause(error: BaseException) -> str:
     return first_line(error)[:200]
 
 
-def _find_column(
-    rows: datasets.Dataset, column: str | None, known: Sequence[str], setting: str, name: str | Path
-) -> str:
-    if column is None:
-        column = next((candidate for candidate in known if candidate in rows.column_names), None)
-    if column not in rows.column_names:
-        missing = f"no column {column!r}" if column else f"none of the columns {', '.join(known)}"
-        raise InputError(f"{name} has {missing}: set {setting} to one of {', '.join(rows.column_names)}")
-    return column
+def _first_record(rows: Any, name: str) -> dict[str, Any] | None:
+    """Of a stream: what tells its columns where its format does not."""
+    if isinstance(rows, datasets.Dataset):
+        return None
+    try:
+        with _silence():
+            for batch in rows.iter(1):
+                return {column: values[0] for column, values in batch.items()}
+    except Exception as error:  # as many kinds as there are formats
+        raise _input_error(error, f"{name} cannot be read") from error
+    raise _no_rows(name)
 
 
-def _check_captions(captions: pa.ChunkedArray, column: str, name: str | Path) -> None:
-    """Refuses captions that are no text or empty; one pass in Arrow, not in Python."""
-    is_list = pa.types.is_list(captions.type) or pa.types.is_large_list(captions.type)
-    if pa.types.is_fixed_size_list(captions.type):
-        # The place of a null is kept in these, and would count among the texts.
-        captions, is_list = captions.cast(pa.list_(captions.type.value_type)).fill_null([]), True
-    texts = pc.list_flatten(captions) if is_list else captions
-    if pa.types.is_null(texts.type):
-        texts = texts.cast(pa.string())
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        kind = "a mix of kinds" if isinstance(texts.type, pa.BaseExtensionType) else texts.type
-        raise InputError(f"{name}: column {column!r} holds {kind}, not text: mend it or set caption_column")
-    rows = _rows_where(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
-    if is_list:
-        rows = pc.list_parent_indices(captions).take(rows)
-        rows = pa.concat_arrays([*rows.chunks, _rows_where(pc.equal(pc.list_value_length(captions), 0))])
-    if len(rows):
-        more = pc.count_distinct(rows).as_py() - 1
-        raise InputError(
-            f"{name}: row {pc.min(rows).as_py() + 1} has an empty caption{f', and {more} more' if more else ''}: "
-            "fill or remove such rows"
-        )
+def _select(rows: Any, columns: Columns, first: dict[str, Any] | None) -> Any:
+    """Only the columns that are used, pictures undecoded: another one may be costly, or not decodable here."""
+    names = rows.column_names or list(first or ())
+    tops = (column if column in names else column.partition(".")[0] for column in columns if column)
+    rows = rows.select_columns(list(dict.fromkeys(tops)))
+    if rows.features and isinstance(rows.features.get(columns.image), datasets.Image):
+        rows = rows.cast_column(columns.image, datasets.Image(decode=False))
+    return rows
 
 
-def _rows_where(condition: pa.ChunkedArray) -> pa.Array:
-    """Positions where a condition is true or null."""
-    return pc.indices_nonzero(pc.fill_null(condition, True)).cast(pa.int64())
+def _class_names(rows: Any, label: str | None) -> list[str] | None:
+    """Of a `ClassLabel`; of names that stand in the column themselves, where it can be read to its end."""
+    feature = rows.features.get(label) if label and rows.features else None
+    if isinstance(feature, datasets.ClassLabel):
+        return list(feature.names)
+    if not label or isinstance(rows, datasets.IterableDataset):
+        return None
+    names = {name for _, batch in column_batches(rows, label) for name in pc.unique(batch).to_pylist()}
+    return sorted(names) if names and all(isinstance(name, str) for name in names) else None
+
+
+def _as_list(captions: Any) -> list[Any]:
+    return captions if isinstance(captions, list) else [captions]

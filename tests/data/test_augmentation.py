@@ -54,7 +54,29 @@ def test_colour_jitter_changes_colours_in_place():
     assert tuple(drawn[0, 0]) != (100, 150, 200)
 
 
-EVERYTHING = {"crop_scale": 0.5, "rotation": 20, "translation": 0.1, "zoom": 0.1, "color_jitter": 0.3, "flip": 0.5}
+def test_grayscale_takes_the_colour_by_its_probability():
+    green = Image.new("RGB", (4, 3), (0, 255, 0))
+    # ITU-R 601 luma: 0.587 of green
+    assert (draw(0, green, grayscale=1) == round(0.587 * 255)).all()
+    grey = [draw(seed, green, grayscale=0.5)[0, 0, 0] > 0 for seed in range(40)]
+    assert 10 <= sum(grey) <= 30
+
+
+def test_erasing_blanks_a_rectangle_by_its_probability():
+    black = Image.new("RGB", (40, 30))
+    drawn = draw(0, black, erasing=1)
+    rows, columns = np.nonzero(drawn[:, :, 0])
+    top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+    assert (drawn[top:bottom, left:right] == 255).all()
+    assert drawn.sum() == 3 * 255 * (bottom - top) * (right - left)
+    assert 0.01 * 1200 < (bottom - top) * (right - left) < 0.4 * 1200
+    erased = [draw(seed, black, erasing=0.5).any() for seed in range(40)]
+    assert 10 <= sum(erased) <= 30
+    assert len({tuple(draw(seed, black, erasing=1).flat) for seed in range(5)}) == 5
+
+
+EVERYTHING = {"crop_scale": 0.5, "rotation": 20, "translation": 0.1, "zoom": 0.1, "color_jitter": 0.3, "flip": 0.5,
+              "grayscale": 0.5, "erasing": 0.5}  # fmt: skip
 
 
 def test_the_same_seed_draws_the_same_and_another_draws_otherwise():
@@ -83,7 +105,16 @@ def test_small_pictures_survive():
 
 @pytest.mark.parametrize(
     "setting",
-    [{"crop_scale": 0}, {"crop_scale": 1.5}, {"flip": 2}, {"zoom": 1}, {"rotation": -1}, {"flip": float("nan")}],
+    [
+        {"crop_scale": 0},
+        {"crop_scale": 1.5},
+        {"flip": 2},
+        {"zoom": 1},
+        {"rotation": -1},
+        {"flip": float("nan")},
+        {"erasing": 1.1},
+        {"grayscale": -0.1},
+    ],
 )
 def test_impossible_settings_are_refused(setting):
     name = next(iter(setting))

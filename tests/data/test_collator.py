@@ -7,11 +7,13 @@ import sys
 import pytest
 import torch
 from conftest import write_pictures
+from transformers import ByT5Tokenizer
 
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.images import content_id
 from hf_clip.data.sources import open_source
+from hf_clip.errors import InputError
 from hf_clip.towers import square_image_processor
 
 
@@ -46,7 +48,46 @@ def test_counts_rows_and_what_was_left_out(tokenizer):
     assert batch["pixel_values"][:, 0, 0, 0].tolist() == [5, 9]
     assert tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == ["a", "b", "c"]
     assert batch["skipped"] == [(6, "6.png", "the file is empty")]
-    assert HFClipCollator(tokenizer)([broken(6)]) == {"skipped": [(6, "6.png", "the file is empty")]}
+
+
+@pytest.mark.parametrize("items", [[], [broken(6), broken(7)]])
+def test_a_batch_without_a_readable_picture_has_all_keys_and_no_rows(items, tokenizer):
+    batch = HFClipCollator(tokenizer)(items)
+    full = HFClipCollator(tokenizer)([item(0, "a")])
+    assert batch.pop("skipped") == [entry for broken_item in items for entry in broken_item["skipped"]]
+    assert full.pop("skipped") == []
+    assert batch.pop("captions_cut").tolist() == [0]
+    assert {*batch, "captions_cut"} == set(full)
+    for name, values in batch.items():
+        assert values.dtype == full[name].dtype
+        assert values.shape == {"pixel_values": (0, 3, 1, 1)}.get(name, (0, 1)[: full[name].ndim])
+
+
+def test_pictures_alone_have_no_tokens(tokenizer):
+    batch = HFClipCollator(tokenizer)([item(5), item(6)])
+    assert set(batch).isdisjoint(tokenizer.model_input_names)
+    assert (batch["rows"].tolist(), batch["caption_counts"].tolist(), batch["caption_ids"].tolist()) == (
+        [5, 6],
+        [0, 0],
+        [],
+    )
+    assert "input_ids" in HFClipCollator(tokenizer)([item(5), item(6, "a")])
+
+
+def test_padded_to_the_full_length_where_the_tower_wants_it(tokenizer):
+    batch = HFClipCollator(tokenizer, max_length=9, padding="max_length")([item(0, "a", "abc")])
+    assert batch["input_ids"].shape == (2, 9)
+    assert batch["attention_mask"].sum(1).tolist() == [3, 5]
+    with pytest.raises(InputError, match="padding must be one of longest, max_length, not 'none'"):
+        HFClipCollator(tokenizer, padding="none")
+
+
+@pytest.mark.parametrize(("max_length", "cut"), [(6, 0), (5, 1), (4, 1), (3, 2)])
+def test_cut_captions_are_counted_for_a_tokenizer_written_in_python(max_length, cut):
+    # A byte is a token; one more at the end: 3, 4, 6.
+    batch = HFClipCollator(ByT5Tokenizer(), max_length)([item(0, "ab", "äc"), item(1, "abcde")])
+    assert batch["captions_cut"].tolist() == [cut]
+    assert batch["input_ids"].shape == (3, max_length)
 
 
 def test_ids_are_equal_for_equal_content_alone(tmp_path, tokenizer):

@@ -1,6 +1,8 @@
 """Items of training and evaluation: drawn from (seed, epoch, row) alone; broken pictures are named and replaced."""
 
+import dataclasses
 import itertools
+import json
 
 import pytest
 import torch
@@ -115,3 +117,54 @@ def test_without_one_readable_picture_training_is_refused(pictures):
 def test_iteration_ends(pictures):
     for items in (training_pairs(pictures), CaptionedImages(open_source(pictures), square_image_processor(16))):
         assert [item["row"] for item in itertools.islice(items, 20)] == list(range(8))
+
+
+def test_a_picture_three_pixels_high_keeps_its_columns_apart(pictures):
+    # (height 3, width 8): taken for channels first it would be 8 pixels by 3 of "channels" 3.
+    stripes = Image.new("RGB", (8, 3), "red")
+    stripes.paste("blue", (4, 0, 8, 3))
+    stripes.save(pictures / "0.png")
+    (left, right) = (
+        CaptionedImages(open_source(pictures), square_image_processor(16))[0]["pixel_values"][:, 8, x] for x in (2, 13)
+    )
+    assert left[0] > 2 > 0 > left[2]  # red
+    assert right[2] > 2 > 0 > right[0]  # blue
+
+
+def test_caption_lengths_are_mean_characters(tmp_path):
+    captions = [["ab", "abcd"], ["äöü"], ["", "abcdef"][1:], ["a" * 10, "", "b" * 5][:1]]
+    rows = [{"image": "a.png", "caption": each} for each in captions]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert lengths(tmp_path / "a.jsonl") == [3, 3, 6, 10]
+    (tmp_path / "b.csv").write_text("image,caption\na.png,abc\na.png,ä\n", encoding="utf-8")
+    assert lengths(tmp_path / "b.csv") == [3, 1]
+    for name in ("emu", "cow", "giraffe"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "classes" / name / "0.png")
+    assert lengths(tmp_path / "classes") == [3, 3, 7]
+
+
+def lengths(name) -> list[int]:
+    return training_pairs(name).caption_lengths()
+
+
+def test_lengths_follow_the_rows_of_a_selection(tmp_path):
+    (tmp_path / "a.csv").write_text("image,caption\na.png,a\na.png,bb\na.png,ccc\n")
+    source = open_source(tmp_path / "a.csv")
+    reversed_rows = dataclasses.replace(source, rows=source.rows.select([2, 0]))
+    pairs = TrainingPairs(reversed_rows, square_image_processor(16), Augmentation())
+    assert pairs.caption_lengths() == [3, 1]
+
+
+def test_pictures_alone_cannot_be_trained_on(pictures):
+    source = open_source(pictures, captions_required=False)
+    with pytest.raises(InputError, match="was opened for its pictures alone: training needs captions, or labels"):
+        TrainingPairs(source, square_image_processor(16), Augmentation())
+
+
+def test_errors_of_workers_arrive_as_their_own_line(pictures):
+    for file in pictures.glob("*.png"):
+        file.write_bytes(b"no picture")
+    loader = torch.utils.data.DataLoader(training_pairs(pictures), num_workers=1)
+    with pytest.raises(InputError, match=r"^no picture of [^\n]*pictures can be read; the first, [^\n]*$"):
+        next(iter(loader))

@@ -1,7 +1,10 @@
 """Whatever a file holds becomes upright 8-bit RGB on white, or a reason why not; pixels are worked out by hand."""
 
+import contextlib
 import hashlib
 import io
+import random
+import zlib
 
 import numpy as np
 import pytest
@@ -158,3 +161,84 @@ def test_names_for_reports():
     assert image_name("a/b.png") == "a/b.png"
     assert image_name({"bytes": b"", "path": "b.png"}) == "b.png"
     assert image_name({"bytes": b"", "path": None}) == image_name(None) == "picture without a file name"
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    """Of 8-bit grey, whose pixels are missing or in `chunks`."""
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_by_its_header_before_memory_is_taken():
+    # Ten gigabytes, of which the file holds none: a decoder that began would say that it is truncated.
+    with pytest.raises(UnreadableImage, match=r"^not a whole .*Image size \(10000000000 pixels\) exceeds limit"):
+        read_image(png(100_000, 100_000))
+
+
+def test_bombs_in_text_chunks_are_refused():
+    bomb = zlib.compress(b"x" * (70 * 1024 * 1024), 9)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0\7"))
+    with pytest.raises(UnreadableImage, match="too large"):
+        read_image(png(1, 1, chunk(b"zTXt", b"k\0\0" + bomb), pixels))
+    assert read_image(png(1, 1, chunk(b"zTXt", b"k\0\0" + zlib.compress(b"x")), pixels))[0].size == (1, 1)
+
+
+def test_a_large_picture_within_the_limit_is_read_without_a_warning(monkeypatch, recwarn, capfd):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
+    assert read_image(WHOLE)[0].size == (64, 64)
+    assert not recwarn.list
+    assert capfd.readouterr() == ("", "")
+
+
+def test_reasons_are_the_same_in_every_run():
+    reasons = []
+    for _ in range(2):
+        with pytest.raises(UnreadableImage) as raised:
+            read_image(b"no picture")
+        reasons.append(str(raised.value))
+    assert reasons == ["not a whole picture (cannot identify image file)"] * 2
+
+
+NOISE = Image.effect_noise((40, 30), 90).convert("RGB")
+FORMATS = {
+    "png": encode(NOISE), "palette": encode(NOISE.convert("P")), "jpeg": encode(NOISE, "JPEG"),
+    "progressive": encode(NOISE, "JPEG", progressive=True), "webp": encode(NOISE, "WEBP"), "bmp": encode(NOISE, "BMP"),
+    "gif": encode(NOISE, "GIF", save_all=True, append_images=[NOISE.rotate(90)]), "tiff": encode(NOISE, "TIFF"),
+    "deflated": encode(NOISE, "TIFF", compression="tiff_deflate"),
+    "lzw": encode(NOISE, "TIFF", compression="tiff_lzw"),
+}  # fmt: skip
+
+
+def mutilated(content: bytes, generator: random.Random) -> bytes:
+    broken = bytearray(content)
+    for _ in range(generator.choice([1, 3, 20])):
+        way, at = generator.randrange(3), generator.randrange(len(broken))
+        if way == 0:
+            broken[at] ^= generator.randrange(1, 256)
+        elif way == 1:
+            other = generator.randrange(len(broken))
+            broken[at : at + 8], broken[other : other + 8] = broken[other : other + 8], broken[at : at + 8]
+        elif generator.random() < 0.3:
+            del broken[max(at, 1) :]
+    # Most of what stands in a header is at the beginning.
+    if generator.random() < 0.5:
+        broken[generator.randrange(min(64, len(broken)))] = generator.randrange(256)
+    return bytes(broken)
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_mutilated_pictures_are_pictures_or_unreadable(kind, count):
+    readable = 0
+    for seed in range(count):
+        with contextlib.suppress(UnreadableImage):
+            image, _ = read_image(mutilated(FORMATS[kind], random.Random(seed)))
+            assert image.mode == "RGB"
+            assert image.tobytes()
+            readable += 1
+    assert readable < count

@@ -9,6 +9,7 @@ from PIL import Image
 from hf_clip.data import openmoji
 from hf_clip.data.openmoji import Emoji, concept_of, held_out, list_emoji, write_openmoji
 from hf_clip.data.sources import open_source
+from hf_clip.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_the_real_list(everything):
 
 def test_the_picture_of_a_concept_shows_no_gender_where_there_is_such(everything, monkeypatch, tmp_path):
     split = {}
-    monkeypatch.setattr(openmoji, "list_emoji", lambda: everything)
+    monkeypatch.setattr(openmoji, "list_emoji", lambda language: everything)
     monkeypatch.setattr(openmoji, "held_out", lambda concepts, seed: set(concepts))
     monkeypatch.setattr(
         openmoji, "_write_image_folder", lambda folder, items, size: split.update({folder.name: items})
@@ -76,7 +77,7 @@ def test_the_picture_of_a_concept_shows_no_gender_where_there_is_such(everything
 def test_folders_of_a_handful(everything, monkeypatch, tmp_path):
     # Three variants of one held-out concept, one of another, and a picture that has a held-out concept's name as well.
     chosen = [item for item in everything if item.characters in ("🧑‍🚀", "👩‍🚀", "👨‍🚀", "🐋", "🐳", "🐶", "🐱", "🍎")]
-    monkeypatch.setattr(openmoji, "list_emoji", lambda: chosen)
+    monkeypatch.setattr(openmoji, "list_emoji", lambda language: chosen)
     monkeypatch.setattr(openmoji, "held_out", lambda concepts, seed: {"astronaut", "whale"})
     assert write_openmoji(tmp_path, size=24) == {"train": 4, "unseen": 2}
 
@@ -106,7 +107,7 @@ def test_folders_of_a_handful(everything, monkeypatch, tmp_path):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_concept_or_caption_is_in_both_splits(everything, monkeypatch, tmp_path, seed):
     captions = {}
-    monkeypatch.setattr(openmoji, "list_emoji", lambda: everything)
+    monkeypatch.setattr(openmoji, "list_emoji", lambda language: everything)
     monkeypatch.setattr(
         openmoji, "_write_image_folder", lambda folder, items, size: captions.update({folder.name: items})
     )
@@ -118,3 +119,11 @@ def test_no_concept_or_caption_is_in_both_splits(everything, monkeypatch, tmp_pa
     assert all(captions["train"].values())
     assert counts["unseen"] == len(concepts["unseen"]) > 120
     assert concepts["train"] | concepts["unseen"] == {item.concept for item in everything}
+
+
+def test_names_in_another_language():
+    names = {item.characters: item.names for item in list_emoji("zh")}
+    assert names["🐳"] == ("喷水的鲸",)
+    assert {item.concept for item in list_emoji("zh")} <= {item.concept for item in list_emoji()}
+    with pytest.raises(InputError, match=r"'xx': choose one of .*\bzh\b"):
+        list_emoji("xx")

@@ -1,16 +1,25 @@
 """Every kind of source opens to the same rows, and every fault of one is refused in a sentence."""
 
+import contextlib
 import json
+import logging
 
 import datasets
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import write_pictures
+from PIL import Image
 
+from hf_clip.data import columns
+from hf_clip.data.collator import HFClipCollator
+from hf_clip.data.columns import check_captions
+from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.images import read_image
-from hf_clip.data.sources import _check_captions, open_source
+from hf_clip.data.sources import open_source
 from hf_clip.errors import InputError
+from hf_clip.towers import square_image_processor
 
 GREEN = (0, 128, 0)
 PAIRS = [("0.png", "red a"), ("1.png", "green b"), ("2.png", "blue c")]  # what `write_pictures` writes
@@ -143,7 +152,7 @@ def test_faulty_files_are_refused(name, tmp_path, capfd):
 
 
 def test_other_things_that_are_no_source(tmp_path):
-    with pytest.raises(InputError, match=r"has neither metadata.jsonl, .* nor parquet files: add one"):
+    with pytest.raises(InputError, match=r"has neither metadata.jsonl, .* nor parquet files, .*: add one"):
         open_source(tmp_path)
     with pytest.raises(InputError, match=r"no data at .*neither a file or folder here nor a Hub data set"):
         open_source(tmp_path / "missing")
@@ -183,7 +192,7 @@ PAIRS_OF_TEXT = pa.list_(pa.string(), 2)
 )
 def test_rows_of_empty_captions_are_counted_from_one(captions, row, more):
     with pytest.raises(InputError) as raised:
-        _check_captions(captions, "caption", "data")
+        check_captions(datasets.Dataset(pa.table({"caption": captions})), "caption", "data")
     and_more = f", and {more} more" if more else ""
     assert str(raised.value) == f"data: row {row} has an empty caption{and_more}: fill or remove such rows"
 
@@ -198,7 +207,7 @@ def test_rows_of_empty_captions_are_counted_from_one(captions, row, more):
     ],
 )
 def test_good_captions_pass(captions):
-    _check_captions(captions, "caption", "data")
+    check_captions(datasets.Dataset(pa.table({"caption": captions})), "caption", "data")
 
 
 def test_a_parquet_file_of_many_row_groups(tmp_path):
@@ -207,3 +216,188 @@ def test_a_parquet_file_of_many_row_groups(tmp_path):
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=100)
     with pytest.raises(InputError, match="row 2501 has an empty caption: fill"):
         open_source(tmp_path / "a.parquet")
+
+
+def class_folders(folder):
+    for i, (name, color) in enumerate([("cat", "red"), ("dog", "green"), ("cat", "blue")]):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), color).save(folder / name / f"{i}.JPG", "PNG")
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "cat" / ".hidden.png").write_bytes(b"")
+    return folder
+
+
+def test_folders_of_classes(tmp_path):
+    source = open_source(class_folders(tmp_path / "test"))  # the folder's name is no split
+    assert (source.label_column, source.class_names, source.caption_column) == ("label", ["cat", "dog"], None)
+    assert [source.captions(row) for row in range(3)] == [["cat"], ["cat"], ["dog"]]
+    assert source.labels().tolist() == [0, 0, 1]
+    image, _ = read_image(source.rows[2][source.image_column], source.folder)
+    assert image.getpixel((0, 0)) == GREEN
+
+
+def test_pictures_alone(tmp_path, pictures):
+    (pictures / "metadata.jsonl").unlink()
+    with pytest.raises(InputError, match=r"pictures has neither metadata.jsonl"):
+        open_source(pictures)
+    source = open_source(pictures, captions_required=False)
+    assert (len(source), source.captions(0), source.label_column, source.caption_column) == (8, [], None, None)
+    pd.DataFrame({"image": ["a.png"] * 2, "text": ["", "b"]}).to_csv(tmp_path / "a.csv", index=False)
+    source = open_source(tmp_path / "a.csv", captions_required=False)
+    assert [source.captions(row) for row in range(2)] == [[], ["b"]]
+
+
+def labelled(file, labels: list, feature=None, **columns):
+    rows = {"image": ["0.png"] * len(labels), "kind": labels} | columns
+    features = datasets.Features(
+        {name: datasets.Value("string") for name in rows} | {"kind": feature or datasets.Value("string")}
+    )
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+    return file
+
+
+CLASS = datasets.ClassLabel(names=["cat", "dog"])
+NUMBER = datasets.Value("int32")
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "class_names", "names", "numbers"),
+    [
+        ([1, 0, 1], CLASS, None, ["cat", "dog"], [1, 0, 1]),
+        ([1, 0, 1], CLASS, ["a cat", "a dog"], ["a cat", "a dog"], [1, 0, 1]),
+        ([1, 0, 2], NUMBER, ["a", "b", "c"], ["a", "b", "c"], [1, 0, 2]),
+        (["dog", "cat", "dog"], None, None, ["cat", "dog"], [1, 0, 1]),
+        (["dog", "cat", "dog"], None, ["dog", "emu", "cat"], ["dog", "emu", "cat"], [0, 2, 0]),
+    ],
+)
+def test_labels_are_the_captions_where_there_are_none(labels, feature, class_names, names, numbers, tmp_path):
+    file = labelled(tmp_path / "a.parquet", labels, feature)
+    source = open_source(file, label_column="kind", class_names=class_names)
+    assert (source.label_column, source.class_names, source.labels().tolist()) == ("kind", names, numbers)
+    assert [source.captions(row) for row in range(3)] == [[names[number]] for number in numbers]
+    assert [source.label_of(row) for row in source.rows] == numbers
+    stream = open_source(file, label_column="kind", class_names=class_names, streaming=True)
+    assert [stream.captions_of(record) for record in stream.read_shard(0)] == [[names[number]] for number in numbers]
+
+
+def test_labels_beside_captions(tmp_path):
+    file = labelled(tmp_path / "a.parquet", [1, 0], CLASS, caption=["x", "y"])
+    assert (open_source(file).label_column, open_source(file).captions(0)) == (None, ["x"])
+    source = open_source(file, label_column="kind")
+    assert (source.captions(0), source.class_names) == (["x"], ["cat", "dog"])
+    assert open_source(labelled(file, [5, 0], NUMBER, caption=["x", "y"]), label_column="kind").labels().tolist() == [
+        5,
+        0,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "class_names", "message"),
+    [
+        (["a", "b", "x"], None, ["a", "b"], "row 3 has a label 'x' that is no class"),
+        ([0, 2, 1], NUMBER, ["a", "b"], "row 2 has a label 2 that is no class"),
+        ([0, -1, 1], CLASS, None, "row 2 has a label -1 that is no class"),
+        (["a", None], None, None, "row 2 has a label None that is no class"),
+        ([None], datasets.Value("null"), None, "row 1 has a label None that is no class"),
+        ([0, 1], NUMBER, None, "no captions, and its labels in 'kind' are numbers: give class_names"),
+        ([0.5], datasets.Value("float32"), None, "(column 'kind' holds float|has a label 0.5)"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_impossible_labels_are_refused(labels, feature, class_names, message, streaming, tmp_path):
+    file = labelled(tmp_path / "a.parquet", labels, feature)
+    settings = {"label_column": "kind", "class_names": class_names, "streaming": streaming}
+    with pytest.raises(InputError, match=rf"a.parquet.* {message}") as raised:
+        list(open_source(file, **settings).read_shard(0))
+    assert "\n" not in str(raised.value)
+
+
+def test_columns_called_like_inputs_of_the_model_do_no_harm(pictures, tokenizer):
+    names = [f"{i}.png" for i in range(8)]
+    numbers = dict.fromkeys(["pixel_values", "attention_mask", "image_ids", "skipped", "captions"], [[7]] * 8)
+    pd.DataFrame({"rows": names, "input_ids": list("abcdefgh"), **numbers}).to_parquet(pictures / "a.parquet")
+    named = {"image_column": "rows", "caption_column": "input_ids"}
+    items = CaptionedImages(open_source(pictures / "a.parquet", **named), square_image_processor(16))
+    batch = HFClipCollator(tokenizer)([items[2], items[5]])
+    assert batch["rows"].tolist() == [2, 5]
+    assert tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == ["c", "f"]
+    assert batch["pixel_values"].shape == (2, 3, 16, 16)
+
+
+def test_columns_that_are_not_used_are_not_decoded(pictures):
+    rows = {"image": ["0.png"], "caption": ["a"], "other": [{"bytes": b"no picture", "path": None}]}
+    features = datasets.Features(
+        {"image": datasets.Value("string"), "caption": datasets.Value("string"), "other": datasets.Image()}
+    )
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(pictures / "a.parquet")
+    assert open_source(pictures / "a.parquet").rows[0] == {"image": "0.png", "caption": "a"}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_captions_within_a_structure(tmp_path, streaming):
+    table = pa.table({"image": ["0.png"] * 2, "json": [{"caption": "a", "n": 1}, {"caption": "b", "n": 2}]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = open_source(tmp_path / "a.parquet", streaming=streaming)
+    assert source.caption_column == "json.caption"
+    records = source.read_shard(0) if streaming else source.rows
+    assert [source.captions_of(record) for record in records] == [["a"], ["b"]]
+    if not streaming:
+        with pytest.raises(InputError, match=r"column 'json.n' holds int64, not text"):
+            open_source(tmp_path / "a.parquet", caption_column="json.n")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_verbosity_of_datasets_is_as_it_was(known, tmp_path):
+    """Whether a source opens or is refused."""
+    before = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.INFO)
+    try:
+        (tmp_path / "a.csv").write_text("image,caption\na,b\n" if known else "")
+        with contextlib.nullcontext() if known else pytest.raises(InputError):
+            open_source(tmp_path / "a.csv")
+        (tmp_path / "b.parquet").write_bytes(b"PAR1")
+        with pytest.raises(InputError):
+            open_source(tmp_path / "b.parquet")
+        assert datasets.logging.get_verbosity() == datasets.logging.INFO
+        assert not datasets.are_progress_bars_disabled()
+        datasets.disable_progress_bars()
+        open_source(write_pictures(tmp_path / "pictures"))
+        assert datasets.are_progress_bars_disabled()
+    finally:
+        datasets.logging.set_verbosity(before)
+        datasets.enable_progress_bars()
+
+
+def test_nothing_is_printed_while_a_source_is_prepared(tmp_path, capfd):
+    # Enough rows for the library's progress bar; its cache has not seen them.
+    datasets.enable_progress_bars()
+    pd.DataFrame({"image": ["a.png"] * 5000, "caption": ["a"] * 5000}).to_csv(tmp_path / "a.csv", index=False)
+    open_source(tmp_path / "a.csv")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_the_library_logs_of_an_error_is_not_printed_beside_it(streaming, pictures):
+    for name in "ab":
+        pq.write_table(pa.table({"image": ["0.png"] * 9, "caption": ["x"] * 9}), pictures / f"{name}.parquet")
+    whole = (pictures / "b.parquet").read_bytes()
+    (pictures / "b.parquet").write_bytes(whole[:4] + bytes(40) + whole[44:-30])
+    logged: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())
+    logging.getLogger("datasets").addHandler(handler)
+    try:
+        with pytest.raises(InputError, match=r"b?.parquet"):
+            list(open_source(pictures / "[ab].parquet", streaming=streaming).read_shard(1))
+    finally:
+        logging.getLogger("datasets").removeHandler(handler)
+    assert logged == []
+
+
+def test_rows_are_counted_beyond_the_first_stretch_that_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "_BATCH", 2)
+    (tmp_path / "a.csv").write_text(
+        "image,caption\n" + "".join(f"a,{caption}\n" for caption in ["x", "y", "z", "", ""])
+    )
+    with pytest.raises(InputError, match="row 4 has an empty caption, and 1 more"):
+        open_source(tmp_path / "a.csv")

@@ -1,0 +1,158 @@
+"""The columns of a source: which hold pictures, captions and labels, and whether what they hold will do."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import InputError
+
+_IMAGE_COLUMNS = ("image", "file_name", "image_path", "jpg", "jpeg", "png", "webp")
+_CAPTIONS = ("caption", "captions", "text", "txt")
+_CAPTION_COLUMNS = (*_CAPTIONS, *(f"json.{name}" for name in _CAPTIONS))
+_BATCH = 100_000  # rows that are checked at once
+
+
+class Columns(NamedTuple):
+    """Names of the columns; a dotted one leads into a structure."""
+
+    image: str | None
+    caption: str | None
+    label: str | None
+
+
+def column_names(rows: Any, first: dict[str, Any] | None) -> dict[str, Any]:
+    """Columns with their features (None where they are not known), those within structures under dotted names."""
+    features = dict(rows.features) if rows.features else dict.fromkeys(first or rows.column_names)
+    for column, feature in list(features.items()):
+        inner = feature if isinstance(feature, dict) else (first or {}).get(column)
+        if isinstance(inner, dict) and not isinstance(feature, datasets.Image):
+            features |= {f"{column}.{field}": inner[field] if inner is feature else None for field in inner}
+    return features
+
+
+def find_columns(features: dict[str, Any], asked: Columns, captions_required: bool, name: str) -> Columns:
+    """The columns that were asked for, or else the first known ones.
+
+    Raises:
+        InputError: one that the source lacks.
+    """
+    pictures = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    image = _find_column(features, asked.image, (*_IMAGE_COLUMNS, *pictures), "image_column", name)
+    caption = _find_column(features, asked.caption, _CAPTION_COLUMNS, "caption_column", name, required=False)
+    classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    label = _find_column(features, asked.label, () if caption else classes, "label_column", name, required=False)
+    if captions_required and not (caption or label):
+        _find_column(features, None, _CAPTION_COLUMNS, "caption_column", name)
+    return Columns(image, caption, label)
+
+
+def _find_column(
+    features: dict[str, Any], column: str | None, known: Sequence[str], setting: str, name: str, required: bool = True
+) -> str | None:
+    if column is None:
+        column = next((candidate for candidate in known if candidate in features), None)
+    if column not in features and (column or required):
+        missing = f"no column {column!r}" if column else f"none of the columns {', '.join(known)}"
+        raise InputError(f"{name} has {missing}: set {setting} to one of {', '.join(features)}")
+    return column
+
+
+def value_of(record: dict[str, Any], column: str) -> Any:
+    """A column's value, also under a dotted name; None where a structure lacks it."""
+    if column in record:
+        return record[column]
+    value: Any = record
+    for field in column.split("."):
+        value = value.get(field) if isinstance(value, dict) else None
+    return value
+
+
+def column_batches(rows: datasets.Dataset, column: str) -> Iterator[tuple[int, pa.ChunkedArray]]:
+    """(first row, values) of each stretch of a column."""
+    top, *fields = [column] if column in rows.column_names else column.split(".")
+    batches = rows.select_columns(top).with_format("arrow").iter(_BATCH)
+    for start, batch in zip(range(0, len(rows), _BATCH), batches, strict=True):
+        values = batch[top]
+        for field in fields:
+            values = pc.struct_field(values, field)
+        yield start, values
+
+
+def check_captions(rows: datasets.Dataset, column: str, name: str, required: bool = True) -> None:
+    """Refuses captions that are no text and, if required, empty ones; in Arrow, not in Python."""
+    first, count = None, 0
+    for start, captions in column_batches(rows, column):
+        is_list, captions, texts = _texts_of(captions, column, name)
+        if required and len(empty := _empty_rows(captions, texts, is_list)):
+            first = start + pc.min(empty).as_py() if first is None else first
+            count += pc.count_distinct(empty).as_py()
+    if first is not None:
+        raise InputError(
+            f"{name}: row {first + 1} has an empty caption{f', and {count - 1} more' if count > 1 else ''}: "
+            "fill or remove such rows"
+        )
+
+
+def _texts_of(captions: pa.ChunkedArray, column: str, name: str) -> tuple[bool, pa.ChunkedArray, pa.ChunkedArray]:
+    """(whether a row has a list of captions, the rows, all captions one after another)."""
+    is_list = pa.types.is_list(captions.type) or pa.types.is_large_list(captions.type)
+    if pa.types.is_fixed_size_list(captions.type):
+        # The place of a null is kept in these, and would count among the texts.
+        captions, is_list = captions.cast(pa.list_(captions.type.value_type)).fill_null([]), True
+    texts = pc.list_flatten(captions) if is_list else captions
+    if pa.types.is_null(texts.type):
+        texts = texts.cast(pa.string())
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        kind = "a mix of kinds" if isinstance(texts.type, pa.BaseExtensionType) else texts.type
+        raise InputError(f"{name}: column {column!r} holds {kind}, not text: mend it or set caption_column")
+    return is_list, captions, texts
+
+
+def _empty_rows(captions: pa.ChunkedArray, texts: pa.ChunkedArray, is_list: bool) -> pa.Array:
+    rows = _rows_where(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
+    if not is_list:
+        return rows
+    rows = pc.list_parent_indices(captions).take(rows)
+    return pa.concat_arrays([*rows.chunks, _rows_where(pc.equal(pc.list_value_length(captions), 0))])
+
+
+def _rows_where(condition: pa.ChunkedArray) -> pa.Array:
+    """Positions where a condition is true or null."""
+    return pc.indices_nonzero(pc.fill_null(condition, True)).cast(pa.int64())
+
+
+def caption_lengths(rows: datasets.Dataset, column: str) -> Iterator[int]:
+    """Mean characters of each row's captions."""
+    for _, captions in column_batches(rows, column):
+        is_list, captions, texts = _texts_of(captions, column, "captions")
+        lengths = pc.fill_null(pc.utf8_length(texts), 0)
+        if is_list:
+            rows_of_texts = pa.table({"row": pc.list_parent_indices(captions), "length": lengths})
+            means = rows_of_texts.group_by("row").aggregate([("length", "mean")])
+            by_row = dict(zip(means["row"].to_pylist(), means["length_mean"].to_pylist(), strict=True))
+            yield from (round(by_row.get(row, 0)) for row in range(len(captions)))
+        else:
+            yield from lengths.to_pylist()
+
+
+def check_labels(rows: datasets.Dataset, column: str, class_names: Sequence[str] | None, name: str) -> None:
+    """Refuses labels that are neither whole numbers nor text, and those that are none of the classes."""
+    for start, labels in column_batches(rows, column):
+        kind = labels.type
+        if pa.types.is_null(kind):
+            known = pa.chunked_array([pa.array([False] * len(labels))])
+        elif pa.types.is_integer(kind):
+            most = len(class_names) - 1 if class_names else None
+            known = pc.greater_equal(labels, 0) if class_names else pc.is_valid(labels)
+            known = known if most is None else pc.and_(known, pc.less_equal(labels, most))
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            known = pc.is_in(labels, pa.array(class_names or [], kind)) if class_names else pc.is_valid(labels)
+        else:
+            raise InputError(f"{name}: column {column!r} holds {kind}, not class numbers or names: set label_column")
+        unknown = _rows_where(pc.invert(known))
+        if len(unknown):
+            row = unknown[0].as_py()
+            raise InputError(f"{name}: row {start + row + 1} has a label {labels[row].as_py()!r} that is no class")

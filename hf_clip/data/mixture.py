@@ -1,0 +1,98 @@
+"""Several training sets as one, each with its share of every epoch."""
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from .dataset import TrainingPairs
+from .images import content_id
+
+
+class MixedPairs(torch.utils.data.Dataset):
+    """Items of several `TrainingPairs`, weighted.
+
+    An epoch is as long as all sets together. A set with less than its length in it goes on in the next epoch where it
+    stopped, one with more begins again; each passes through its rows in an order of its own, drawn once from its seed.
+    What an item is depends on (seed, epoch, position) alone. `row` counts through all sets; the names in `skipped`
+    begin with their source's.
+
+    Args:
+        datasets: whose augmentation, seed and processor stay their own.
+        weights: the share of each, in any unit.
+
+    Raises:
+        InputError: weights that are not positive numbers, one for each set.
+    """
+
+    def __init__(self, datasets: Sequence[TrainingPairs], weights: Sequence[float]):
+        self.datasets = list(datasets)
+        check_weights(weights, len(self.datasets))
+        self.starts = [0, *accumulate(len(dataset) for dataset in self.datasets)]  # of each one's rows
+        self.shares = shares_of(len(self), weights)
+        self.bounds = [0, *accumulate(self.shares)]  # of each one's positions
+        self.orders = [_order(dataset) for dataset in self.datasets]
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+        for dataset in self.datasets:
+            dataset.set_epoch(epoch)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} of {len(self)}")
+        which = int(np.searchsorted(self.bounds, position, side="right")) - 1
+        dataset, start = self.datasets[which], self.starts[which]
+        row, passes = self._place(which, position)
+        # The pass, not the epoch: a row that comes twice in an epoch is drawn anew.
+        item = dataset.at(int(row), int(passes))
+        named = [(start + row, f"{dataset.source.name}: {name}", why) for row, name, why in item["skipped"]]
+        return item | {"row": start + item["row"], "skipped": named}
+
+    def caption_lengths(self) -> list[int]:
+        """Mean characters of the captions at each position of this epoch."""
+        lengths = []
+        for which, dataset in enumerate(self.datasets):
+            rows, _ = self._place(which, np.arange(self.bounds[which], self.bounds[which + 1]))
+            lengths += np.asarray(dataset.caption_lengths())[rows].tolist()
+        return lengths
+
+    def _place(self, which: int, position: Any) -> tuple[Any, Any]:
+        """(row, how often the set was passed through before) of a position."""
+        drawn = self.epoch * self.shares[which] + position - self.bounds[which]
+        order = self.orders[which]
+        return order[drawn % len(order)], drawn // len(order)
+
+
+def check_weights(weights: Sequence[float], count: int) -> None:
+    if len(weights) != count or count == 0:
+        raise InputError(f"{len(weights)} weights for {count} sources: give one for each")
+    if not all(weight > 0 and math.isfinite(weight) for weight in weights):
+        raise InputError(f"weights must be positive numbers, not {list(weights)}")
+
+
+def shares_of(total: int, weights: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to `total`, as near to the weights as can be (largest remainders)."""
+    exact = [total * weight / sum(weights) for weight in weights]
+    shares = [math.floor(share) for share in exact]
+    largest_remainders = sorted(range(len(exact)), key=lambda i: shares[i] - exact[i])
+    for i in largest_remainders[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _order(dataset: TrainingPairs) -> np.ndarray:
+    seed = content_id(f"{dataset.seed}-order".encode())
+    return np.random.default_rng(seed % 2**64).permutation(len(dataset))

@@ -1,0 +1,98 @@
+"""Splits a source in two, by picture: none is on both sides, in whatever rows and under whatever names it stands."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import InputError
+from .columns import column_batches
+from .sources import Source
+
+_EDGE = 16 * 1024  # bytes at either end of a file that tell it from others of its size
+
+
+def split_by_image(source: Source, share: float, seed: int = 0) -> tuple[Source, Source]:
+    """(the rest, held out): of the distinct pictures, `share` is held out with all their rows.
+
+    Which ones is decided by digests of their content and the seed, so it is the same on every machine and in any
+    order of rows. Pictures are told apart by size, beginning and end of their files; of missing ones, by path.
+
+    Raises:
+        InputError: a share that leaves one side without a picture; a source that is streamed.
+    """
+    if source.streaming:
+        raise InputError(f"{source.name} is streamed and cannot be split: give evaluation data, or do not stream")
+    pictures, rows = np.unique(_content_keys(source), return_inverse=True)
+    count = round(share * len(pictures)) if 0 < share < 1 else 0
+    if not 0 < count < len(pictures):
+        raise InputError(
+            f"a share of {share} of the {len(pictures)} pictures of {source.name} leaves one side empty: "
+            "give one between 0 and 1 that does not"
+        )
+    order = sorted(range(len(pictures)), key=lambda i: _digest(b"%d " % seed, int(pictures[i]).to_bytes(8, "little")))
+    is_held_out = np.zeros(len(pictures), dtype=bool)
+    is_held_out[order[:count]] = True
+    by_row = is_held_out[rows]
+    return _rows_of(source, np.flatnonzero(~by_row)), _rows_of(source, np.flatnonzero(by_row))
+
+
+def _rows_of(source: Source, rows: np.ndarray) -> Source:
+    return dataclasses.replace(source, rows=source.rows.select(rows))
+
+
+def _content_keys(source: Source) -> np.ndarray:
+    """(rows,) uint64: equal where the picture is."""
+    known: dict[str | None, int] = {}
+    keys = []
+    for _, values in column_batches(source.rows, source.image_column):
+        keys += [np.fromiter(_keys_of_chunk(chunk, source.folder, known), np.uint64) for chunk in values.chunks]
+    return np.concatenate(keys)
+
+
+def _keys_of_chunk(values: pa.Array, folder: Path, known: dict[str | None, int]) -> Iterator[int]:
+    """`known`: keys of the paths that were looked at already."""
+    if pa.types.is_struct(values.type):
+        paths, contents = pc.struct_field(values, "path").to_pylist(), pc.struct_field(values, "bytes")
+    elif pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        paths, contents = [None] * len(values), values
+    else:
+        paths, contents = values.to_pylist(), pa.nulls(len(values), pa.binary())
+    for path, content in zip(paths, contents, strict=True):
+        if content.is_valid:
+            yield _key_of_bytes(memoryview(content.as_buffer()))
+            continue
+        if path not in known:
+            known[path] = _key_of_file(folder, path)
+        yield known[path]
+
+
+def _key_of_bytes(content: memoryview) -> int:
+    return _number(len(content), content[:_EDGE], content[-_EDGE:])
+
+
+def _key_of_file(folder: Path, path: str | None) -> int:
+    try:
+        with Path(folder, path or "").open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            head = file.read(_EDGE)
+            file.seek(max(0, size - _EDGE))
+            return _number(size, head, file.read(_EDGE))
+    except (OSError, ValueError):
+        return _number(-1, (path or "").encode(), b"")
+
+
+def _number(size: int, head: bytes | memoryview, tail: bytes | memoryview) -> int:
+    return int.from_bytes(_digest(b"%d " % size, head, tail), "little")
+
+
+def _digest(*parts: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()

@@ -1,0 +1,164 @@
+"""Training pairs of sources that are read as a stream: shuffled, and shared out between processes and workers."""
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import BaseImageProcessor
+
+from ..errors import InputError
+from .augmentation import Augmentation
+from .dataset import PairDrawer, check_captioned
+from .images import content_id
+from .mixture import check_weights
+from .sources import Source
+
+_ROWS_OF_A_SHARD = 2**32  # more than any has: shard and row make one number
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of a source's, numbered through all sources."""
+
+    source: Source
+    index: int
+    number: int
+
+
+Row = tuple[Shard, int, dict[str, Any]]  # where it stands, and what stands there
+
+
+class StreamedPairs(torch.utils.data.IterableDataset):
+    """One caption of each picture an epoch, the picture augmented, epoch after epoch without an end.
+
+    Each process and each of its `DataLoader` workers reads its own part: whole shards where there are enough, else
+    every so many rows of a shard that it shares. In one epoch no row comes twice and none is left out; which part is
+    whose changes with the epoch. The same arguments give the same sequence: to resume is to skip what was seen.
+    Items are those of `TrainingPairs`; a picture that cannot be read is passed over, and `skipped` of the next good
+    one names it. `row` counts shards in steps of 2**32.
+
+    Args:
+        sources: opened with `streaming=True`.
+        weights: of the sources, for each item drawn; default: an epoch is one pass through all of them.
+        shuffle_buffer: rows, undecoded, among which the next is drawn.
+        rank, world_size: of this process.
+
+    Raises:
+        InputError: sources that are not streamed or without captions; when reading, what `Source.read_shard` raises,
+            and a stream without one readable picture.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source] | Source,
+        image_processor: BaseImageProcessor,
+        augmentation: Augmentation,
+        seed: int = 0,
+        weights: Sequence[float] | None = None,
+        shuffle_buffer: int = 1000,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.sources = [sources] if isinstance(sources, Source) else list(sources)
+        self.draw = PairDrawer(image_processor, augmentation, seed)
+        self.weights = weights
+        self.shuffle_buffer = shuffle_buffer
+        self.rank, self.world_size = rank, world_size
+        self._check()
+        counts = [source.rows.num_shards for source in self.sources]
+        firsts = [sum(counts[:i]) for i in range(len(counts))]
+        pools = [
+            [Shard(source, index, first + index) for index in range(count)]
+            for source, first, count in zip(self.sources, firsts, counts, strict=True)
+        ]
+        # What is shuffled together: each source alone where it is drawn by weight, or else all.
+        self.pools = pools if weights else [[shard for pool in pools for shard in pool]]
+
+    def _check(self) -> None:
+        for source in self.sources:
+            check_captioned(source)
+            if not source.streaming:
+                raise InputError(f"{source.name} is not streamed: open it with streaming=True, or use TrainingPairs")
+        if self.weights is not None:
+            check_weights(self.weights, len(self.sources))
+        if self.shuffle_buffer < 1:
+            raise InputError(f"shuffle_buffer must be 1 or more, not {self.shuffle_buffer}")
+        if not 0 <= self.rank < self.world_size:
+            raise InputError(f"rank must be from 0 to {self.world_size - 1}, not {self.rank}")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = torch.utils.data.get_worker_info()
+        workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
+        reader, readers = self.rank * workers + worker_id, self.world_size * workers
+        streams = [self._endless(pool, reader, readers) for pool in self.pools]
+        if len(streams) == 1:
+            yield from streams[0]
+        generator = self._generator("mixture", reader)
+        while True:
+            yield next(generator.choices(streams, self.weights)[0])
+
+    def _endless(self, pool: list[Shard], reader: int, readers: int) -> Iterator[dict[str, Any]]:
+        skipped: list[tuple[int, str, str]] = []
+        for epoch in itertools.count():
+            readable = False
+            rows = part_of_epoch(pool, reader, readers, epoch, self._generator("shards", epoch))
+            for row in _shuffled(rows, self.shuffle_buffer, self._generator("rows", epoch, reader)):
+                item = self._item(row, epoch)
+                skipped += item["skipped"]
+                if "pixel_values" in item:
+                    yield item | {"skipped": skipped}
+                    skipped, readable = [], True
+            if not readable:
+                self._look_for_a_readable_picture(pool)
+
+    def _item(self, row: Row, epoch: int) -> dict[str, Any]:
+        shard, place, record = row
+        item = self.draw(shard.source, record, shard.number * _ROWS_OF_A_SHARD + place, epoch)
+        where = f"{shard.source.shard_name(shard.index)}: row {place + 1}"
+        return item | {"skipped": [(number, f"{where}: {name}", why) for number, name, why in item["skipped"]]}
+
+    def _look_for_a_readable_picture(self, pool: list[Shard]) -> None:
+        """This reader's part had none, which is a fault only where the others' have none either."""
+        broken: list[tuple[int, str, str]] = []
+        for row in part_of_epoch(pool, 0, 1, 0, random.Random(0)):
+            item = self._item(row, 0)
+            if "pixel_values" in item:
+                return
+            broken = broken or item["skipped"]
+        first = f"; the first, {broken[0][1]}: {broken[0][2]}" if broken else ""
+        raise InputError(f"no picture of {', '.join(source.name for source in self.sources)} can be read{first}")
+
+    def _generator(self, *names: Any) -> random.Random:
+        return random.Random(content_id("-".join(map(str, (self.draw.seed, *names))).encode()))
+
+
+def part_of_epoch(pool: list[Shard], reader: int, readers: int, epoch: int, generator: random.Random) -> Iterator[Row]:
+    """The rows of one of several readers; `generator` orders the shards, for all readers alike."""
+    shards = pool.copy()
+    generator.shuffle(shards)
+    if len(shards) >= readers:
+        mine, sharing, place = shards[reader::readers], 1, 0
+    else:
+        which = reader % len(shards)
+        sharing = len(range(which, readers, len(shards)))  # how many read this shard
+        mine, place = [shards[which]], (reader // len(shards) + epoch) % sharing
+    for shard in mine:
+        rows = enumerate(shard.source.read_shard(shard.index))
+        for row, record in itertools.islice(rows, place, None, sharing):
+            yield shard, row, record
+
+
+def _shuffled(rows: Iterable[Row], size: int, generator: random.Random) -> Iterator[Row]:
+    buffer: list[Row] = []
+    for row in rows:
+        if len(buffer) < size:
+            buffer.append(row)
+            continue
+        place = generator.randrange(size)
+        yield buffer[place]
+        buffer[place] = row
+    generator.shuffle(buffer)
+    yield from buffer
