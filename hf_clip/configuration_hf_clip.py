@@ -8,6 +8,10 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 _MODELS = ("HFClipModel", "HFClipTextModelWithProjection", "HFClipVisionModelWithProjection")
 POOLINGS = ("cls", "mean", "last", "pooler")
@@ -18,12 +22,30 @@ PROJECTIONS = ("linear", "mlp", "none")
 _TEMPERATURES = {"infonce": (math.log(1 / 0.07), math.log(100)), "sigmoid": (math.log(10), None)}
 LOSSES = tuple(_TEMPERATURES)
 
-# Where a tower's own pooler is the vector that it was trained to give. Anything else: the mean over tokens for text,
-# the tower's pooler for images.
-_TEXT_POOLING = {"clip_text_model": "pooler", "siglip_text_model": "pooler", "siglip2_text_model": "pooler"}
-_TEXT_POOLING |= {"gpt2": "last"}
-# A classifier checkpoint of these has no pooler weights: their class token is what the head was trained on.
-_VISION_POOLING = {"vit": "cls", "deit": "cls"}
+# What the tower was trained to give, or its heads were trained on. Anything else: for text the last token of a causal
+# language model and the mean over tokens of an encoder, for images the tower's own pooler.
+_TEXT_POOLING = dict.fromkeys(
+    ("altclip_text_model", "clip_text_model", "clipseg_text_model", "siglip_text_model", "siglip2_text_model"),
+    "pooler",
+)
+_TEXT_POOLING |= dict.fromkeys(("blip_text_model", "chinese_clip_text_model", "align_text_model"), "cls")
+_VISION_POOLING = dict.fromkeys(
+    ("deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit", "vit_mae", "vit_msn"), "cls"
+)
+# These have no pooler.
+_VISION_POOLING |= dict.fromkeys(
+    (
+        "cvt", "data2vec-vision", "glpn", "hgnet_v2", "ijepa", "poolformer", "pvt", "pvt_v2", "segformer",
+        "swiftformer",
+    ),
+    "mean",
+)  # fmt: skip
+
+
+def _text_pooling(config: PreTrainedConfig) -> str:
+    name = config.model_type
+    causal = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and name not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return _TEXT_POOLING.get(name, "last" if causal and not config.is_encoder_decoder else "mean")
 
 
 def copy_code(folder: str | Path) -> None:
@@ -85,7 +107,7 @@ class HFClipConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self.text_pooling = self.text_pooling or _TEXT_POOLING.get(self.text_config.model_type, "mean")
+        self.text_pooling = self.text_pooling or _text_pooling(self.text_config)
         self.vision_pooling = self.vision_pooling or _VISION_POOLING.get(self.vision_config.model_type, "pooler")
         choices = {"text_pooling": POOLINGS, "vision_pooling": POOLINGS, "projection": PROJECTIONS, "loss": LOSSES}
         for field, known in choices.items():

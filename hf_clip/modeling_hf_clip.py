@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
@@ -30,8 +38,16 @@ _CHECKPOINTED_BLOCKS = {
     "RegNetYLayer",
     "ConvNextLayer",
     "ConvNextV2Layer",
+    "DINOv3ConvNextLayer",
+    "EfficientNetBlock",
+    "LevitResidualLayer",
+    "MobileNetV1ConvLayer",
+    "MobileNetV2InvertedResidual",
+    "MPNetLayer",
     "PoolFormerLayer",
 }
+# Towers that were trained on texts padded to a fixed length, and to read the padding.
+_READS_PADDING = {"siglip_text_model", "siglip2_text_model"}
 
 
 @dataclass
@@ -94,6 +110,27 @@ class HFClipPreTrainedModel(PreTrainedModel):
     def _towers(self) -> list[PreTrainedModel]:
         return [module for module in self.children() if isinstance(module, PreTrainedModel)]
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As of any model of transformers; what a tower has but never uses comes out frozen."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        for tower in (loaded[0] if isinstance(loaded, tuple) else loaded)._towers():
+            _freeze_unused(tower)
+        return loaded
+
+    def enable_input_require_grads(self) -> None:
+        """As transformers does it, also where a tower's embeddings come in a tuple (Swin)."""
+
+        def require_grads(module: nn.Module, inputs: Any, output: Any) -> None:
+            (output[0] if isinstance(output, tuple) else output).requires_grad_(True)
+
+        self._require_grads_hooks = []
+        for tower in self._towers():
+            with contextlib.suppress(NotImplementedError):
+                embeddings = tower.get_input_embeddings()
+                if isinstance(embeddings, nn.Module):
+                    self._require_grads_hooks.append(embeddings.register_forward_hook(require_grads))
+
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func: Callable = checkpoint, every_n_layers: int = 1
     ) -> None:
@@ -101,10 +138,11 @@ class HFClipPreTrainedModel(PreTrainedModel):
         for tower in self._towers():
             if not tower.supports_gradient_checkpointing:
                 _make_blocks_checkpointable(tower)
-            norms = [m for m in tower.modules() if isinstance(m, _BatchNorm)]
-            function = functools.partial(_checkpoint_with_statistics_once, gradient_checkpointing_func, norms)
+            for module in tower.modules():
+                if isinstance(module, _BatchNorm) and not isinstance(module, _CountsABatchOnce):
+                    module.__class__ = _subclass(_CountsABatchOnce, type(module))  # type: ignore
             tower._set_gradient_checkpointing(
-                enable=enable, gradient_checkpointing_func=function, every_n_layers=every_n_layers
+                enable=enable, gradient_checkpointing_func=gradient_checkpointing_func, every_n_layers=every_n_layers
             )
 
 
@@ -120,7 +158,7 @@ def _make_blocks_checkpointable(tower: PreTrainedModel) -> None:
         )
     for block in blocks:
         if not isinstance(block, GradientCheckpointingLayer):
-            block.__class__ = _checkpointing_class(type(block))  # type: ignore[arg-type]
+            block.__class__ = _subclass(GradientCheckpointingLayer, type(block))  # type: ignore
 
 
 def repeated_blocks(tower: PreTrainedModel) -> list[nn.Module]:
@@ -133,25 +171,21 @@ def repeated_blocks(tower: PreTrainedModel) -> list[nn.Module]:
 
 
 @functools.cache
-def _checkpointing_class(block_class: type[nn.Module]) -> type[nn.Module]:
-    return type(
-        block_class.__name__, (GradientCheckpointingLayer, block_class), {"__module__": block_class.__module__}
-    )
+def _subclass(addition: type[nn.Module], module_class: type[nn.Module]) -> type[nn.Module]:
+    return type(module_class.__name__, (addition, module_class), {"__module__": module_class.__module__})
 
 
-def _checkpoint_with_statistics_once(
-    checkpoint_function: Callable, norms: list[_BatchNorm], function: Callable, *args: Any, **kwargs: Any
-) -> Any:
-    """Checkpoints `function`; of its two runs, the recomputation leaves BatchNorm's running statistics alone."""
-    runs = 0
+class _CountsABatchOnce(nn.Module):
+    """Laid over a BatchNorm: a forward inside a backward pass is a recomputation, and moves no running statistics.
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal runs
-        runs += 1
-        with contextlib.nullcontext() if runs == 1 else _statistics_kept(norms):
-            return function(*args, **kwargs)
+    A compiled model recomputes inside its own graph, where it moves none either.
+    """
 
-    return checkpoint_function(run, *args, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+            return super().forward(*args, **kwargs)
+        with _statistics_kept([self]):  # type: ignore[list-item]
+            return super().forward(*args, **kwargs)
 
 
 @contextlib.contextmanager
@@ -168,9 +202,19 @@ def _statistics_kept(norms: list[_BatchNorm]) -> Iterator[None]:
 
 
 def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The class that `AutoModel` builds for a tower's configuration."""
-    classes = MODEL_MAPPING[type(config)]
+    """The class of a tower's configuration: the encoder alone, where transformers has it as a class (T5)."""
+    classes = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None) or MODEL_MAPPING.get(type(config), None)
+    if classes is None:  # half of a pair, which AutoModel does not build alone (SigLIP's text tower)
+        classes = getattr(transformers, type(config).__name__.removesuffix("Config") + "Model", None)
+    if classes is None:
+        raise ValueError(f"transformers has no tower for the model type {config.model_type!r}")
     return classes[0] if isinstance(classes, (list, tuple)) else classes
+
+
+def _encoder(model: PreTrainedModel) -> PreTrainedModel:
+    """Of an encoder-decoder without such a class (BART), its encoder."""
+    has_class = type(model.config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+    return model.get_encoder() if model.config.is_encoder_decoder and not has_class else model
 
 
 def _tower_arguments(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
@@ -179,18 +223,77 @@ def _tower_arguments(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
     return {"add_pooling_layer": False} if pooling != "pooler" and "add_pooling_layer" in accepted else {}
 
 
-def _build_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
+def _new_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
     tower_class = _tower_class(config)
     if not (tower_class._supports_sdpa or tower_class._supports_flash_attn):
         config._attn_implementation = "eager"  # a tower without attention refuses any other choice
-    return AutoModel.from_config(config, **_tower_arguments(config, pooling))
+    return _encoder(tower_class._from_config(config, **_tower_arguments(config, pooling)))
 
 
-def _without_unused_pooler(tower: PreTrainedModel, pooling: str) -> PreTrainedModel:
-    """The same as `_tower_arguments`, for a tower that is already built."""
-    if _tower_arguments(tower.config, pooling):
+def _build_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
+    return _without_unused(_new_tower(config, pooling), pooling)
+
+
+def _load_tower(
+    name: str, side: str, config: PreTrainedConfig, pooling: str, **kwargs: Any
+) -> tuple[PreTrainedModel, list[str]]:
+    """A pretrained tower, and the names of its parameters that the checkpoint lacks.
+
+    Of a checkpoint that holds both (CLIP, SigLIP, a trained HFClip), the tower of one `side`: "text" or "vision".
+    """
+    if tower_config(config, side) is config:
+        arguments = _tower_arguments(config, pooling) | {"config": config} | kwargs
+        opened: Any = _tower_class(config).from_pretrained(name, output_loading_info=True, **arguments)
+        model, report = opened
+        tower, prefix = _encoder(model), ""
+    else:
+        opened = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
+        model, report = opened
+        tower, prefix = getattr(model, f"{side}_model", None), f"{side}_model."
+        if not isinstance(tower, PreTrainedModel):
+            raise ValueError(f"a {config.model_type} model has no {side} tower that stands alone")
+    modules = {id(p) for p in _without_unused(tower, pooling).parameters() if p.requires_grad}
+    lacking = [key for key, p in model.named_parameters() if key in report["missing_keys"] and id(p) in modules]
+    return tower, [key.removeprefix(prefix) for key in lacking]
+
+
+def tower_config(config: PreTrainedConfig, side: str) -> PreTrainedConfig:
+    """The configuration of one side ("text" or "vision") of a checkpoint that holds both; else the whole."""
+    return getattr(config, f"{side}_config", None) or config
+
+
+def _without_unused(tower: PreTrainedModel, pooling: str) -> PreTrainedModel:
+    """Drops a pooler that the pooling leaves unused, and freezes what else never gets a gradient (a mask token, a
+    last norm beside the pooling, …): under DDP it would be waited for forever."""
+    if _tower_arguments(tower.config, pooling) and getattr(tower, "pooler", None) is not None:
         tower.pooler = None
+    example, pooled = _run_example(tower.config, pooling)
+    leaves = _leaves(pooled)
+    unused = {name for name, p in example.named_parameters() if p not in leaves}
+    for tied in example.all_tied_weights_keys.items():  # inside `from_pretrained` they are two parameters still
+        unused -= set() if unused.issuperset(tied) else set(tied)
+    tower.unused_parameters = unused  # type: ignore[assignment]
+    _freeze_unused(tower)
     return tower
+
+
+def _freeze_unused(tower: PreTrainedModel) -> None:
+    unused: Any = tower.unused_parameters
+    for name, parameter in tower.named_parameters():
+        if name in unused:
+            parameter.requires_grad_(False)
+
+
+def _leaves(tensor: Tensor) -> set[Tensor]:
+    """The parameters that a tensor was computed from."""
+    found, seen, waiting = set(), set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found |= {node.variable} if hasattr(node, "variable") else set()
+            waiting += [before for before, _ in node.next_functions]
+    return found
 
 
 def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
@@ -205,32 +308,53 @@ def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tens
     hidden = output.last_hidden_state
     if hidden.ndim == 4:
         hidden = hidden.flatten(2).transpose(1, 2)  # (batch, h·w, width)
-    if pooling == "cls":
-        return hidden[:, 0]
     if attention_mask is None:
         attention_mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
     if pooling == "mean":
         weights = attention_mask[:, :, None].to(hidden.dtype)  # (batch, tokens, 1)
         return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
     positions = torch.arange(hidden.shape[1], device=hidden.device)
-    last = (positions * attention_mask).argmax(1)  # (batch,)
-    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    # The first token that is no padding, or the last: a tokenizer may pad on either side.
+    rank = positions if pooling == "last" else positions.flip(0) + 1
+    return hidden[torch.arange(len(hidden), device=hidden.device), (rank * attention_mask).argmax(1)]
 
 
 def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
-    """The width of a tower's pooled output, by a forward pass without memory: configurations tell it unreliably."""
+    """The width of a tower's pooled output, by a forward pass: configurations tell it unreliably."""
+    tower, pooled = _run_example(config, pooling)
+    if _reads_images(tower) == text:
+        side, other = ("text", "image") if text else ("image", "text")
+        raise ValueError(f"a {config.model_type} model is no {side} tower but an {other} tower: were they exchanged?")
+    return pooled.shape[-1]
+
+
+def _reads_images(tower: PreTrainedModel) -> bool:
+    return tower.main_input_name == "pixel_values"
+
+
+def _run_example(config: PreTrainedConfig, pooling: str) -> tuple[PreTrainedModel, Tensor]:
+    """A new tower and what it pools of an example, without memory where the tower allows it."""
     config = copy.deepcopy(config)
     config.output_attentions = False  # some towers refuse it
-    with torch.device("meta"), torch.no_grad():
-        tower = _build_tower(config, pooling).eval()
-        if text:
-            return _pool(tower(input_ids=torch.zeros(1, 4, dtype=torch.long)), pooling).shape[-1]
-        return _pool(tower(pixel_values=_example_pixels(config, 1).to(tower.dtype)), pooling).shape[-1]
+
+    def run() -> tuple[PreTrainedModel, Tensor]:
+        with torch.enable_grad():
+            tower = _new_tower(config, pooling).eval()
+            if not _reads_images(tower):
+                return tower, _pool(tower(input_ids=torch.zeros(1, 4, dtype=torch.long)), pooling)
+            return tower, _pool(tower(pixel_values=_example_pixels(config, 1).to(tower.dtype)), pooling)
+
+    try:
+        with torch.device("meta"):
+            return run()
+    except (NotImplementedError, RuntimeError):  # it looks at values, which the meta device has not
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            return run()
 
 
 def _example_pixels(config: PreTrainedConfig, images: int) -> Tensor:
     """(images, channels, height, width) of zeros, of a size that the tower takes."""
-    size = getattr(config, "image_size", None) or 64
+    size = getattr(config, "image_size", None) or getattr(config, "pretrained_cfg", {}).get("input_size", [64])[-1]
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     return torch.zeros(images, getattr(config, "num_channels", 3), height, width)
 
@@ -247,13 +371,19 @@ def _vision_width(config: HFClipConfig) -> int:
     return config.vision_width
 
 
-def _build_projection(kind: str, width: int, dim: int) -> nn.Module:
-    if kind == "linear":
+def _build_projection(config: HFClipConfig, width: int) -> nn.Module:
+    dim = config.projection_dim
+    if config.projection == "linear":
         return nn.Linear(width, dim, bias=False)
-    if kind == "mlp":
+    if config.projection == "mlp":
         return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim))
     if width != dim:
-        raise ValueError(f"projection='none' needs towers as wide as projection_dim: {width} is not {dim}")
+        same = config.text_width == config.vision_width
+        raise ValueError(
+            f"projection='none' needs towers as wide as projection_dim: {width} is not {dim} (text tower "
+            f"{config.text_width}, image tower {config.vision_width}): set projection='linear'"
+            + (f" or projection_dim={width}" if same else "")
+        )
     return nn.Identity()
 
 
@@ -261,6 +391,24 @@ def _normalize(embeds: Tensor) -> Tensor:
     # In fp32 or better: the squares of a half-precision vector overflow or vanish.
     wide = embeds.to(torch.promote_types(embeds.dtype, torch.float32))
     return nn.functional.normalize(wide, dim=-1).to(embeds.dtype)
+
+
+def _patch_mask(tower: PreTrainedModel, output: BaseModelOutputWithPooling, pixel_values: Tensor) -> Tensor | None:
+    """(batch, tokens): 0 for the class and register tokens that come before the patches of a ViT, which no mean over
+    the picture should count; `None` for a tower without."""
+    size = getattr(tower.config, "patch_size", None)
+    if tower.config.model_type == "timm_wrapper":
+        special = getattr(tower.timm_model, "num_prefix_tokens", 0)
+    elif size is None or output.last_hidden_state.ndim != 3:
+        special = 0
+    else:
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        patches = (pixel_values.shape[-2] // height) * (pixel_values.shape[-1] // width)
+        special = output.last_hidden_state.shape[1] - patches
+    if special <= 0 or output.last_hidden_state.ndim != 3:
+        return None
+    positions = torch.arange(output.last_hidden_state.shape[1], device=pixel_values.device)
+    return (positions >= special).long().expand(len(pixel_values), -1)
 
 
 class _TextTower(HFClipPreTrainedModel):
@@ -275,6 +423,10 @@ class _TextTower(HFClipPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
+    @functools.cached_property
+    def _text_counts_positions(self) -> bool:
+        return "position_ids" in inspect.signature(type(self.text_model).forward).parameters
+
     def pool_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         """(texts, text_width): what the text tower gives, pooled but not projected."""
         return self._run_text_tower(input_ids, attention_mask, **kwargs).pooler_output
@@ -283,6 +435,11 @@ class _TextTower(HFClipPreTrainedModel):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        if self.config.text_config.model_type in _READS_PADDING:
+            attention_mask = None
+        if self.config.text_pooling == "last" and attention_mask is not None and self._text_counts_positions:
+            # Counted from the first token that is no padding, which may be on the left.
+            kwargs.setdefault("position_ids", (attention_mask.cumsum(1) - 1).clamp(min=0))
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         output["pooler_output"] = _pool(output, self.config.text_pooling, attention_mask)
         return output
@@ -305,7 +462,10 @@ class _VisionTower(HFClipPreTrainedModel):
             kwargs["output_attentions"] = False  # timm records none, and refuses to be asked
         pixel_values = pixel_values.to(self.vision_model.dtype)
         output = self.vision_model(pixel_values=pixel_values, return_dict=True, **kwargs)
-        output["pooler_output"] = self.visual_projection(_pool(output, self.config.vision_pooling))
+        patches = (
+            _patch_mask(self.vision_model, output, pixel_values) if self.config.vision_pooling == "mean" else None
+        )
+        output["pooler_output"] = self.visual_projection(_pool(output, self.config.vision_pooling, patches))
         return output
 
 
@@ -327,14 +487,14 @@ class HFClipModel(_TextTower, _VisionTower):
         super().__init__(config)
         text_width, vision_width = _text_width(config), _vision_width(config)
         if text_model is None:
-            text_model = _build_tower(config.text_config, config.text_pooling)
+            text_model = _new_tower(config.text_config, config.text_pooling)
         if vision_model is None:
-            vision_model = _build_tower(config.vision_config, config.vision_pooling)
-        self.text_model = _without_unused_pooler(text_model, config.text_pooling)
-        self.vision_model = _without_unused_pooler(vision_model, config.vision_pooling)
+            vision_model = _new_tower(config.vision_config, config.vision_pooling)
+        self.text_model = _without_unused(text_model, config.text_pooling)
+        self.vision_model = _without_unused(vision_model, config.vision_pooling)
         config.text_config, config.vision_config = text_model.config, vision_model.config
-        self.text_projection = _build_projection(config.projection, text_width, config.projection_dim)
-        self.visual_projection = _build_projection(config.projection, vision_width, config.projection_dim)
+        self.text_projection = _build_projection(config, text_width)
+        self.visual_projection = _build_projection(config, vision_width)
         # One dimension: FSDP2 refuses parameters without any.
         self.logit_scale = nn.Parameter(torch.full((1,), config.logit_scale_init_value, dtype=torch.float32))
         self.logit_bias = None
@@ -380,12 +540,15 @@ class HFClipModel(_TextTower, _VisionTower):
             else tower_kwargs[side].pop("config", None) or AutoConfig.from_pretrained(names[side])
             for side in models
         }
-        config = HFClipConfig(text_config=configs["text"], vision_config=configs["vision"], **fields)
+        # Copies: the whole model's configuration resets the attention of its parts, which built towers have chosen.
+        parts: dict[str, Any] = {f"{side}_config": copy.deepcopy(tower_config(configs[side], side)) for side in models}
+        config = HFClipConfig(**parts, **fields)
         poolings = {"vision": config.vision_pooling, "text": config.text_pooling}
         for side in models:
             if models[side] is None:
-                arguments = _tower_arguments(configs[side], poolings[side]) | tower_kwargs[side]
-                models[side] = AutoModel.from_pretrained(names[side], config=configs[side], dtype=dtype, **arguments)
+                models[side], _ = _load_tower(
+                    names[side], side, configs[side], poolings[side], dtype=dtype, **tower_kwargs[side]
+                )
         return cls(config, vision_model=models["vision"], text_model=models["text"])
 
     @can_return_tuple
@@ -515,7 +678,7 @@ class HFClipTextModelWithProjection(_TextTower):
         super().__init__(config)
         width = _text_width(config)
         self.text_model = _build_tower(config.text_config, config.text_pooling)
-        self.text_projection = _build_projection(config.projection, width, config.projection_dim)
+        self.text_projection = _build_projection(config, width)
         self.post_init()
 
     @can_return_tuple
@@ -550,7 +713,7 @@ class HFClipVisionModelWithProjection(_VisionTower):
         super().__init__(config)
         width = _vision_width(config)
         self.vision_model = _build_tower(config.vision_config, config.vision_pooling)
-        self.visual_projection = _build_projection(config.projection, width, config.projection_dim)
+        self.visual_projection = _build_projection(config, width)
         self.post_init()
 
     @can_return_tuple
