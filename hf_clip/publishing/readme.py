@@ -19,6 +19,7 @@ def write_readme(
     towers: tuple[str, str],
     data: str,
     credit: str = "",
+    fixed_length: int | None = None,
 ) -> None:
     """Writes `README.md` into a folder with a saved model.
 
@@ -28,6 +29,7 @@ def write_readme(
         towers: what the image tower and the text tower were opened from.
         data: what the model was trained on.
         credit: attribution that the training pictures' licence asks for.
+        fixed_length: tokens that every text is padded to, where the text tower wants that.
     """
     pictures = [name for name in ("retrieval.png", "training_curve.png") if (folder / "pictures" / name).is_file()]
     card = ModelCard.from_template(
@@ -47,6 +49,8 @@ def write_readme(
         captions=metrics.get("captions"),
         pictures=pictures,
         credit=credit,
+        fixed_length=fixed_length,
+        sigmoid=config.loss == "sigmoid",
     )
     card.save(folder / "README.md")
 

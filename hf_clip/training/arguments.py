@@ -35,6 +35,22 @@ class HFClipTrainingArguments(TrainingArguments):
             "faster, but a resumed run differs in the last bits."
         },
     )
+    layer_decay: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of a tower's block as a share of the block's above it, such as 0.75."},
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate and save an exponential moving average of the weights, such as 0.999, in place of the "
+            "last ones; it is warmed up, as (1 + step) / (10 + step)."
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better metric_for_best_model."},
+    )
+    strict: bool = field(default=False, metadata={"help": "Stop at the first picture that cannot be read."})
     mask_duplicates: bool = field(
         default=True,
         metadata={"help": "Pairs that share a picture or a caption are no negatives of each other."},
@@ -68,5 +84,10 @@ class HFClipTrainingArguments(TrainingArguments):
             raise ValueError("remove_unused_columns must stay false: the loss needs columns that the model does not")
         if self.remember_frozen_text and not self.freeze_text:
             raise ValueError("remember_frozen_text needs freeze_text: a text tower that trains changes its outputs")
+        for name, share in {"layer_decay": self.layer_decay, "ema_decay": self.ema_decay}.items():
+            if share is not None and not 0 < share <= 1:
+                raise ValueError(f"{name} must be more than 0 and at most 1, not {share}")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError("early_stopping_patience needs load_best_model_at_end and metric_for_best_model")
         self.label_names = []
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()

@@ -6,6 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from ..errors import InputError, first_line
+
 STAGING = ".staging"
 
 
@@ -19,15 +23,39 @@ def staged(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     aside = folder.parent / STAGING / folder.name
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with writing(aside):
+        aside.mkdir(parents=True)
         yield aside
-        publish(aside, folder)
-    finally:
+        _publish(aside, folder)
+    discard(aside)
+
+
+@contextlib.contextmanager
+def writing(aside: Path) -> Iterator[None]:
+    """Of what goes wrong in writing a staged folder (a full disk, for one), nothing is left but one line.
+
+    Raises:
+        InputError: in place of the errors that the libraries that write have for it.
+    """
+    try:
+        yield
+    except BaseException as error:
         discard(aside)
+        if not _is_about_writing(error):
+            raise
+        raise InputError(
+            f"{aside.name} could not be written to {aside.parent.parent} ({first_line(error)}): make room there; "
+            "what was saved before is whole"
+        ) from error
 
 
-def publish(aside: Path, folder: Path) -> None:
+def _is_about_writing(error: BaseException) -> bool:
+    # torch.save has no error of its own for it: it names the writer, or the file that it is written in.
+    of_torch = isinstance(error, RuntimeError) and ("StreamWriter" in str(error) or "inline_container" in str(error))
+    return of_torch or isinstance(error, (OSError, SafetensorError))
+
+
+def _publish(aside: Path, folder: Path) -> None:
     """Moves a staged folder to its place."""
     for file in sorted(aside.rglob("*")):
         if file.is_file():
@@ -48,7 +76,7 @@ def replace(aside: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.rename(folder, old)
-    publish(aside, folder)
+    _publish(aside, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 """The loss of the global batch, whatever the number of processes. Nothing else here knows of processes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -50,7 +51,7 @@ def global_contrastive_loss(
 def loss_of_global_batch(output: HFClipOutput, world: GlobalBatch) -> Tensor:
     """`global_contrastive_loss` of a batch that is already gathered."""
     own = (output.image_embeds, output.text_embeds, output.logit_scale)
-    others = {
+    others: dict[str, Any] = {
         "all_text_embeds": world.text_embeds,
         "image_ids": world.image_ids,
         "caption_ids": world.caption_ids,

@@ -29,13 +29,14 @@ class FrozenTextMemory:
         ids = caption_ids.tolist()
         new = {caption: row for row, caption in enumerate(ids) if caption not in self._pooled}
         if new:
-            rows = torch.tensor(list(new.values()), device=caption_ids.device)
+            positions = torch.tensor(list(new.values()), device=caption_ids.device)
             with torch.no_grad():
-                pooled = self.model.pool_text(**{name: value[rows] for name, value in tokens.items()})
+                pooled = self.model.pool_text(**{name: value[positions] for name, value in tokens.items()})
             found = dict(zip(new, pooled, strict=True))
         else:
             found = {}
-        batch = torch.stack([self._pooled[caption] if caption in self._pooled else found[caption] for caption in ids])
+        rows = [self._pooled[caption] if caption in self._pooled else found[caption] for caption in ids]
+        batch = torch.stack(rows) if ids else torch.zeros(0, self.model.config.text_width, device=caption_ids.device)
         room = self.capacity - len(self._pooled)
         self._pooled |= dict(list(found.items())[: max(room, 0)])
         return batch

@@ -1,11 +1,16 @@
 """A whole run: trains, evaluates, and leaves a folder that others can open."""
 
+import contextlib
 import importlib.util
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from filelock import FileLock, Timeout
+from torch.utils.data import Dataset
 from transformers import TrainerCallback
 from transformers.trainer import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -13,8 +18,10 @@ from transformers.utils import logging
 from ..data.augmentation import Augmentation
 from ..data.collator import HFClipCollator
 from ..data.dataset import CaptionedImages, TrainingPairs
+from ..data.mixture import MixedPairs
 from ..data.sources import Source
-from ..embedding import embed_source, max_caption_length
+from ..data.streaming import StreamedPairs
+from ..embedding import Embeddings, max_caption_length
 from ..errors import InputError
 from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
@@ -26,6 +33,9 @@ from .interrupt import StopOnInterrupt
 from .trainer import HFClipTrainer, last_checkpoint
 
 logger = logging.get_logger(__name__)
+
+SETTINGS = "settings.yaml"
+_LOCK = ".lock"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,84 +55,175 @@ def check_output_folder(args: HFClipTrainingArguments) -> str | None:
         if checkpoint is None or not Path(checkpoint, "trainer_state.json").is_file():
             raise InputError(f"no whole checkpoint at {checkpoint or folder}: leave out --resume_from_checkpoint")
         return checkpoint
+    if args.should_save:  # the first process alone: it may have begun to write before the others look
+        _check_new_folder(folder)
+    return None
+
+
+def _check_new_folder(folder: Path) -> None:
     if folder.is_file():
         raise InputError(f"output_dir {folder} is a file: give a folder")
     if (folder / "config.json").exists() or list(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise InputError(
             f"{folder} already holds a run: give another --output_dir, or --resume_from_checkpoint true to go on"
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(entry.name not in (_LOCK, SETTINGS) for entry in folder.iterdir()):
         raise InputError(f"{folder} is not empty: give another --output_dir, so that nothing in it is overwritten")
     above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise InputError(f"output_dir {folder} cannot be made: {above} is no folder that can be written to")
-    return None
+
+
+@contextlib.contextmanager
+def _sole_run(args: HFClipTrainingArguments) -> Iterator[None]:
+    """Holds the output folder; a lock of the operating system's, so it goes with a process that is killed.
+
+    Raises:
+        InputError: another run holds it.
+    """
+    if not args.should_save:
+        yield
+        return
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(f"another run is writing into {folder}: wait for it, or give another --output_dir") from error
+    try:
+        yield
+    finally:
+        (folder / _LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def train(
     model: HFClipModel,
     processor: HFClipProcessor,
     args: HFClipTrainingArguments,
-    train_source: Source,
+    train_source: Source | Sequence[Source],
     eval_source: Source | None = None,
     *,
+    weights: Sequence[float] | None = None,
+    shuffle_buffer: int = 1000,
     augmentation: Augmentation | None = None,
     max_length: int | None = None,
     towers: tuple[str, str] = ("", ""),
     data: str | None = None,
     credit: str = "",
+    settings: dict[str, Any] | None = None,
     callbacks: list[TrainerCallback] | None = None,
 ) -> dict[str, Any]:
     """Trains a model and fills `args.output_dir`: model, processor, code, README, metrics, arguments, pictures.
 
     Args:
-        max_length: tokens of a caption; default 77, or fewer where the tower has fewer positions.
+        train_source: one source or several; streamed ones need `args.max_steps`.
+        weights: how much of an epoch is drawn from each of several sources, in any unit; default: all their rows.
+        shuffle_buffer: rows of a stream among which the next is drawn.
+        max_length: tokens of a caption; default: the processor's, or 77, or fewer where the tower has fewer positions.
         towers: names of image and text tower, for the README.
         data: what the pictures are, for the README; default: the source's name.
         credit: attribution that the pictures' licence asks for.
+        settings: kept in the folder as `settings.yaml`, from the start.
 
     Returns:
         What `metrics.json` holds: retrieval metrics of the evaluation source, speed, and the pictures skipped.
 
     Raises:
+        InputError: for settings, data or a folder that will not do. What was trained until then is saved.
         Interrupted: after Ctrl-C, once a checkpoint is saved.
     """
     checkpoint = check_output_folder(args)
-    if len(train_source) < args.train_batch_size * args.world_size:
-        args.dataloader_drop_last = False
-    max_length = max_caption_length(model, processor, max_length or 77)
-    processor.tokenizer.model_max_length = max_length  # saved with it: whoever evaluates cuts where training did
-    pairs = TrainingPairs(train_source, processor.image_processor, augmentation or Augmentation(), seed=args.seed)
-    pairs[0]  # a source without one readable picture is refused here, not in a worker
+    sources = [train_source] if isinstance(train_source, Source) else list(train_source)
+    max_length = max_caption_length(model, processor, max_length or processor.max_length or 77)
+    processor.max_length = processor.tokenizer.model_max_length = max_length  # who evaluates cuts where training did
+    pairs = training_pairs(sources, processor, args, augmentation or Augmentation(), weights, shuffle_buffer)
     stop = StopOnInterrupt()
     trainer = HFClipTrainer(
         model,
         args,
         train_dataset=pairs,
         eval_dataset=eval_source and CaptionedImages(eval_source, processor.image_processor),
-        data_collator=HFClipCollator(processor.tokenizer, max_length),
+        data_collator=HFClipCollator(processor.tokenizer, max_length, processor.padding),
         processing_class=processor,
         callbacks=[stop, *(callbacks or [])],
     )
-    with stop.listening():
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    if stop.stopped:
-        raise Interrupted(
-            f"stopped after step {trainer.state.global_step}; go on with "
-            f"--resume_from_checkpoint {last_checkpoint(args.output_dir)} and the same settings"
-        )
-    trainer.save_model()  # before anything else can go wrong
-    metrics = _without_prefix(trainer.evaluate()) if eval_source else {}
-    metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
-    skipped = {row: why for part in gather_objects(trainer.skipped_images) for row, why in part.items()}
-    metrics["skipped_training_images"] = [[row, *why] for row, why in sorted(skipped.items())]
-    if args.should_save:
-        _write_report(trainer, processor, metrics, eval_source, towers, data or train_source.name, credit)
+    with _sole_run(args):
+        if settings is not None and args.should_save:
+            with staged(args.output_dir) as folder:
+                (folder / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        result = _run_trainer(trainer, stop, checkpoint)
+        trainer.save_model()  # before anything else can go wrong
+        embeddings = trainer.embed(trainer.get_eval_dataloader()) if eval_source else None
+        metrics: dict[str, Any] = _evaluate(trainer, embeddings) if embeddings else {}
+        metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
+        skipped = {row: why for part in gather_objects(trainer.skipped_images) for row, why in part.items()}
+        metrics["skipped_training_images"] = [[row, *why] for row, why in sorted(skipped.items())]
+        if args.should_save:
+            name = data or ", ".join(source.name for source in sources)
+            _write_report(trainer, processor, metrics, eval_source, embeddings, towers, name, credit)
     return metrics
 
 
-def _without_prefix(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix("eval_"): value for name, value in metrics.items() if name != "epoch"}
+def training_pairs(
+    sources: Sequence[Source],
+    processor: HFClipProcessor,
+    args: HFClipTrainingArguments,
+    augmentation: Augmentation,
+    weights: Sequence[float] | None = None,
+    shuffle_buffer: int = 1000,
+) -> Dataset:
+    """The training set of one source, of several, or of streams."""
+    if sources[0].streaming:
+        if args.max_steps < 1:
+            raise InputError("a stream has no length: say with --max_steps how long to train")
+        return StreamedPairs(
+            sources,
+            processor.image_processor,
+            augmentation,
+            args.seed,
+            weights,
+            shuffle_buffer,
+            rank=args.process_index,
+            world_size=args.world_size,
+        )
+    each = [TrainingPairs(source, processor.image_processor, augmentation, args.seed) for source in sources]
+    for pairs in each:
+        pairs[0]  # a source without one readable picture is refused here, not in a worker
+    whole: Any = each[0]
+    if len(each) > 1 or weights is not None:
+        whole = MixedPairs(each, [len(pairs) for pairs in each] if weights is None else weights)
+    if len(whole) < args.train_batch_size * args.world_size:
+        args.dataloader_drop_last = False
+    return whole
+
+
+def _run_trainer(trainer: HFClipTrainer, stop: StopOnInterrupt, checkpoint: str | None) -> Any:
+    try:
+        with stop.listening():
+            result = trainer.train(resume_from_checkpoint=checkpoint)
+    except InputError as error:
+        if trainer.args.world_size > 1 or trainer.state.global_step == 0:
+            raise
+        with contextlib.suppress(
+            InputError
+        ):  # of a disk that is full, say, which is what was wrong in the first place
+            trainer._save_checkpoint(trainer.model, trial=None)
+        newest = last_checkpoint(trainer.args.output_dir)
+        raise InputError(f"{error}; what was trained so far is in {newest}" if newest else str(error)) from error
+    if stop.stopped:
+        raise Interrupted(
+            f"stopped after step {trainer.state.global_step}; go on with "
+            f"--resume_from_checkpoint {last_checkpoint(trainer.args.output_dir)} and the same settings"
+        )
+    return result
+
+
+def _evaluate(trainer: HFClipTrainer, embeddings: Embeddings) -> dict[str, Any]:
+    metrics = trainer.score(embeddings)
+    trainer.log(dict(metrics))
+    return {name.removeprefix("eval_"): value for name, value in metrics.items()}
 
 
 def _write_report(
@@ -130,6 +231,7 @@ def _write_report(
     processor: HFClipProcessor,
     metrics: dict[str, Any],
     eval_source: Source | None,
+    embeddings: Embeddings | None,
     towers: tuple[str, str],
     data: str,
     credit: str,
@@ -140,7 +242,7 @@ def _write_report(
         if importlib.util.find_spec("matplotlib") is None:
             logger.warning('no pictures without matplotlib: pip install "hf_clip[eval]"')
         else:
-            _draw(trainer, processor, eval_source, folder / "pictures", credit)
+            _draw(trainer, eval_source, embeddings, folder / "pictures", credit)
         write_readme(
             folder,
             trainer.model.config,
@@ -149,15 +251,15 @@ def _write_report(
             towers=towers,
             data=data,
             credit=credit,
+            fixed_length=processor.max_length if processor.padding == "max_length" else None,
         )
 
 
 def _draw(
-    trainer: HFClipTrainer, processor: HFClipProcessor, eval_source: Source | None, folder: Path, credit: str
+    trainer: HFClipTrainer, eval_source: Source | None, embeddings: Embeddings | None, folder: Path, credit: str
 ) -> None:
     from ..evaluation.pictures import draw_retrieval_grid, draw_training_curve
 
     draw_training_curve(trainer.state.log_history, folder / "training_curve.png")
     if eval_source is not None:
-        embeddings = embed_source(trainer.model, processor, eval_source, batch_size=trainer.args.eval_batch_size)
         draw_retrieval_grid(eval_source, embeddings, folder / "retrieval.png", credit=credit)

@@ -1,28 +1,32 @@
 """The `transformers` Trainer for dual encoders: global-batch loss, retrieval in `evaluate()`, whole checkpoints."""
 
+import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME, rotate_checkpoints
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
+from ..data.streaming import StreamedPairs
 from ..embedding import Embeddings, embed_batch, join_batches
 from ..errors import InputError
 from ..evaluation.retrieval import evaluate_retrieval
-from ..loss_hf_clip import contrastive_loss
-from ..modeling_hf_clip import HFClipModel
+from ..modeling_hf_clip import HFClipModel, HFClipOutput
 from .arguments import HFClipTrainingArguments
-from .checkpoints import STAGING, discard, replace, staged
-from .distributed import gather_batch, gather_objects, in_batch_accuracy, loss_of_global_batch
+from .averaging import LAST_WEIGHTS, WeightAverage
+from .checkpoints import STAGING, discard, replace, staged, writing
+from .distributed import GlobalBatch, gather_batch, gather_objects, in_batch_accuracy, loss_of_global_batch
 from .frozen_text import FrozenTextMemory
+from .parameter_groups import parameter_groups
 
 logger = logging.get_logger(__name__)
 
@@ -46,15 +50,22 @@ class HFClipTrainer(Trainer):
                 f"one process sees {args.n_gpu} GPUs: start one process a GPU with `accelerate launch` or `torchrun`, "
                 "or set CUDA_VISIBLE_DEVICES to one of them"
             )
-        _freeze(model, args)
+        self._frozen = _freeze(model, args)
         if args.channels_last:
             _store_channels_last(model)
         super().__init__(model, args, **kwargs)
         self.skipped_images: dict[int, tuple[str, str]] = {}
         self._text_memory = FrozenTextMemory(model) if args.remember_frozen_text else None
-        self._meters: dict[str, list[Tensor]] = {}
+        self._meters: dict[str, Tensor] = {}
+        self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
         self.add_callback(_ClampTemperature())
         self.add_callback(_AnnounceEpoch())
+        if self._average:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise InputError("ema_decay cannot follow weights that FSDP or DeepSpeed has sharded: leave it out")
+            self.add_callback(self._average)
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if args.gradient_accumulation_steps > 1:
             logger.warning(
                 f"gradient_accumulation_steps={args.gradient_accumulation_steps} averages gradients of separate "
@@ -71,12 +82,14 @@ class HFClipTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The InfoNCE of the global batch; see `training.distributed`."""
-        for tower in _frozen_towers(self.model, self.args):
-            tower.eval()  # the Trainer has just put the whole model into train mode
+        """The loss of the global batch; see `training.distributed`. This process's part of it may be empty."""
+        for module in self._frozen:
+            module.eval()  # the Trainer has just put the whole model into train mode
         for row, name, reason in inputs.pop("skipped"):
             self._report_skipped(row, name, reason)
-        del inputs["rows"], inputs["caption_counts"]
+        del inputs["rows"]
+        if (inputs.pop("caption_counts") != 1).any():
+            raise InputError("a training item needs one caption: train on TrainingPairs, not on CaptionedImages")
         ids = {name: inputs.pop(name) for name in ("image_ids", "caption_ids")}
         captions_cut = inputs.pop("captions_cut")
         if self._text_memory:
@@ -86,8 +99,9 @@ class HFClipTrainer(Trainer):
         ids = ids if self.args.mask_duplicates else {}
         world = gather_batch(output.image_embeds, output.text_embeds, **ids)
         loss = loss_of_global_batch(output, world)
-        self._meter("captions_cut", captions_cut.float().mean() / len(output.text_embeds))
-        self._meter("in_batch_accuracy", in_batch_accuracy(world, len(output.image_embeds)))
+        pairs = len(output.text_embeds)
+        self._meter("captions_cut", captions_cut.sum(), pairs)
+        self._meter("in_batch_accuracy", in_batch_accuracy(world, pairs), pairs)
         return (loss, output) if return_outputs else loss
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
@@ -106,21 +120,53 @@ class HFClipTrainer(Trainer):
         return super().create_optimizer(model)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the temperature and the means since the last log of what each step measured."""
+        """Adds the temperature, and the means since the last log of what each step measured on all processes."""
         if "loss" in logs:
             logs["temperature"] = (-_whole(self.accelerator.unwrap_model(self.model).logit_scale)).exp().item()
-            for name, values in self._meters.items():
-                logs[name] = torch.stack(values).mean().item()
+            for name, meter in self._meters.items():
+                total, count = self.accelerator.reduce(meter).tolist()
+                logs[name] = total / max(count, 1)
             self._meters.clear()
         super().log(logs, start_time)
 
-    def _meter(self, name: str, value: Tensor) -> None:
-        self._meters.setdefault(name, []).append(value.detach())
+    def _meter(self, name: str, total: Tensor, count: int) -> None:
+        step = torch.stack([total.detach().float(), torch.tensor(float(count), device=total.device)])
+        self._meters[name] = self._meters[name] + step if name in self._meters else step
 
     def _report_skipped(self, row: int, name: str, reason: str) -> None:
+        self._stop_if_strict(row, name, reason)
         if row not in self.skipped_images:
             self.skipped_images[row] = (name, reason)
             logger.warning(f"skipped row {row + 1}: {name}: {reason}")
+
+    def _stop_if_strict(self, row: int, name: str, reason: str) -> None:
+        if self.args.strict:
+            raise InputError(f"row {row + 1}: {name}: {reason}: mend or remove it, or leave out strict to skip it")
+
+    # ---- data -----------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """A stream is dealt out to the processes already; accelerate would have each of them read all of it."""
+        if not isinstance(self.train_dataset, StreamedPairs):
+            return super().get_train_dataloader()
+        workers = self.args.dataloader_num_workers
+        return torch.utils.data.DataLoader(
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            drop_last=self.args.dataloader_drop_last,
+        )
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        """Knows the captions' lengths for `train_sampling_strategy="group_by_length"`."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or not hasattr(dataset, "caption_lengths"):
+            return super()._get_train_sampler(train_dataset)
+        batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch, lengths=dataset.caption_lengths())
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 
@@ -141,22 +187,30 @@ class HFClipTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Embeds the data set over all processes, once a row, and scores retrieval both ways."""
-        embeddings = self._embed(dataloader, description)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in evaluate_retrieval(embeddings).items()}
-        metrics[f"{metric_key_prefix}_loss"] = self._loss_of(embeddings)
+        with self._averaged_weights():
+            embeddings = self.embed(dataloader, description)
+            metrics = self.score(embeddings, metric_key_prefix)
         return EvalLoopOutput(
             predictions=None, label_ids=None, metrics=metrics, num_samples=len(embeddings.image_embeds)
         )
 
-    def _embed(self, dataloader: torch.utils.data.DataLoader, description: str) -> Embeddings:
+    def score(self, embeddings: Embeddings, prefix: str = "eval") -> dict[str, float]:
+        """What `evaluate()` says of a set that is already embedded."""
+        metrics = evaluate_retrieval(embeddings) | {"loss": self._loss_of(embeddings)}
+        return {f"{prefix}_{name}": value for name, value in metrics.items()}
+
+    def embed(self, dataloader: torch.utils.data.DataLoader, description: str = "embedding") -> Embeddings:
+        """All rows of an evaluation loader, from all processes, each once."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if not self.is_in_train and model.device != self.args.device:
             model.to(self.args.device)
         model.eval()
         batches, skipped = [], []
         for batch in tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False):
-            skipped += batch.pop("skipped")
-            if batch:
+            for entry in batch.pop("skipped"):
+                self._stop_if_strict(*entry)
+                skipped.append(entry)
+            if len(batch["rows"]):
                 with self.autocast_smart_context_manager():
                     batches.append(embed_batch(model, self._prepare_inputs(batch)))
         gathered = gather_objects((batches, skipped))
@@ -168,17 +222,24 @@ class HFClipTrainer(Trainer):
         """The mean loss over batches of the training size, each picture with its first caption, in row order."""
         size = self.args.train_batch_size * self.args.world_size
         first = torch.searchsorted(embeddings.text_to_image, torch.arange(len(embeddings.image_embeds)))
-        logit_scale = _whole(self.accelerator.unwrap_model(self.model).logit_scale).cpu()
+        model = self.accelerator.unwrap_model(self.model)
+        scale, bias = (None if p is None else _whole(p).cpu() for p in (model.logit_scale, model.logit_bias))
         total = 0.0
         for images in torch.arange(len(embeddings.image_embeds)).split(size):
-            total += contrastive_loss(
+            batch = GlobalBatch(
                 embeddings.image_embeds[images],
                 embeddings.text_embeds[first[images]],
-                logit_scale,
-                image_ids=embeddings.image_ids[images] if self.args.mask_duplicates else None,
-                caption_ids=embeddings.caption_ids[first[images]] if self.args.mask_duplicates else None,
-            ).item()
+                embeddings.image_ids[images] if self.args.mask_duplicates else None,
+                embeddings.caption_ids[first[images]] if self.args.mask_duplicates else None,
+            )
+            output = HFClipOutput(
+                image_embeds=batch.image_embeds, text_embeds=batch.text_embeds, logit_scale=scale, logit_bias=bias
+            )
+            total += loss_of_global_batch(output, batch).item() * len(images)
         return total / len(embeddings.image_embeds)
+
+    def _averaged_weights(self) -> contextlib.AbstractContextManager:
+        return self._average.in_place(self.model) if self._average else contextlib.nullcontext()
 
     # ---- saving ---------------------------------------------------------------------------------------------------
 
@@ -192,7 +253,8 @@ class HFClipTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._staging = run / STAGING
         try:
-            super()._save_checkpoint(model, trial)
+            with writing(aside):
+                super()._save_checkpoint(model, trial)
         finally:
             self._staging = None
         self.accelerator.wait_for_everyone()
@@ -218,45 +280,43 @@ class HFClipTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Saves the model, file by file atomically where the folder exists."""
-        if self._staging is not None or not self.args.should_save:
-            super()._save(output_dir, state_dict)
+        if self._staging is not None:
+            with self._averaged_weights():
+                super()._save(output_dir, state_dict)
+            if self._average:
+                self._average.save_last_weights(self.model, output_dir)
+            return
+        if not self.args.should_save:
             return
         with staged(output_dir or self.args.output_dir) as aside:
             super()._save(str(aside), state_dict)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average and Path(resume_from_checkpoint, LAST_WEIGHTS).is_file():
+            self._average.resume(self.model, resume_from_checkpoint)
 
-def parameter_groups(model: nn.Module, args: HFClipTrainingArguments) -> list[dict[str, Any]]:
-    """Trainable parameters by learning rate and decay: matrices and kernels decay, vectors never do."""
-    rates = {
-        "text_model": args.text_learning_rate,
-        "vision_model": args.vision_learning_rate,
-        "heads": args.head_learning_rate,
-    }
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            part = next((part for part in rates if f".{part}." in f".{name}."), "heads")
-            groups.setdefault((part, parameter.ndim >= 2), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": args.learning_rate if rates[part] is None else rates[part],
-            "weight_decay": args.weight_decay if decays else 0.0,
-        }
-        for (part, decays), parameters in groups.items()
-    ]
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Leaves the averaged weights in the model; the best checkpoint, if that is wanted, holds an average too."""
+        best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        if self._average and not best:
+            self._average.settle(self.model)
+        result = super()._finalize_training(*args, **kwargs)
+        if self._average:
+            self._average.forget()
+        return result
 
 
-def _frozen_towers(model: HFClipModel, args: HFClipTrainingArguments) -> Iterator[PreTrainedModel]:
+def _freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module]:
+    """Freezes what was asked for, and gives all that must stay in evaluation mode: towers of which nothing trains,
+    and BatchNorm whose weights do not (below an adapter, say): moved statistics would be lost with the adapter."""
     if args.freeze_text:
-        yield model.text_model
+        model.text_model.requires_grad_(False)
     if args.freeze_vision:
-        yield model.vision_model
-
-
-def _freeze(model: HFClipModel, args: HFClipTrainingArguments) -> None:
-    for tower in _frozen_towers(model, args):
-        tower.requires_grad_(False)
+        model.vision_model.requires_grad_(False)
+    towers = [model.text_model, model.vision_model]
+    norms = [module for tower in towers for module in tower.modules() if isinstance(module, _BatchNorm)]
+    return [module for module in towers + norms if not any(p.requires_grad for p in module.parameters())]
 
 
 def _store_channels_last(model: HFClipModel) -> None:

@@ -3,14 +3,17 @@
 import json
 
 import pytest
+import torch
+import yaml
 from conftest import tiny_model, write_pictures
 from training_runs import PressCtrlC, make_processor
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, TrainerCallback
 
 from hf_clip import HFClipTrainingArguments
+from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.sources import open_source
 from hf_clip.errors import InputError
-from hf_clip.training.run import Interrupted, check_output_folder, train
+from hf_clip.training.run import Interrupted, check_output_folder, train, training_pairs
 
 
 def arguments(folder, **changes):
@@ -18,12 +21,13 @@ def arguments(folder, **changes):
     return HFClipTrainingArguments(output_dir=str(folder), **(settings | changes))
 
 
-def small_run(tmp_path, data, *, callbacks=None, **changes):
+def small_run(tmp_path, data, *, callbacks=None, settings=None, **changes):
     source = open_source(data)
     args = arguments(tmp_path / "run", eval_strategy="epoch", **changes)
     return train(
         tiny_model(), make_processor(tmp_path / "tokenizer"), args, source, source,
-        towers=(str(tmp_path / "resnet"), "google-bert/bert-base-uncased"), credit="Pictures: us", callbacks=callbacks,
+        towers=(str(tmp_path / "resnet"), "google-bert/bert-base-uncased"), credit="Pictures: us",
+        callbacks=callbacks, settings=settings,
     )  # fmt: skip
 
 
@@ -99,3 +103,93 @@ def test_a_file_is_no_output_folder(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="is a file: give a folder"):
         check_output_folder(arguments(tmp_path / "file"))
+
+
+# ---- sources ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_trains_for_max_steps_and_resumes_where_it_was(tmp_path):
+    """Through two workers and into the second epoch of 8 pictures; resumed, it ends with the same weights."""
+    data = write_pictures(tmp_path / "pictures", captions_each=2)
+    source = open_source(data, streaming=True)
+
+    def run(folder, **changes):
+        args = arguments(tmp_path / folder, max_steps=4, save_steps=2, dataloader_num_workers=2, **changes)
+        train(tiny_model(), make_processor(tmp_path / "tokenizer"), args, source, shuffle_buffer=3)
+        return AutoModel.from_pretrained(tmp_path / folder).state_dict()
+
+    whole = run("whole", save_strategy="steps")
+    resumed = run("resumed", resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_a_stream_needs_to_be_told_how_long(tmp_path, pictures):
+    source = open_source(pictures, streaming=True)
+    with pytest.raises(InputError, match="a stream has no length: say with --max_steps"):
+        train(tiny_model(), make_processor(tmp_path / "tokenizer"), arguments(tmp_path / "run"), source)
+
+
+def test_several_sources_are_drawn_by_their_weights(tmp_path):
+    """6 and 2 pictures at 1 to 3: of 8 items an epoch, 2 are of the first and 6 of the second."""
+    sources = [open_source(write_pictures(tmp_path / name, count=n)) for name, n in (("many", 6), ("few", 2))]
+    processor = make_processor(tmp_path / "tokenizer")
+    pairs = training_pairs(sources, processor, arguments(tmp_path / "run"), Augmentation(), weights=[1, 3])
+    assert sorted(pairs[position]["row"] >= 6 for position in range(8)) == [False] * 2 + [True] * 6
+    train(tiny_model(), processor, arguments(tmp_path / "run"), sources, weights=[1, 3])
+    assert AutoModel.from_pretrained(tmp_path / "run")
+
+
+# ---- what may go wrong ----------------------------------------------------------------------------------------------
+
+
+def test_two_runs_into_one_folder_at_once_are_refused(tmp_path, pictures):
+    class SecondRun(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            with pytest.raises(InputError, match=r"another run is writing into .*run: wait for it"):
+                small_run(tmp_path, pictures, resume_from_checkpoint="true")
+            self.refused = True
+
+    second = SecondRun()
+    small_run(tmp_path, pictures, num_train_epochs=2, save_strategy="steps", save_steps=1, max_steps=1)
+    small_run(
+        tmp_path, pictures, num_train_epochs=2, resume_from_checkpoint="true", callbacks=[second]
+    )  # a run that has ended holds nothing
+    assert second.refused
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_strict_stops_at_a_broken_picture_and_keeps_what_was_trained(tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=8)
+    good = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+    (data / "broken.png").write_bytes(b"no picture")
+    rows = [*good, {"file_name": "broken.png", "caption": "broken"}]
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = {"strict": True, "train_sampling_strategy": "sequential", "per_device_train_batch_size": 3}
+    with pytest.raises(
+        InputError, match=r"row 9: \S*broken.png: not a whole picture.*trained so far is in \S*point-2"
+    ):
+        small_run(tmp_path, data, **settings)
+    state = json.loads((tmp_path / "run" / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["global_step"] == 2
+
+
+def test_settings_are_kept_from_the_start(tmp_path, pictures):
+    settings = {"text_model": "中文", "crop_scale": 0.5, "train_data": ["a", "b"]}
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            assert yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text()) == settings
+
+    small_run(tmp_path, pictures, settings=settings, callbacks=[Look()])
+    assert yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text()) == settings
+
+
+def test_the_readme_of_a_sigmoid_model_says_how_its_scores_are_to_be_read(tmp_path, pictures):
+    source = open_source(pictures)
+    processor = make_processor(tmp_path / "tokenizer")
+    processor.max_length, processor.padding = 12, "max_length"
+    train(tiny_model(loss="sigmoid"), processor, arguments(tmp_path / "run"), source)
+    readme = (tmp_path / "run" / "README.md").read_text()
+    assert "torch.sigmoid(output.logits_per_image)" in readme
+    assert 'tokenizer_kwargs={"padding": "max_length", "truncation": True, "max_length": 12}' in readme
+    assert AutoProcessor.from_pretrained(tmp_path / "run")(text=["a"])["input_ids"][0][3:] == [0] * 9

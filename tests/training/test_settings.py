@@ -1,0 +1,160 @@
+"""Settings of the Trainer that a dual encoder could break: each is used in a run."""
+
+import json
+
+import peft
+import pytest
+import torch
+from conftest import tiny_model, write_pictures
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_runs import make_trainer
+from transformers import AutoModel
+
+from hf_clip import HFClipModel
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_pictures(tmp_path / "pictures")
+
+
+def weights_of(model):
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def logged(trainer, name):
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def test_bf16_trains_with_fp32_logits_and_weights(tmp_path, data):
+    trainer = make_trainer(tmp_path / "run", data, bf16=True, num_train_epochs=2, eval_strategy="epoch")
+    seen = []
+    trainer.model.text_projection.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    trainer.train()
+    assert torch.bfloat16 in seen
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    plain = make_trainer(tmp_path / "plain", data, num_train_epochs=2, eval_strategy="epoch")
+    plain.train()
+    first, expected = logged(trainer, "loss")[0], logged(plain, "loss")[0]
+    assert first == pytest.approx(expected, rel=0.02)
+    assert first != expected
+
+
+def test_torch_compile_trains_the_same_weights(tmp_path, data):
+    settings = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "data_seed": 0}
+    plain = make_trainer(tmp_path / "plain", data, **settings)
+    plain.train()
+    compiled = make_trainer(
+        tmp_path / "compiled", data, torch_compile=True, torch_compile_backend="aot_eager", **settings
+    )
+    compiled.train()
+    compiled.save_model()
+    saved = HFClipModel.from_pretrained(tmp_path / "compiled").state_dict()  # without "_orig_mod." in the names
+    for name, value in weights_of(plain.model).items():
+        torch.testing.assert_close(saved[name], value, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_tensorboard_gets_what_is_logged(tmp_path, data, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    trainer = make_trainer(tmp_path / "run", data, report_to=["tensorboard"], eval_strategy="epoch")
+    trainer.train()
+    folder = next((tmp_path / "board").rglob("events.*")).parent
+    board = EventAccumulator(str(folder)).Reload()
+    temperatures = [event.value for event in board.Scalars("train/temperature")]
+    assert temperatures == pytest.approx(logged(trainer, "temperature"), rel=1e-6)
+    assert "eval/image_retrieval_recall@1" in board.Tags()["scalars"]
+
+
+def test_early_stopping(tmp_path, data):
+    """At a rate of zero nothing gets better after the first evaluation."""
+    trainer = make_trainer(
+        tmp_path / "run", data, num_train_epochs=9, learning_rate=0.0, eval_strategy="epoch", save_strategy="epoch",
+        load_best_model_at_end=True, metric_for_best_model="image_retrieval_recall@1", early_stopping_patience=2,
+        save_total_limit=1, freeze_vision=True,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.epoch == 3
+    assert len(logged(trainer, "eval_image_retrieval_recall@1")) == 3
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_grouped_by_length_captions_of_a_length_share_a_batch(tmp_path):
+    """64 pictures, every other with a long caption. Sorted in fours of batches, one of each four may be mixed."""
+    data = write_pictures(tmp_path / "pictures", count=64)
+    rows = [{"file_name": f"{i}.png", "caption": "a " * (1 if i % 2 else 9)} for i in range(64)]
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    trainer = make_trainer(tmp_path / "run", data, train_sampling_strategy="group_by_length")
+    lengths = [set(batch["attention_mask"].sum(1).tolist()) for batch in trainer.get_train_dataloader()]
+    assert len(lengths) == 16
+    assert sum(len(found) > 1 for found in lengths) <= 4
+    trainer.train()
+
+
+def test_gradient_checkpointing_with_workers_and_a_sigmoid_loss(tmp_path, data):
+    model = tiny_model(loss="sigmoid")
+    before = weights_of(model)
+    trainer = make_trainer(
+        tmp_path / "run", data, model=model, gradient_checkpointing=True, dataloader_num_workers=2,
+        dataloader_persistent_workers=True, num_train_epochs=2, eval_strategy="epoch",
+    )  # fmt: skip
+    trainer.train()
+    unchanged = [name for name, value in model.state_dict().items() if torch.equal(value, before[name])]
+    assert unchanged == ["text_model.embeddings.position_embeddings.weight"] or not unchanged
+    assert all(loss > 0 for loss in logged(trainer, "eval_loss"))
+
+
+@pytest.mark.parametrize("side", ["text", "vision"])
+def test_lora_trains_saves_loads_and_merges(side, tmp_path, data):
+    layers = {"text": r"text_model\..*\.(query|value)", "vision": r"vision_model\..*\.convolution"}
+    config = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=layers[side], modules_to_save=["text_projection", "visual_projection"]
+    )
+    base = tiny_model()
+    model = peft.get_peft_model(base, config)
+    before = weights_of(model)
+    trainer = make_trainer(
+        tmp_path / "run", data, model=model, num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch",
+        load_best_model_at_end=True, metric_for_best_model="eval_loss",
+    )  # fmt: skip
+    trainer.train()
+    trainer.save_model()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert any("lora_B" in name for name in changed)
+    assert any("text_projection.modules_to_save" in name for name in changed)
+    assert not any(name.endswith("base_layer.weight") for name in changed)
+    expected = trainer.evaluate()["eval_loss"]
+
+    reloaded = peft.PeftModel.from_pretrained(tiny_model(), tmp_path / "run")
+    assert make_trainer(tmp_path / "again", data, model=reloaded).evaluate()["eval_loss"] == pytest.approx(expected)
+    reloaded.merge_and_unload().save_pretrained(tmp_path / "merged")
+    merged = AutoModel.from_pretrained(tmp_path / "merged")
+    assert make_trainer(tmp_path / "merged_run", data, model=merged).evaluate()["eval_loss"] == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+class FourBrokenFirst(torch.utils.data.Dataset):
+    """Items as a data set gives them that passes broken pictures on: the first batch has none that can be read."""
+
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, row):
+        if row < 4:
+            return {"row": row, "captions": ["a b"], "skipped": [(row, f"{row}.png", "broken")]}
+        return self.pairs[row]
+
+
+def test_a_batch_without_a_picture_is_a_step_like_any_other(tmp_path, data):
+    trainer = make_trainer(tmp_path / "run", data, train_sampling_strategy="sequential")
+    trainer.train_dataset = FourBrokenFirst(trainer.train_dataset)
+    statistics = trainer.model.vision_model.embedder.embedder.normalization.num_batches_tracked
+    trainer.train()
+    losses = logged(trainer, "loss")
+    assert losses[0] == 0
+    assert losses[1] > 0
+    assert statistics == 1
+    assert set(trainer.skipped_images) == {0, 1, 2, 3}
