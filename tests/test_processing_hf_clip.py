@@ -58,7 +58,8 @@ def test_a_fixed_length_is_kept_when_saved(processor, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("policy", "message"), [({"padding": "left"}, "longest, max_length"), ({"padding": "max_length"}, "needs max_length")]
+    ("policy", "message"),
+    [({"padding": "left"}, "longest, max_length"), ({"padding": "max_length"}, "needs max_length")],
 )
 def test_a_policy_that_makes_no_sense_is_refused(processor, policy, message):
     with pytest.raises(ValueError, match=message):

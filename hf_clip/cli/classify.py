@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .output import Printer
-from .parsing import Parser, open_model, positive_int
+from .parsing import Parser, add_shared_settings, open_model, positive_int
 
 
 def run(arguments: list[str], printer: Printer) -> None:
@@ -12,6 +12,7 @@ def run(arguments: list[str], printer: Printer) -> None:
 
     from ..data.images import UnreadableImage, read_image
     from ..embedding import embed_images, embed_texts
+    from ..loss_hf_clip import score
 
     labels = _read_labels(settings.labels)
     if len(labels) < 2:
@@ -28,21 +29,29 @@ def run(arguments: list[str], printer: Printer) -> None:
         raise InputError(f"no picture can be read; {settings.images[0]}: {skipped[settings.images[0]]}")
     model, processor = open_model(settings.model)
     texts = [settings.template.replace("{}", label) for label in labels]
-    scores = model.logit_scale.detach().exp().cpu() * (
-        embed_images(model, processor, list(images.values())) @ embed_texts(model, processor, texts).T
+    logits = score(
+        embed_images(model, processor, list(images.values())),
+        embed_texts(model, processor, texts),
+        *(
+            None if parameter is None else parameter.detach().cpu()
+            for parameter in (model.logit_scale, model.logit_bias)
+        ),
     )  # (images, labels)
+    # A model of the sigmoid loss answers for each label alone; of any other, for one label among all.
+    independent = model.logit_bias is not None
+    probabilities = logits.sigmoid() if independent else logits.softmax(1)
     results = [
         {"image": file, "scores": dict(zip(labels, row.tolist(), strict=True))}
-        for file, row in zip(images, scores.softmax(1), strict=True)
+        for file, row in zip(images, probabilities, strict=True)
     ]
     if settings.json:
-        printer.json({"results": results, "skipped": skipped})
+        printer.json({"results": results, "skipped": skipped, "independent": independent})
         return
     rows = []
     for result in results:
         ranked = sorted(result["scores"].items(), key=lambda entry: -entry[1])
         rows += [[result["image"] if place == 0 else "", *entry] for place, entry in enumerate(ranked[: settings.top])]
-    printer.table(["picture", "label", "probability"], rows)
+    printer.table(["picture", "label", "probability (each alone)" if independent else "probability"], rows)
     for file, reason in skipped.items():
         printer.line(f"skipped {file}: {reason}")
 
@@ -61,11 +70,10 @@ def _read_labels(value: str) -> list[str]:
 def _parser() -> Parser:
     parser = Parser("hf-clip classify", description=__doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE")
-    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    add_shared_settings(parser)
     parser.add_argument(
         "--labels", required=True, help="what a picture may show: 'a cat, a dog', or a .txt file with a label a line"
     )
     parser.add_argument("--template", default="{}", help="a sentence around the label, such as 'a photo of {}'")
     parser.add_argument("--top", type=positive_int, default=3, help="labels shown a picture")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser

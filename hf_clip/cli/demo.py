@@ -183,5 +183,5 @@ def _parser() -> Parser:
         "--seed", type=int, default=0, help="of the weights, of the data order and of the held-out tenth"
     )
     parser.add_argument("--epochs", type=float, default=EPOCHS)
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_flag("--json", help="one JSON object on stdout")
     return parser

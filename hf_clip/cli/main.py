@@ -12,6 +12,7 @@ from .output import Printer
 COMMANDS = {
     "demo": "train BERT × ResNet on OpenMoji and show what it finds",
     "train": "train a text tower and an image tower on captioned pictures",
+    "embed": "write the embeddings of pictures and captions to parquet",
     "evaluate": "measure a trained model on captioned pictures",
     "classify": "choose the label that fits a picture best",
 }

@@ -1,35 +1,155 @@
 """Parsers whose complaints are one line, and the settings that several commands share."""
 
 import argparse
-import contextlib
-from collections.abc import Iterator
+import difflib
+import typing
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from transformers import HfArgumentParser, PreTrainedConfig
-from transformers.utils import logging
+from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
-from ..errors import InputError, first_line
+from ..errors import InputError
+from .settings_file import FileSetting, read_settings
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises `InputError` instead of printing its usage and leaving."""
+class _SettingsParser(argparse.ArgumentParser):
+    """Raises `InputError` instead of printing its usage and leaving, and takes `--config file.yaml`.
+
+    A file's settings become the parser's defaults, so those of the command line stand above them.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs, allow_abbrev=False)  # type: ignore[misc]
+        self.add_argument(
+            "--config",
+            metavar="FILE",
+            help="YAML file of these settings by name; those of the command line stand above it. Relative paths in "
+            "it start from the working directory",
+        )
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        self._check_names(args)
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        finder.add_argument("--config", nargs="?")
+        if file := finder.parse_known_args(args)[0].config:
+            for setting in read_settings(file):
+                self._make_default(setting)
+        namespace, rest = super().parse_known_args(args, namespace)
+        vars(namespace).pop("config", None)
+        return namespace, rest
 
-class DataclassParser(HfArgumentParser):
+    def _check_names(self, arguments: Sequence[str]) -> None:
+        for argument in arguments:
+            name = argument.partition("=")[0]
+            if name == "--":
+                return
+            if name.startswith("--") and name not in self._option_string_actions:
+                raise InputError(f"unknown setting {name}{_nearest(name, self._option_string_actions)} (see --help)")
+
+    def _make_default(self, setting: FileSetting) -> None:
+        # Reversed: of a setting's two actions (--x and --no_x) the first counts.
+        known = {action.dest: action for action in reversed(self._actions) if action.dest not in ("config", "help")}
+        if setting.name not in known:
+            raise InputError(f"{setting.where}: unknown setting {setting.name}{_nearest(setting.name, known)}")
+        action = known[setting.name]
+        try:
+            self.set_defaults(**{setting.name: self._typed(action, setting.value)})
+        except argparse.ArgumentError as error:
+            raise InputError(f"{setting.where}: {error}") from error
+        action.required = False
+
+    def _typed(self, action: argparse.Action, value: str | list[str] | dict[str, Any]) -> Any:
+        """A setting's value as the command line would have given it."""
+        if isinstance(value, dict):
+            if action.dest in self.mappings():
+                return value
+            raise argparse.ArgumentError(action, "a mapping where a value belongs")
+        if isinstance(value, str):
+            return self._get_values(action, [value]) if action.nargs != 0 else _on_or_off(action, value)
+        if action.nargs not in ("+", "*") or not value:
+            raise argparse.ArgumentError(action, "a list where one value belongs" if value else "an empty list")
+        return self._get_values(action, value)
+
+    def mappings(self) -> set[str]:
+        """Names of the settings that may hold a mapping."""
+        return set()
+
+
+class Parser(_SettingsParser):
+    """The parser of a command with settings of its own."""
+
+    def add_flag(self, name: str, help: str) -> None:
+        """A setting that is on or off, either way on the command line too (a file may have turned it on)."""
+        self.add_argument(name, action=argparse.BooleanOptionalAction, default=False, help=help)
+
+
+class DataclassParser(_SettingsParser, HfArgumentParser):
     """The same for settings that are the fields of dataclasses."""
 
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
+    def mappings(self) -> set[str]:
+        hints = [hint for kind in self.dataclass_types for hint in typing.get_type_hints(kind).items()]
+        return {name for name, hint in hints if dict in (hint, *map(_plain, typing.get_args(hint)))}
 
 
-def add_data_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, help="image folder with metadata.csv|jsonl, parquet, or Hub id")
+def _plain(hint: Any) -> Any:
+    return typing.get_origin(hint) or hint
+
+
+def _on_or_off(action: argparse.Action, text: str) -> bool:
+    try:
+        return string_to_bool(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentError(action, f"{text!r} is neither true nor false") from error
+
+
+def _nearest(name: str, known: Any) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {nearest[0]}?" if nearest else ""
+
+
+def add_shared_settings(parser: Parser) -> None:
+    """What every command with a trained model asks for."""
+    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    parser.add_flag("--json", help="one JSON object on stdout")
+
+
+def add_data_settings(parser: Parser, more: str = "") -> None:
+    """Which pictures to embed, and how."""
+    parser.add_argument(
+        "--data", required=True, help=f"image folder with metadata.csv|jsonl, parquet, tar shards, or Hub id{more}"
+    )
     parser.add_argument("--split", default="test", help="of a Hub data set (default: test)")
     parser.add_argument("--image_column", help="default: image, file_name or image_path")
     parser.add_argument("--caption_column", help="default: caption, captions or text")
+    parser.add_argument("--label_column", help="default: where there are no captions, the column of class labels")
+    parser.add_argument("--batch_size", type=positive_int, default=64, help="pictures embedded at a time")
+    parser.add_argument("--num_workers", type=count, default=0, help="processes that decode pictures")
+    parser.add_flag("--strict", help="stop at the first picture that cannot be read")
+
+
+def open_data(settings: argparse.Namespace, captions_required: bool = True) -> Any:
+    """The source that `add_data_settings` asked for."""
+    from ..data.sources import open_source
+
+    return open_source(
+        settings.data,
+        split=settings.split,
+        image_column=settings.image_column,
+        caption_column=settings.caption_column,
+        label_column=settings.label_column,
+        captions_required=captions_required,
+    )
+
+
+def count(text: str) -> int:
+    """A setting that may be none."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
 
 
 def positive_int(text: str) -> int:
@@ -43,31 +163,7 @@ def open_model(folder: str) -> tuple[Any, Any]:
     """A trained model, in evaluation mode on the GPU if there is one, and its processor."""
     import torch
 
-    from .. import HFClipConfig, HFClipModel, HFClipProcessor
+    from ..towers import open_model_and_processor
 
-    try:
-        with _without_load_report():
-            config = PreTrainedConfig.get_config_dict(folder)[0]
-            if config.get("model_type") != HFClipConfig.model_type:
-                raise ValueError(f"it holds a {config.get('model_type')} model")
-            opened: Any = HFClipModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
-            model, loaded = opened
-            if unusable := len(loaded["missing_keys"]) + len(loaded["mismatched_keys"]):
-                raise ValueError(f"{unusable} of its weights are missing or of another size")
-            processor = HFClipProcessor.from_pretrained(folder)
-    except Exception as error:  # a damaged folder fails in as many ways as it has files
-        raise InputError(
-            f"model {folder!r} cannot be opened: give the folder or Hub id of a model that hf_clip trained ({first_line(error)})"
-        ) from error
+    model, processor = open_model_and_processor(folder)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor  # type: ignore[arg-type]
-
-
-@contextlib.contextmanager
-def _without_load_report() -> Iterator[None]:
-    """transformers reports on weights in a long table; whoever asked for evaluation wants to know whether it works."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)

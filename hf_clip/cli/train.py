@@ -1,7 +1,8 @@
 """`hf-clip train`: trains a text tower and an image tower on captioned pictures."""
 
-import difflib
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..data.augmentation import Augmentation
 from ..errors import InputError
@@ -9,32 +10,65 @@ from ..training.arguments import HFClipTrainingArguments
 from .output import Printer, recall_rows
 from .parsing import DataclassParser
 
+_TOWER = (
+    "Hub id or folder; timm/… and torchvision/… for pictures; scratch/ before any of them, or scratch/resnet-10 … "
+    "scratch/resnet-152, for random weights."
+)
+_DEFAULT_TOWERS = {"vision_model": "microsoft/resnet-50", "text_model": "google-bert/bert-base-uncased"}
+
 
 @dataclass
 class TowerSettings:
     """Which towers, and how they are joined."""
 
-    vision_model: str = field(
-        default="microsoft/resnet-50", metadata={"help": "Hub id, folder, or scratch/resnet-10 … scratch/resnet-152."}
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Trained model to go on from; vision_model or text_model then exchange a tower of it."},
     )
-    text_model: str = field(default="google-bert/bert-base-uncased", metadata={"help": "Hub id or folder."})
-    projection_dim: int = field(default=512, metadata={"help": "Width of the shared space."})
-    projection: str = field(default="linear", metadata={"help": "linear, mlp or none."})
+    vision_model: str | None = field(default=None, metadata={"help": f"{_TOWER} Default: microsoft/resnet-50."})
+    text_model: str | None = field(
+        default=None, metadata={"help": f"{_TOWER} Default: google-bert/bert-base-uncased."}
+    )
+    loss: str | None = field(default=None, metadata={"help": "infonce (CLIP's, the default) or sigmoid (SigLIP's)."})
+    projection_dim: int | None = field(default=None, metadata={"help": "Width of the shared space; default 512."})
+    projection: str | None = field(default=None, metadata={"help": "linear (the default), mlp or none."})
     text_pooling: str | None = field(default=None, metadata={"help": "cls, mean, last or pooler."})
     vision_pooling: str | None = field(default=None, metadata={"help": "cls, mean, last or pooler."})
+    logit_scale_init_value: float | None = field(
+        default=None, metadata={"help": "Log of 1/temperature at the start; default: as CLIP, or SigLIP, has it."}
+    )
     image_size: int | None = field(default=None, metadata={"help": "Side of the square pictures, in pixels."})
+    padding: str | None = field(
+        default=None,
+        metadata={"help": "Of captions: longest (of a batch), or max_length; default: as the tower wants."},
+    )
 
 
 @dataclass
 class DataSettings:
     """Which pictures and captions."""
 
-    train_data: str | None = field(
-        default=None, metadata={"help": "Image folder with metadata.csv|jsonl, parquet, CSV, JSONL, or a Hub id."}
+    train_data: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of pictures with metadata.csv|jsonl or with a folder for each class; parquet, CSV, JSONL "
+            "or tar files, or a pattern such as 'shards/*.tar'; Hub id. Several are mixed."
+        },
     )
-    eval_data: str | None = field(default=None, metadata={"help": "The same, for retrieval while training."})
-    image_column: str | None = field(default=None, metadata={"help": "Default: image, file_name or image_path."})
-    caption_column: str | None = field(default=None, metadata={"help": "Default: caption, captions or text."})
+    train_weights: list[float] | None = field(
+        default=None, metadata={"help": "How much of an epoch is of each of several sources; default: all their rows."}
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "One such source, for retrieval while training."})
+    eval_share: float | None = field(
+        default=None, metadata={"help": "Without eval_data: hold out this share of the pictures of train_data."}
+    )
+    image_column: str | None = field(default=None, metadata={"help": "Default: image, file_name, image_path, jpg, …"})
+    caption_column: str | None = field(default=None, metadata={"help": "Default: caption, captions, text, txt."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "Classes, whose names are the captions where there are no others."}
+    )
+    streaming: bool = field(default=False, metadata={"help": "Read as training goes on, for max_steps."})
+    shuffle_buffer: int = field(default=1000, metadata={"help": "Rows of a stream among which the next is drawn."})
     max_caption_length: int | None = field(default=None, metadata={"help": "In tokens; default 77."})
 
 
@@ -44,38 +78,34 @@ class OutputSettings:
 
 
 def run(arguments: list[str], printer: Printer) -> None:
-    towers, data, augmentation, output, args = parse(arguments)
+    towers, data, augmentation, output, args, settings = parse(arguments)
 
-    from ..data.sources import open_source
-    from ..towers import create_model_and_processor
-    from ..training.run import check_output_folder, train
-
-    check_output_folder(args)
-    columns = {"image_column": data.image_column, "caption_column": data.caption_column}
-    train_source = open_source(data.train_data, **columns)
-    eval_source = open_source(data.eval_data, split="validation", **columns) if data.eval_data else None
     # Random heads and towers come from the seed; the Trainer sets it again, but only after they are made.
     from transformers import set_seed
 
+    from ..training.run import check_output_folder, train
+
+    check_output_folder(args)  # before anything is loaded
+    train_sources, eval_source = _open_sources(data, args.seed)
     set_seed(args.seed)
-    model, processor = create_model_and_processor(
-        towers.vision_model,
-        towers.text_model,
-        image_size=towers.image_size,
-        projection_dim=towers.projection_dim,
-        projection=towers.projection,
-        text_pooling=towers.text_pooling,
-        vision_pooling=towers.vision_pooling,
-    )
+    if not towers.model:
+        towers = dataclasses.replace(towers, **_missing(towers, _DEFAULT_TOWERS))
+    model, processor = _open_towers(towers, data.max_caption_length)
+    if not towers.model:
+        chosen = vars(model.config) | {"padding": processor.padding}
+        settings |= _missing(towers, chosen) | {name: getattr(towers, name) for name in _DEFAULT_TOWERS}
     metrics = train(
         model,
         processor,
         args,
-        train_source,
+        train_sources,
         eval_source,
+        weights=data.train_weights,
+        shuffle_buffer=data.shuffle_buffer,
         augmentation=augmentation,
         max_length=data.max_caption_length,
-        towers=(towers.vision_model, towers.text_model),
+        towers=(towers.vision_model or "", towers.text_model or ""),
+        settings=settings,
     )
     if not args.should_save:
         return
@@ -90,28 +120,74 @@ def run(arguments: list[str], printer: Printer) -> None:
     printer.line(f"model, metrics and pictures: {args.output_dir}")
 
 
+def _open_sources(data: DataSettings, seed: int) -> tuple[list[Any], Any]:
+    from ..data.sources import open_source
+    from ..data.split import split_by_image
+
+    columns: dict[str, Any] = {
+        "image_column": data.image_column,
+        "caption_column": data.caption_column,
+        "label_column": data.label_column,
+    }
+    sources = [open_source(name, streaming=data.streaming, **columns) for name in data.train_data]
+    if data.eval_data:
+        return sources, open_source(data.eval_data, split="validation", **columns)
+    if data.eval_share is None:
+        return sources, None
+    if len(sources) > 1:
+        raise InputError("--eval_share splits one source: of several, name one to evaluate on with --eval_data")
+    kept, held_out = split_by_image(sources[0], data.eval_share, seed)
+    return [kept], held_out
+
+
+def _open_towers(towers: TowerSettings, max_length: int | None) -> tuple[Any, Any]:
+    from ..towers import create_model_and_processor, open_model_and_processor
+
+    settings = {name: value for name, value in vars(towers).items() if name != "model" and value is not None}
+    if towers.model:
+        return open_model_and_processor(towers.model, max_length=max_length, **settings)
+    return create_model_and_processor(max_length=max_length, **settings)
+
+
+def _missing(towers: TowerSettings, choices: dict[str, Any]) -> dict[str, Any]:
+    """The choices that these settings leave open."""
+    return {name: value for name, value in choices.items() if name in vars(towers) and vars(towers)[name] is None}
+
+
 def parse(
     arguments: list[str],
-) -> tuple[TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments]:
-    """The settings of a command line, or an `InputError` that names the nearest right one."""
+) -> tuple[TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments, dict[str, Any]]:
+    """The settings of a command line and its `--config` file, and as a mapping that as such a file makes the same run.
+
+    Raises:
+        InputError: for what cannot be; a misspelt setting with the nearest right one.
+    """
     kinds = (TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments)
-    parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train", allow_abbrev=False)  # type: ignore[arg-type]
-    given = {argument.partition("=")[0] for argument in arguments}
-    _check_names(parser, given)
-    if given.isdisjoint(("-h", "--help")):
-        for name in ("--train_data", "--output_dir"):
-            if name not in given:
-                raise InputError(f"no {name}: it is needed (see --help)")
-    if "--eval_data" in given:
-        parser.set_defaults(eval_strategy="epoch")
+    parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train")
+    parser.set_defaults(eval_strategy=None)
+    values = vars(parser.parse_args(arguments))
+    for name in ("train_data", "output_dir"):
+        if values[name] is None:
+            raise InputError(f"no --{name}: it is needed (see --help)")
+    if values["eval_strategy"] is None:
+        values["eval_strategy"] = "epoch" if values["eval_data"] or values["eval_share"] else "no"
     try:
-        towers, data, augmentation, output, args = parser.parse_args_into_dataclasses(arguments)
-    except InputError:
-        raise
+        towers, data, augmentation, output, args = parser.parse_dict(values)
     except (ValueError, ImportError, OSError) as error:
         raise InputError(str(error)) from error
     _check_values(towers, data, args)
-    return towers, data, augmentation, output, args
+    return towers, data, augmentation, output, args, _to_keep(values, (towers, data, augmentation))
+
+
+def _to_keep(values: dict[str, Any], own: tuple[Any, ...]) -> dict[str, Any]:
+    """All settings of our own, and those of the Trainer that are not its defaults; no secrets."""
+    kept = {setting.name: values[setting.name] for part in own for setting in dataclasses.fields(part)}
+    for setting in dataclasses.fields(HFClipTrainingArguments):
+        default = setting.default if setting.default_factory is dataclasses.MISSING else setting.default_factory()
+        if setting.init and (setting.name == "seed" or values[setting.name] != default):
+            kept[setting.name] = values[setting.name]
+    # Neither what must stay here nor what would make it another run.
+    return {name: value for name, value in kept.items() if name not in ("hub_token", "resume_from_checkpoint")}
 
 
 def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainingArguments) -> None:
@@ -119,23 +195,16 @@ def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainin
         "projection_dim": towers.projection_dim,
         "image_size": towers.image_size,
         "max_caption_length": data.max_caption_length,
+        "shuffle_buffer": data.shuffle_buffer,
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "per_device_eval_batch_size": args.per_device_eval_batch_size,
     }
     for name, value in positive.items():
         if value is not None and value < 1:
             raise InputError(f"--{name} must be 1 or more, not {value}")
-    if args.eval_strategy != "no" and data.eval_data is None:
-        raise InputError("--eval_strategy needs --eval_data")
+    if args.eval_strategy != "no" and data.eval_data is None and data.eval_share is None:
+        raise InputError("--eval_strategy needs --eval_data or --eval_share")
     metric = args.metric_for_best_model
     known = metric is None or metric.removeprefix("eval_") == "loss" or "_retrieval_" in metric
     if not known:
         raise InputError(f"unknown metric_for_best_model {metric!r}: such as image_retrieval_recall@10, or loss")
-
-
-def _check_names(parser: DataclassParser, given: set[str]) -> None:
-    known = list(parser._option_string_actions)
-    for name in sorted(given):
-        if name.startswith("--") and name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            raise InputError(f"unknown setting {name}{f': did you mean {nearest[0]}?' if nearest else ''}")

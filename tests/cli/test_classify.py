@@ -164,3 +164,20 @@ def test_as_a_process_of_its_own(model_folder, files, tmp_path, capsys):
         classify(model_folder, files[:1], capsys)["results"][0]["scores"], abs=1e-5
     )
     assert list(result["skipped"].values()) == ["No such file or directory"]
+
+
+def test_a_sigmoid_model_answers_for_each_label_alone(model_folder, files, processor, capsys):
+    model = tiny_model(loss="sigmoid", logit_bias_init_value=-1.5)
+    model.save_pretrained(model_folder)
+    results = classify(model_folder, files, capsys)["results"]
+    images = [Image.open(file) for file in files]
+    with torch.no_grad():
+        output = model.eval()(**processor(text=LABELS, images=images, return_tensors="pt"))
+    expected = 1 / (1 + (1.5 - 10 * output.image_embeds @ output.text_embeds.T).exp())  # 10 is its first exp(scale)
+    found = torch.tensor([[result["scores"][label] for label in LABELS] for result in results])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert main(["classify", *files, "--model", model_folder, "--labels", THREE_LABELS]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("probability (each alone)")
+    assert classify(model_folder, files[:1], capsys, labels="a cat, dog")["results"][0]["scores"][
+        "dog"
+    ] == pytest.approx(results[0]["scores"]["dog"], abs=1e-5)

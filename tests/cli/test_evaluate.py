@@ -117,7 +117,7 @@ def test_a_file_in_the_place_of_the_pictures(command, tmp_path, capsys):
         (["--k", "x"], "argument --k: 'x' is not a whole number"),
         (["--batch_size", "0"], "argument --batch_size: '0' is not a whole number of 1 or more"),
         (["--task", "captioning"], "argument --task: invalid choice: 'captioning' (choose from"),
-        (["--colour", "red"], "unrecognized arguments: --colour red"),
+        (["--colour", "red"], "unknown setting --colour (see --help)"),
         (["--model", "missing"], "model 'missing' cannot be opened: give the folder or Hub id"),
         (["--data", "missing"], "no data at 'missing'"),
         (["--image_column", "photo"], "no column 'photo': set image_column to one of file_name, caption"),
@@ -149,3 +149,10 @@ def test_not_one_readable_picture(command, pictures, capsys):
     for file in pictures.glob("*.png"):
         file.write_bytes(b"")
     assert "not one picture could be read; the first: 0.png, the file is empty" in complaint(command, capsys)
+
+
+def test_strict_stops_at_the_first_broken_picture(command, pictures, capsys):
+    (pictures / "2.png").write_bytes(b"")
+    assert "row 3: 2.png: the file is empty: mend or remove it, or leave out strict" in complaint(
+        [*command, "--strict"], capsys
+    )

@@ -16,7 +16,7 @@ from hf_clip.errors import InputError
 def test_help_lists_every_command(arguments, capsys):
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {command} " in out for command in ("demo", "train", "evaluate", "classify"))
+    assert all(f"\n  {command} " in out for command in ("demo", "train", "embed", "evaluate", "classify"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -37,7 +37,7 @@ def test_version(capsys):
 def test_an_unknown_command(capsys):
     assert main(["evalute"]) == 2
     assert capsys.readouterr() == (
-        "", "hf-clip: unknown command 'evalute': choose one of demo, train, evaluate, classify\n"
+        "", "hf-clip: unknown command 'evalute': choose one of demo, train, embed, evaluate, classify\n"
     )  # fmt: skip
 
 

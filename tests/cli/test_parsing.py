@@ -20,7 +20,7 @@ def test_a_parser_raises_instead_of_leaving():
         parser.parse_args([])
     with pytest.raises(InputError, match=r"invalid choice: 'huge'.*small.*large"):
         parser.parse_args(["--size", "huge"])
-    with pytest.raises(InputError, match="unrecognized arguments: --colour"):
+    with pytest.raises(InputError, match="unknown setting --colour"):
         parser.parse_args(["--size", "small", "--colour"])
 
 

@@ -6,12 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from conftest import write_pictures
-from transformers import AutoModel
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
 
 from hf_clip.cli.main import main
+
+RECIPES = Path(__file__).parents[2] / "scripts" / "recipes"
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def test_without_evaluation_data(command, capsys):
         (["--resume_from_checkpoint", "true"], "no whole checkpoint at"),
         (["--projection_dim", "0"], "--projection_dim must be 1 or more, not 0"),
         (["--max_caption_length", "-1"], "--max_caption_length must be 1 or more, not -1"),
-        (["--eval_strategy", "epoch"], "--eval_strategy needs --eval_data"),
+        (["--eval_strategy", "epoch"], "--eval_strategy needs --eval_data or --eval_share"),
         (["--metric_for_best_model", "recal"], "unknown metric_for_best_model 'recal': such as image_retrieval"),
         (["--accelerator_config", "nowhere.json"], "nowhere.json"),
     ],
@@ -134,3 +140,101 @@ def test_ctrl_c_in_a_real_process_saves_and_goes_on(command, tmp_path):
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_the_kept_settings_make_the_same_weights(command, pictures, tmp_path, capsys):
+    settings = ["--eval_data", str(pictures), "--rotation", "10", "--seed", "7", "--hub_token", "secret",
+                "--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 1e-6}']  # fmt: skip
+    assert main([*command, *settings]) == 0
+    text = (tmp_path / "run" / "settings.yaml").read_text()
+    kept = yaml.safe_load(text)
+    assert "secret" not in text
+    assert (kept["rotation"], kept["seed"], kept["projection_dim"], kept["projection"]) == (10, 7, 16, "linear")
+    assert "weight_decay" not in kept, "the default"
+    assert (
+        main(["train", "--config", str(tmp_path / "run" / "settings.yaml"), "--output_dir", str(tmp_path / "two")])
+        == 0
+    )
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "two")]
+    assert weights[0] == weights[1]
+    again = yaml.safe_load((tmp_path / "two" / "settings.yaml").read_text())
+    assert {**again, "output_dir": 0, "lr_scheduler_kwargs": 0} == {**kept, "output_dir": 0, "lr_scheduler_kwargs": 0}
+    assert main([*command, "--output_dir", str(tmp_path / "other"), "--eval_data", str(pictures), "--seed", "8"]) == 0
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != weights[0]
+
+
+# ---- data ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_share_is_held_out_and_evaluated_on(command, tmp_path, capsys):
+    assert main([*command, "--eval_share", "0.25", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 2  # of 8
+    assert main([*command, "--output_dir", str(tmp_path / "two"), "--eval_share", "0.01"]) == 2
+    assert "leaves one side empty" in capsys.readouterr().err
+
+
+def test_several_sources_with_weights(command, pictures, tmp_path, capsys):
+    more = write_pictures(tmp_path / "more", count=4)
+    mixed = ["--train_data", str(pictures), str(more), "--train_weights"]
+    assert main([*command, *mixed, "1", "3"]) == 0
+    kept = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    assert (kept["train_data"], kept["train_weights"]) == ([str(pictures), str(more)], [1.0, 3.0])
+    assert main([*command, *mixed, "1", "--output_dir", str(tmp_path / "two")]) == 2
+    assert "1 weights for 2 sources: give one for each" in capsys.readouterr().err
+
+
+def test_a_stream_and_a_labelled_folder(command, tmp_path, capsys):
+    for name, color in (("a", "red"), ("b", "blue"), ("c", "green")):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (40, 36), color).save(tmp_path / "classes" / name / f"{i}.png")
+    streamed = ["--train_data", str(tmp_path / "classes"), "--streaming"]
+    assert main([*command, *streamed]) == 2
+    assert "a stream has no length: say with --max_steps" in capsys.readouterr().err
+    assert main([*command, *streamed, "--max_steps", "3"]) == 0
+
+
+# ---- going on -----------------------------------------------------------------------------------------------------
+
+
+def test_goes_on_from_a_trained_model_with_a_tower_exchanged(command, tmp_path, capsys):
+    sigmoid = ["--loss", "sigmoid", "--padding", "max_length", "--max_caption_length", "12"]
+    assert main([*command, *sigmoid, "--learning_rate", "0.01"]) == 0
+    trained = AutoModel.from_pretrained(tmp_path / "run")
+    data = command[command.index("--train_data") : command.index("--projection_dim")]
+    on = ["train", "--model", str(tmp_path / "run"), *data, "--use_cpu", "--learning_rate", "0"]
+    assert main([*on, "--output_dir", str(tmp_path / "on")]) == 0
+    exchanged = ["--vision_model", "scratch/resnet-10", "--image_size", "32", "--output_dir", str(tmp_path / "other")]
+    assert main([*on, *exchanged]) == 0
+    same, other = (AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("on", "other"))
+    for name, value in trained.state_dict().items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(same[name], value), name
+            if not name.startswith("vis"):
+                assert torch.equal(other[name], value), name
+    assert other["visual_projection.weight"].shape == (16, 512)
+    for name in ("on", "other"):
+        processor = AutoProcessor.from_pretrained(tmp_path / name)
+        assert (processor.padding, processor.max_length) == ("max_length", 12)
+    capsys.readouterr()
+    assert main([*on, "--output_dir", str(tmp_path / "no"), "--projection_dim", "8"]) == 2
+    assert "projection_dim=8 contradicts the trained model" in capsys.readouterr().err
+
+
+# ---- recipes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_recipe_trains(recipe, command, tmp_path, capsys):
+    """With towers and a size of its own above it; without, it would ask the Hub for towers."""
+    own = [*command, "--max_steps", "2", "--num_train_epochs", "2"]
+    if recipe.stem == "full_finetune":
+        assert main([*command, "--output_dir", str(tmp_path / "before")]) == 0
+        own = ["train", "--model", str(tmp_path / "before"), *own[own.index("--train_data") :]]
+        own = [part for part in own if part not in ("--projection_dim", "16")]
+    assert main([own[0], "--config", str(recipe), *own[1:]]) == 0
+    kept = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
+    written = yaml.safe_load(recipe.read_text())
+    above = {"vision_model", "text_model", "num_train_epochs", "per_device_train_batch_size", "projection_dim"}
+    for name in written.keys() - above:
+        assert float(kept[name]) == float(written[name]), name
