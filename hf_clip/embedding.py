@@ -171,7 +171,7 @@ def embed_batches(
 
 def collator_of(model: PreTrainedModel, processor: HFClipProcessor) -> HFClipCollator:
     """Pads and cuts captions as the processor does."""
-    return HFClipCollator(processor.tokenizer, max_caption_length(model, processor), processor.padding)
+    return HFClipCollator(processor.tokenizer, max_caption_length(model, processor), processor.text_padding)
 
 
 def embed_images(model: PreTrainedModel, processor: HFClipProcessor, images: list[Image.Image]) -> Tensor:
@@ -201,5 +201,5 @@ def max_caption_length(model: PreTrainedModel, processor: HFClipProcessor, asked
     """How many tokens a caption may have: what was asked for, the tokenizer and the tower's positions allow."""
     positions = getattr(model.config.text_config, "max_position_embeddings", None)
     # A tokenizer that knows no limit says 1e30, which its own truncation cannot count to.
-    limits = (asked, processor.max_length, positions, processor.tokenizer.model_max_length, sys.maxsize)
+    limits = (asked, processor.max_text_length, positions, processor.tokenizer.model_max_length, sys.maxsize)
     return min(limit for limit in limits if limit is not None)

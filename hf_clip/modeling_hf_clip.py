@@ -93,7 +93,7 @@ class HFClipPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     # exp() of a half-precision temperature moves in steps of 0.4 at 100.
-    _keep_in_fp32_modules_strict = ["logit_scale", "logit_bias"]
+    _keep_in_fp32_modules_strict = ["logit_scale"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -500,6 +500,7 @@ class HFClipModel(_TextTower, _VisionTower):
         self.logit_bias = None
         if config.loss == "sigmoid":
             self.logit_bias = nn.Parameter(torch.full((1,), config.logit_bias_init_value, dtype=torch.float32))
+            self._keep_in_fp32_modules_strict = ["logit_scale", "logit_bias"]
         self.post_init()
 
     @classmethod

@@ -1,7 +1,6 @@
 """The processor: an image processor and a tokenizer under one name."""
 
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
@@ -11,15 +10,21 @@ from .configuration_hf_clip import copy_code
 PADDINGS = ("longest", "max_length")
 
 
+class HFClipProcessorKwargs(ProcessingKwargs, total=False):
+    """Texts of unequal length are padded to the longest unless the processor or the caller says otherwise."""
+
+    _defaults = {"text_kwargs": {"padding": True}}  # type: ignore[misc]
+
+
 class HFClipProcessor(ProcessorMixin):
     """Turns pictures into `pixel_values` and captions into `input_ids`; saved and loaded as one.
 
     Args:
         image_processor: any image processor of transformers; it is the evaluation transform of the model.
         tokenizer: any tokenizer of transformers.
-        padding: "longest" pads texts to the longest of them; "max_length" always to `max_length` tokens, which a
-            text tower wants that was trained so (SigLIP).
-        max_length: texts are cut after so many tokens. `None`: the tokenizer's own limit, which cuts nothing here.
+        text_padding: "longest" pads texts to the longest of them; "max_length" always to `max_text_length` tokens,
+            which a text tower wants that was trained so (SigLIP).
+        max_text_length: texts are cut after so many tokens. `None`: nothing is cut.
 
     Called with texts, it pads and cuts by this policy unless the call says otherwise.
 
@@ -27,30 +32,30 @@ class HFClipProcessor(ProcessorMixin):
         ValueError: for a padding that does not exist, or a fixed length without the length.
     """
 
-    valid_processor_kwargs = ProcessingKwargs
+    valid_processor_kwargs = HFClipProcessorKwargs
 
     def __init__(
-        self, image_processor=None, tokenizer=None, padding: str = "longest", max_length: int | None = None, **kwargs
+        self,
+        image_processor=None,
+        tokenizer=None,
+        text_padding: str = "longest",
+        max_text_length: int | None = None,
+        **kwargs,
     ):
-        if padding not in PADDINGS:
-            raise ValueError(f"unknown padding {padding!r}: choose one of {', '.join(PADDINGS)}")
-        if padding == "max_length" and max_length is None:
-            raise ValueError("padding 'max_length' needs max_length: how many tokens")
+        if text_padding not in PADDINGS:
+            raise ValueError(f"unknown text_padding {text_padding!r}: choose one of {', '.join(PADDINGS)}")
+        if text_padding == "max_length" and max_text_length is None:
+            raise ValueError("text_padding 'max_length' needs max_text_length: how many tokens")
         super().__init__(image_processor, tokenizer, **kwargs)
-        self.padding = padding
-        self.max_length = max_length
+        self.text_padding = text_padding
+        self.max_text_length = max_text_length
 
     def __call__(self, images=None, text=None, **kwargs):
-        if text is not None:
+        if text is not None and self.max_text_length is not None:
+            policy = {"padding": self.text_padding, "truncation": True, "max_length": self.max_text_length}
             said = {**kwargs, **kwargs.get("text_kwargs", {}), **kwargs.get("common_kwargs", {})}
-            kwargs |= {name: value for name, value in self.text_policy().items() if name not in said}
+            kwargs |= {name: value for name, value in policy.items() if name not in said}
         return super().__call__(images=images, text=text, **kwargs)
-
-    def text_policy(self) -> dict[str, Any]:
-        """The tokenizer's arguments that pad and cut as the text tower expects."""
-        if self.max_length is None:
-            return {"padding": self.padding}
-        return {"padding": self.padding, "truncation": True, "max_length": self.max_length}
 
     @classmethod
     def from_vision_text_pretrained(

@@ -51,8 +51,8 @@ def create_model_and_processor(
     text_model: str,
     *,
     image_size: int | None = None,
-    padding: str | None = None,
-    max_length: int | None = None,
+    text_padding: str | None = None,
+    max_text_length: int | None = None,
     **config: Any,
 ) -> tuple[HFClipModel, HFClipProcessor]:
     """Pairs two towers; projections and temperature are new.
@@ -65,7 +65,7 @@ def create_model_and_processor(
             brings its pooling along. Of a checkpoint with both towers (CLIP, SigLIP), each takes its side.
         image_size: side of the square that pictures are resized and cropped to; default: the tower's own (224 px from
             scratch).
-        padding, max_length: of texts, as in [`HFClipProcessor`]; default: what the text tower was trained with.
+        text_padding, max_text_length: as in [`HFClipProcessor`]; default: what the text tower was trained with.
         config: fields of [`HFClipConfig`]: `projection_dim`, `text_pooling`, `projection`, …
 
     Raises:
@@ -78,7 +78,7 @@ def create_model_and_processor(
         model = HFClipModel.from_vision_text_pretrained(
             vision_model=vision_tower, text_model=text_tower, **(vision_hints | text_hints | config)
         )
-        policy |= _given({"padding": padding, "max_length": max_length})
+        policy |= _given({"text_padding": text_padding, "max_text_length": max_text_length})
         return model, HFClipProcessor(image_processor=image_processor, tokenizer=tokenizer, **policy)
 
 
@@ -88,8 +88,8 @@ def open_model_and_processor(
     vision_model: str | None = None,
     text_model: str | None = None,
     image_size: int | None = None,
-    padding: str | None = None,
-    max_length: int | None = None,
+    text_padding: str | None = None,
+    max_text_length: int | None = None,
     **config: Any,
 ) -> tuple[HFClipModel, HFClipProcessor]:
     """A trained model and its processor, on the CPU and in evaluation mode; with another tower on a side, if asked.
@@ -100,7 +100,7 @@ def open_model_and_processor(
     Args:
         folder: a folder or Hub id that hf_clip wrote.
         vision_model, text_model: the tower to put in, named as for [`create_model_and_processor`].
-        image_size, padding, max_length: as there; default: as trained, or as an exchanged tower wants.
+        image_size, text_padding, max_text_length: as there; default: as trained, or as an exchanged tower wants.
         config: fields of [`HFClipConfig`]; they may not contradict the trained model, but for the pooling of an
             exchanged tower.
 
@@ -113,7 +113,7 @@ def open_model_and_processor(
     poolings = {field: config.pop(field) for side in exchanged if (field := f"{side}_pooling") in config}
     _refuse_contradictions(folder, model.config, config)
     towers: dict[str, Any] = {"vision_model": model.vision_model, "text_model": model.text_model}
-    policy: dict[str, Any] = {"padding": processor.padding, "max_length": processor.max_length}
+    policy: dict[str, Any] = {"text_padding": processor.text_padding, "max_text_length": processor.max_text_length}
     image_processor, tokenizer = processor.image_processor, processor.tokenizer
     fields = {field: getattr(model.config, field) for field in _shared_fields(model.config)}
     if vision_model is not None:
@@ -127,7 +127,7 @@ def open_model_and_processor(
     with _input_errors():
         if exchanged:
             model = _with_towers(model, towers, exchanged, fields | poolings)
-        policy |= _given({"padding": padding, "max_length": max_length})
+        policy |= _given({"text_padding": text_padding, "max_text_length": max_text_length})
         return model, HFClipProcessor(image_processor=image_processor, tokenizer=tokenizer, **policy)
 
 
@@ -390,11 +390,11 @@ def _open_text_tower(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     policy: dict[str, Any] = _given(
-        {"max_length": _read_json(source, "sentence_bert_config.json").get("max_seq_length")}
+        {"max_text_length": _read_json(source, "sentence_bert_config.json").get("max_seq_length")}
     )
     if tower.config.model_type in _FIXED_LENGTH:
         length = min(_FIXED_LENGTH[tower.config.model_type], tower.config.max_position_embeddings)
-        policy = {"padding": "max_length", "max_length": length}
+        policy = {"text_padding": "max_length", "max_text_length": length}
     return tower, tokenizer, hints | _given({"text_pooling": pooling}), policy
 
 

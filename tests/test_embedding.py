@@ -129,7 +129,7 @@ def test_towers_and_tokenizers_without_any_limit(processor):
 
 
 def test_texts_are_padded_and_cut_as_the_processor_does(source, tokenizer, processor):
-    policy = HFClipProcessor(processor.image_processor, tokenizer, padding="max_length", max_length=9)
+    policy = HFClipProcessor(processor.image_processor, tokenizer, text_padding="max_length", max_text_length=9)
     model, widths = tiny_model(), []
     model.register_forward_pre_hook(
         lambda *call: widths.append(call[2].get("input_ids", torch.empty(0, 0)).shape[1]), with_kwargs=True

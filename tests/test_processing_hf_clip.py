@@ -45,10 +45,12 @@ def test_an_order_mix_up_is_refused(processor):
 
 
 def test_a_fixed_length_is_kept_when_saved(processor, tmp_path):
-    fixed = HFClipProcessor(processor.image_processor, processor.tokenizer, padding="max_length", max_length=8)
+    fixed = HFClipProcessor(
+        processor.image_processor, processor.tokenizer, text_padding="max_length", max_text_length=8
+    )
     fixed.save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
-    assert (loaded.padding, loaded.max_length) == ("max_length", 8)
+    assert (loaded.text_padding, loaded.max_text_length) == ("max_length", 8)
     for each in (fixed, loaded):
         batch = each(text=["a b", "a b c d e f g h i j"], return_tensors="pt")
         assert batch["attention_mask"].sum(1).tolist() == [4, 8]  # the second is cut
@@ -59,7 +61,7 @@ def test_a_fixed_length_is_kept_when_saved(processor, tmp_path):
 
 @pytest.mark.parametrize(
     ("policy", "message"),
-    [({"padding": "left"}, "longest, max_length"), ({"padding": "max_length"}, "needs max_length")],
+    [({"text_padding": "left"}, "longest, max_length"), ({"text_padding": "max_length"}, "needs max_text_length")],
 )
 def test_a_policy_that_makes_no_sense_is_refused(processor, policy, message):
     with pytest.raises(ValueError, match=message):

@@ -231,10 +231,10 @@ def test_each_tower_of_a_whole_checkpoint_is_taken_as_it_is(dual_folder, tower_f
         assert torch.equal(image.pooler_output, whole.vision_model(pixels).pooler_output)
     assert processor.image_processor.crop_size["height"] == 32
     fixed = whole.config.model_type == "siglip"
-    assert (processor.padding, processor.max_length) == (("max_length", 64) if fixed else ("longest", None))
+    assert (processor.text_padding, processor.max_text_length) == (("max_length", 64) if fixed else ("longest", None))
     assert processor(text=["a"], return_tensors="pt")["input_ids"].shape[1] == (64 if fixed else 3)
-    other = create_model_and_processor(dual_folder, dual_folder, padding="max_length", max_length=9)[1]
-    assert (other.padding, other.max_length) == ("max_length", 9)
+    other = create_model_and_processor(dual_folder, dual_folder, text_padding="max_length", max_text_length=9)[1]
+    assert (other.text_padding, other.max_text_length) == ("max_length", 9)
     fresh, _ = create_model_and_processor(f"scratch/{dual_folder}", f"scratch/{dual_folder}")
     for name, weight in fresh.vision_model.named_parameters():
         if "weight" in name and weight.ndim > 1:
@@ -270,7 +270,7 @@ def test_both_formats_of_sentence_transformers_are_read(tower_folders, tmp_path)
     (tmp_path / "bert" / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 21}))
     model, processor = create_model_and_processor(*tower_folders)
     assert model.config.text_pooling == "cls"
-    assert processor.max_length == 21
+    assert processor.max_text_length == 21
 
 
 def test_a_tower_that_needs_its_own_code_is_refused(tower_folders, tmp_path):
@@ -321,14 +321,14 @@ def test_another_tower_for_a_side_leaves_the_other_as_it_was_trained(side, tower
 
 
 def test_a_trained_pair_opens_as_it_was_saved(tower_folders, tmp_path):
-    model, processor = create_model_and_processor(*tower_folders, max_length=9)
+    model, processor = create_model_and_processor(*tower_folders, max_text_length=9)
     model.save_pretrained(tmp_path / "pair")
     processor.save_pretrained(tmp_path / "pair")
     again, policy = open_model_and_processor(str(tmp_path / "pair"), image_size=48)
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     )
-    assert (policy.max_length, policy.image_processor.crop_size["height"]) == (9, 48)
+    assert (policy.max_text_length, policy.image_processor.crop_size["height"]) == (9, 48)
     with pytest.raises(
         InputError, match="cannot be opened: give the folder or Hub id of a model that hf_clip trained"
     ):

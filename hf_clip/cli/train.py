@@ -38,7 +38,7 @@ class TowerSettings:
         default=None, metadata={"help": "Log of 1/temperature at the start; default: as CLIP, or SigLIP, has it."}
     )
     image_size: int | None = field(default=None, metadata={"help": "Side of the square pictures, in pixels."})
-    padding: str | None = field(
+    text_padding: str | None = field(
         default=None,
         metadata={"help": "Of captions: longest (of a batch), or max_length; default: as the tower wants."},
     )
@@ -92,7 +92,7 @@ def run(arguments: list[str], printer: Printer) -> None:
         towers = dataclasses.replace(towers, **_missing(towers, _DEFAULT_TOWERS))
     model, processor = _open_towers(towers, data.max_caption_length)
     if not towers.model:
-        chosen = vars(model.config) | {"padding": processor.padding}
+        chosen = vars(model.config) | {"text_padding": processor.text_padding}
         settings |= _missing(towers, chosen) | {name: getattr(towers, name) for name in _DEFAULT_TOWERS}
     metrics = train(
         model,
@@ -145,8 +145,8 @@ def _open_towers(towers: TowerSettings, max_length: int | None) -> tuple[Any, An
 
     settings = {name: value for name, value in vars(towers).items() if name != "model" and value is not None}
     if towers.model:
-        return open_model_and_processor(towers.model, max_length=max_length, **settings)
-    return create_model_and_processor(max_length=max_length, **settings)
+        return open_model_and_processor(towers.model, max_text_length=max_length, **settings)
+    return create_model_and_processor(max_text_length=max_length, **settings)
 
 
 def _missing(towers: TowerSettings, choices: dict[str, Any]) -> dict[str, Any]:

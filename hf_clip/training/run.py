@@ -136,8 +136,10 @@ def train(
     """
     checkpoint = check_output_folder(args)
     sources = [train_source] if isinstance(train_source, Source) else list(train_source)
-    max_length = max_caption_length(model, processor, max_length or processor.max_length or 77)
-    processor.max_length = processor.tokenizer.model_max_length = max_length  # who evaluates cuts where training did
+    max_length = max_caption_length(model, processor, max_length or processor.max_text_length or 77)
+    processor.max_text_length = processor.tokenizer.model_max_length = (
+        max_length  # who evaluates cuts where training did
+    )
     pairs = training_pairs(sources, processor, args, augmentation or Augmentation(), weights, shuffle_buffer)
     stop = StopOnInterrupt()
     trainer = HFClipTrainer(
@@ -145,7 +147,7 @@ def train(
         args,
         train_dataset=pairs,
         eval_dataset=eval_source and CaptionedImages(eval_source, processor.image_processor),
-        data_collator=HFClipCollator(processor.tokenizer, max_length, processor.padding),
+        data_collator=HFClipCollator(processor.tokenizer, max_length, processor.text_padding),
         processing_class=processor,
         callbacks=[stop, *(callbacks or [])],
     )
@@ -251,7 +253,7 @@ def _write_report(
             towers=towers,
             data=data,
             credit=credit,
-            fixed_length=processor.max_length if processor.padding == "max_length" else None,
+            fixed_length=processor.max_text_length if processor.text_padding == "max_length" else None,
         )
 
 

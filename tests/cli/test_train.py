@@ -198,7 +198,7 @@ def test_a_stream_and_a_labelled_folder(command, tmp_path, capsys):
 
 
 def test_goes_on_from_a_trained_model_with_a_tower_exchanged(command, tmp_path, capsys):
-    sigmoid = ["--loss", "sigmoid", "--padding", "max_length", "--max_caption_length", "12"]
+    sigmoid = ["--loss", "sigmoid", "--text_padding", "max_length", "--max_caption_length", "12"]
     assert main([*command, *sigmoid, "--learning_rate", "0.01"]) == 0
     trained = AutoModel.from_pretrained(tmp_path / "run")
     data = command[command.index("--train_data") : command.index("--projection_dim")]
@@ -215,7 +215,7 @@ def test_goes_on_from_a_trained_model_with_a_tower_exchanged(command, tmp_path, 
     assert other["visual_projection.weight"].shape == (16, 512)
     for name in ("on", "other"):
         processor = AutoProcessor.from_pretrained(tmp_path / name)
-        assert (processor.padding, processor.max_length) == ("max_length", 12)
+        assert (processor.text_padding, processor.max_text_length) == ("max_length", 12)
     capsys.readouterr()
     assert main([*on, "--output_dir", str(tmp_path / "no"), "--projection_dim", "8"]) == 2
     assert "projection_dim=8 contradicts the trained model" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_settings_are_kept_from_the_start(tmp_path, pictures):
 def test_the_readme_of_a_sigmoid_model_says_how_its_scores_are_to_be_read(tmp_path, pictures):
     source = open_source(pictures)
     processor = make_processor(tmp_path / "tokenizer")
-    processor.max_length, processor.padding = 12, "max_length"
+    processor.max_text_length, processor.text_padding = 12, "max_length"
     train(tiny_model(loss="sigmoid"), processor, arguments(tmp_path / "run"), source)
     readme = (tmp_path / "run" / "README.md").read_text()
     assert "torch.sigmoid(output.logits_per_image)" in readme
