@@ -118,3 +118,10 @@ print(read_image("{pictures / "0.png"}")[1], content_id("ein Hündchen".encode()
     batch = HFClipCollator(tokenizer)([items[0] | {"captions": ["ein Hündchen"]}])
     assert out.split() == [str(batch["image_ids"].item()), str(batch["caption_ids"].item())]
     assert batch["caption_ids"].item() == content_id("ein Hündchen".encode())
+
+
+def test_a_caption_of_ten_thousand_words_is_cut_and_counted(tokenizer):
+    batch = HFClipCollator(tokenizer, max_length=16)([item(0, "a " * 10_000), item(1, "b")])
+    assert batch["input_ids"].shape == (2, 16)
+    assert batch["attention_mask"].sum(1).tolist() == [16, 3]
+    assert batch["captions_cut"].item() == 1
