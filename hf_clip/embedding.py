@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from .data.collator import HFClipCollator
 from .data.dataset import CaptionedImages
+from .data.images import broken_picture
 from .data.sources import Source
 from .errors import InputError
 from .processing_hf_clip import HFClipProcessor
@@ -164,8 +165,7 @@ def embed_batches(
     for batch in tqdm(loader, desc="embedding", disable=not progress, leave=False):
         skipped = batch.pop("skipped")
         if strict and skipped:
-            row, name, reason = skipped[0]
-            raise InputError(f"row {row + 1}: {name}: {reason}: mend or remove it, or leave out strict to skip it")
+            raise broken_picture(*skipped[0])
         yield embed_batch(model, {name: value.to(model.device) for name, value in batch.items()}), skipped
 
 

@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from .data.images import broken_picture
 from .data.sources import Source
+from .data.split import content_keys
 from .embedding import EmbeddedBatch, Embeddings, collator_of, embed_batches, split_rows
 from .errors import InputError, first_line
 from .processing_hf_clip import HFClipProcessor
@@ -30,7 +32,7 @@ FORMAT = 1
 _UNFINISHED = ".part"
 _FACTS = b"hf_clip"  # key of a shard's own metadata
 # What a resumed pass must have in common with the one before it.
-_SAME = ("format", "model", "preprocessing", "dimension", "data", "shard_size")
+_SAME = ("format", "model", "preprocessing", "dimension", "data", "rows", "shard_size")
 
 
 def write_embeddings(
@@ -83,6 +85,8 @@ def write_embeddings(
         _write_shard(folder, rows, parts, source, schema)
     state.wait_for_everyone()
     manifest |= _outcome(folder, shards)
+    if strict and manifest["skipped"]:  # by a pass before this one, which was not strict
+        raise broken_picture(*manifest["skipped"][0])
     if state.is_main_process:
         _write_manifest(folder, manifest)
     state.wait_for_everyone()
@@ -193,8 +197,8 @@ def _public_name(name: str) -> str:
 
 
 def _fingerprint(source: Source) -> str:
-    """BLAKE2b of captions, labels and pictures' names; not of the pictures themselves, which would all be read."""
-    digest = hashlib.blake2b(digest_size=16)
+    """BLAKE2b of captions, labels and pictures' names, and of the pictures' sizes, beginnings and ends."""
+    digest = hashlib.blake2b(content_keys(source).tobytes(), digest_size=16)
     for batch in source.rows.with_format("arrow").iter(10_000):
         columns = [
             pc.struct_field(column, "path")

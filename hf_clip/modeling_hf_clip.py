@@ -230,11 +230,11 @@ def _new_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
     return _encoder(tower_class._from_config(config, **_tower_arguments(config, pooling)))
 
 
-def _build_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
+def build_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
     return _without_unused(_new_tower(config, pooling), pooling)
 
 
-def _load_tower(
+def load_tower(
     name: str, side: str, config: PreTrainedConfig, pooling: str, **kwargs: Any
 ) -> tuple[PreTrainedModel, list[str]]:
     """A pretrained tower, and the names of its parameters that the checkpoint lacks.
@@ -322,13 +322,13 @@ def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tens
 def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
     """The width of a tower's pooled output, by a forward pass: configurations tell it unreliably."""
     tower, pooled = _run_example(config, pooling)
-    if _reads_images(tower) == text:
+    if reads_images(tower) == text:
         side, other = ("text", "image") if text else ("image", "text")
         raise ValueError(f"a {config.model_type} model is no {side} tower but an {other} tower: were they exchanged?")
     return pooled.shape[-1]
 
 
-def _reads_images(tower: PreTrainedModel) -> bool:
+def reads_images(tower: PreTrainedModel) -> bool:
     return tower.main_input_name == "pixel_values"
 
 
@@ -340,7 +340,7 @@ def _run_example(config: PreTrainedConfig, pooling: str) -> tuple[PreTrainedMode
     def run() -> tuple[PreTrainedModel, Tensor]:
         with torch.enable_grad():
             tower = _new_tower(config, pooling).eval()
-            if not _reads_images(tower):
+            if not reads_images(tower):
                 return tower, _pool(tower(input_ids=torch.zeros(1, 4, dtype=torch.long)), pooling)
             return tower, _pool(tower(pixel_values=_example_pixels(config, 1).to(tower.dtype)), pooling)
 
@@ -547,7 +547,7 @@ class HFClipModel(_TextTower, _VisionTower):
         poolings = {"vision": config.vision_pooling, "text": config.text_pooling}
         for side in models:
             if models[side] is None:
-                models[side], _ = _load_tower(
+                models[side], _ = load_tower(
                     names[side], side, configs[side], poolings[side], dtype=dtype, **tower_kwargs[side]
                 )
         return cls(config, vision_model=models["vision"], text_model=models["text"])
@@ -678,7 +678,7 @@ class HFClipTextModelWithProjection(_TextTower):
     def __init__(self, config: HFClipConfig):
         super().__init__(config)
         width = _text_width(config)
-        self.text_model = _build_tower(config.text_config, config.text_pooling)
+        self.text_model = build_tower(config.text_config, config.text_pooling)
         self.text_projection = _build_projection(config, width)
         self.post_init()
 
@@ -713,7 +713,7 @@ class HFClipVisionModelWithProjection(_VisionTower):
     def __init__(self, config: HFClipConfig):
         super().__init__(config)
         width = _vision_width(config)
-        self.vision_model = _build_tower(config.vision_config, config.vision_pooling)
+        self.vision_model = build_tower(config.vision_config, config.vision_pooling)
         self.visual_projection = _build_projection(config, width)
         self.post_init()
 

@@ -26,7 +26,7 @@ from transformers.utils import cached_file, is_timm_available, logging
 
 from .configuration_hf_clip import HFClipConfig
 from .errors import InputError, first_line
-from .modeling_hf_clip import HFClipModel, _build_tower, _load_tower, _reads_images, tower_config
+from .modeling_hf_clip import HFClipModel, build_tower, load_tower, reads_images, tower_config
 from .processing_hf_clip import HFClipProcessor
 
 # (layer type, blocks a stage, widths of the stages): table 1 of arXiv:1512.03385, and half of its smallest.
@@ -206,9 +206,18 @@ def _open_vision_tower(
         else:
             tower, hints = _open_from_hub("vision", source, random, settings)
             image_processor = _open_image_processor(source)
-    if image_size is not None:
-        image_processor = square_image_processor(image_size, image_processor)
+        if image_size is not None:
+            image_processor = square_image_processor(image_size, image_processor)
+            _try_image_size(tower, image_size)
     return tower, image_processor, hints
+
+
+def _try_image_size(tower: PreTrainedModel, size: int) -> None:
+    """A ViT may refuse any size but its own: better now than in training."""
+    training = tower.training
+    with torch.inference_mode():
+        tower.eval()(pixel_values=torch.zeros(1, 3, size, size, dtype=tower.dtype))
+    tower.train(training)
 
 
 def _open_image_processor(name: str) -> Any:
@@ -255,7 +264,7 @@ def _open_timm(name: str, random: bool) -> tuple[PreTrainedModel, Any]:
         return tower, _open_image_processor(weights.hf_hub_id)
     settings = weights.to_dict() if weights else {"input_size": (3, 224, 224)}
     config = TimmWrapperConfig.from_dict({"architecture": architecture, "pretrained_cfg": settings, "num_classes": 0})
-    tower = _build_tower(config, "pooler")
+    tower = build_tower(config, "pooler")
     # transformers has drawn every weight alike; timm knows how each of its layers begins.
     tower.timm_model.load_state_dict(timm.create_model(architecture, num_classes=0).state_dict())  # type: ignore[union-attr]
     return tower, _timm_image_processor(timm.data.resolve_data_config(settings))
@@ -335,8 +344,7 @@ def _read_weights(file: str, choices: Any) -> dict[str, torch.Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(
-            f"{file} is no file of plain tensors, and code that it may hold is not run: save model.state_dict() "
-            f"({first_line(error)})"
+            f"{file} is no file of plain tensors, and code that it may hold is not run: save model.state_dict()"
         ) from error
     for key in ("state_dict", "model"):
         state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
@@ -437,10 +445,10 @@ def _open_from_hub(
     pooling = getattr(pair, field)
     lacking: list[str]
     if random:
-        tower, lacking = _build_tower(part, pooling), []
+        tower, lacking = build_tower(part, pooling), []
     else:
-        tower, lacking = _load_tower(name, side, whole, pooling, dtype=torch.float32, trust_remote_code=False)
-    if _reads_images(tower) != (side == "vision"):
+        tower, lacking = load_tower(name, side, whole, pooling, dtype=torch.float32, trust_remote_code=False)
+    if reads_images(tower) != (side == "vision"):
         raise InputError(f"{name!r} is no {'image' if side == 'vision' else side} tower: were they exchanged?")
     lacking = [key for key in lacking if not key.startswith("pooler.")]
     if lacking:
@@ -476,7 +484,7 @@ def _input_errors(setting: str | None = None, name: str | None = None) -> Iterat
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{where}: its weights are no plain tensors, and code that they may hold is not run: save it again as "
-            f"safetensors ({first_line(error)})"
+            "safetensors"
         ) from error
     except ImportError as error:
         raise InputError(f"{where} needs a package that is not installed: {first_line(error)}") from error

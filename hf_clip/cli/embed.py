@@ -15,6 +15,7 @@ from .parsing import Parser, add_data_settings, add_shared_settings, open_data, 
 def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
 
+    from ..data.images import skipped_line
     from ..embedding_store import read_manifest
 
     if settings.num_processes > 1:
@@ -29,7 +30,7 @@ def run(arguments: list[str], printer: Printer) -> None:
         return
     printer.table(["", "rows"], [[name, number] for name, number in manifest["counts"].items()])
     for row, name, reason in manifest["skipped"]:
-        printer.line(f"skipped row {row + 1}: {name}: {reason}")
+        printer.line(f"skipped {skipped_line(row, name, reason)}")
     printer.line(f"embeddings: {settings.output}")
 
 

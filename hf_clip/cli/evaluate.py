@@ -15,6 +15,7 @@ TASKS = ("retrieval",)
 def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
 
+    from ..data.images import skipped_line
     from ..evaluation.retrieval import evaluate_retrieval
 
     source, embeddings = _embed(settings)
@@ -29,7 +30,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     printer.line(f"{metrics['images']} pictures, {metrics['captions']} captions")
     printer.table(["", "model", "chance"], recall_rows(metrics, settings.k))
     for row, name, reason in embeddings.skipped:
-        printer.line(f"skipped row {row + 1}: {name}: {reason}")
+        printer.line(f"skipped {skipped_line(row, name, reason)}")
 
 
 def _embed(settings: argparse.Namespace) -> tuple[Any, Any]:

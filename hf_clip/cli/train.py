@@ -14,6 +14,11 @@ _TOWER = (
     "Hub id or folder; timm/… and torchvision/… for pictures; scratch/ before any of them, or scratch/resnet-10 … "
     "scratch/resnet-152, for random weights."
 )
+_METRICS = ["loss"] + [
+    f"{direction}_retrieval_{measure}"
+    for direction in ("image", "text")
+    for measure in ("recall@1", "recall@5", "recall@10", "median_rank")
+]
 _DEFAULT_TOWERS = {"vision_model": "microsoft/resnet-50", "text_model": "google-bert/bert-base-uncased"}
 
 
@@ -83,6 +88,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     # Random heads and towers come from the seed; the Trainer sets it again, but only after they are made.
     from transformers import set_seed
 
+    from ..data.images import skipped_line
     from ..training.run import check_output_folder, train
 
     check_output_folder(args)  # before anything is loaded
@@ -116,7 +122,7 @@ def run(arguments: list[str], printer: Printer) -> None:
         printer.line(f"{metrics['images']} pictures, {metrics['captions']} captions of {eval_source.name}")
         printer.table(["", "model", "chance"], recall_rows(metrics, (1, 5, 10)))
     for row, name, reason in metrics["skipped_training_images"]:
-        printer.line(f"skipped row {row + 1}: {name}: {reason}")
+        printer.line(f"skipped {skipped_line(row, name, reason)}")
     printer.line(f"model, metrics and pictures: {args.output_dir}")
 
 
@@ -173,7 +179,7 @@ def parse(
         values["eval_strategy"] = "epoch" if values["eval_data"] or values["eval_share"] else "no"
     try:
         towers, data, augmentation, output, args = parser.parse_dict(values)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         raise InputError(str(error)) from error
     _check_values(towers, data, args)
     return towers, data, augmentation, output, args, _to_keep(values, (towers, data, augmentation))
@@ -204,7 +210,6 @@ def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainin
             raise InputError(f"--{name} must be 1 or more, not {value}")
     if args.eval_strategy != "no" and data.eval_data is None and data.eval_share is None:
         raise InputError("--eval_strategy needs --eval_data or --eval_share")
-    metric = args.metric_for_best_model
-    known = metric is None or metric.removeprefix("eval_") == "loss" or "_retrieval_" in metric
-    if not known:
-        raise InputError(f"unknown metric_for_best_model {metric!r}: such as image_retrieval_recall@10, or loss")
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if metric not in _METRICS:
+        raise InputError(f"unknown metric_for_best_model {metric!r}: choose one of {', '.join(_METRICS)}")

@@ -9,9 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError
+from ..processing_hf_clip import PADDINGS
 from .images import content_id
-
-_PADDINGS = ("longest", "max_length")
 
 
 @dataclass
@@ -40,8 +39,8 @@ class HFClipCollator:
     padding: str = "longest"
 
     def __post_init__(self):
-        if self.padding not in _PADDINGS:
-            raise InputError(f"padding must be one of {', '.join(_PADDINGS)}, not {self.padding!r}")
+        if self.padding not in PADDINGS:
+            raise InputError(f"padding must be one of {', '.join(PADDINGS)}, not {self.padding!r}")
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         skipped = [entry for item in items for entry in item["skipped"]]

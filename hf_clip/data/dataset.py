@@ -117,7 +117,7 @@ def read_picture(
     try:
         image, image_id = read_image(record[source.image_column], source.folder)
     except UnreadableImage as error:
-        return {"skipped": [(row, source.picture_name(record), str(error))]}
+        return {"skipped": [(source.row_number(row), source.picture_name(record), str(error))]}
     if augment:
         image = augment(image)
     # A picture of 1 to 3 pixels' height could be taken for channels: PIL images have them last.

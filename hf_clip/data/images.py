@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import first_line
+from ..errors import InputError, first_line
 
 PICTURE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"]
@@ -59,6 +59,16 @@ def image_name(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("path")
     return str(value) if isinstance(value, (str, Path)) else "picture without a file name"
+
+
+def skipped_line(row: int, name: str, reason: str) -> str:
+    """One line about a picture that was skipped; a stream's or a mixture's name for it says the row already."""
+    return f"{name}: {reason}" if ": row " in name else f"row {row + 1}: {name}: {reason}"
+
+
+def broken_picture(row: int, name: str, reason: str) -> InputError:
+    """What `strict` stops with."""
+    return InputError(f"{skipped_line(row, name, reason)}: mend or remove it, or leave out strict to skip it")
 
 
 def _read_bytes(value: Any, folder: Path | None) -> bytes:

@@ -58,7 +58,8 @@ class MixedPairs(torch.utils.data.Dataset):
         row, passes = self._place(which, position)
         # The pass, not the epoch: a row that comes twice in an epoch is drawn anew.
         item = dataset.at(int(row), int(passes))
-        named = [(start + row, f"{dataset.source.name}: {name}", why) for row, name, why in item["skipped"]]
+        source = dataset.source.name
+        named = [(start + row, f"{source}: row {row + 1}: {name}", why) for row, name, why in item["skipped"]]
         return item | {"row": start + item["row"], "skipped": named}
 
     def caption_lengths(self) -> list[int]:

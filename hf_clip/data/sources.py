@@ -45,6 +45,7 @@ class Source:
         class_names: of class 0, 1, …; None where they are not known.
         captions_required: whether a row without a caption is a fault.
         files: of a stream, where it has a shard for each.
+        row_numbers: of a part of a source, where its rows stood in the whole.
     """
 
     rows: datasets.Dataset | datasets.IterableDataset
@@ -56,6 +57,7 @@ class Source:
     class_names: list[str] | None = None
     captions_required: bool = True
     files: tuple[str, ...] = ()
+    row_numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         if self.streaming:
@@ -99,6 +101,10 @@ class Source:
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.class_names)}
+
+    def row_number(self, row: int) -> int:
+        """Where a row stands in what the user gave."""
+        return row if self.row_numbers is None else int(self.row_numbers[row])
 
     def picture_name(self, record: dict[str, Any]) -> str:
         return image_name(record[self.image_column])

@@ -27,7 +27,7 @@ def split_by_image(source: Source, share: float, seed: int = 0) -> tuple[Source,
     """
     if source.streaming:
         raise InputError(f"{source.name} is streamed and cannot be split: give evaluation data, or do not stream")
-    pictures, rows = np.unique(_content_keys(source), return_inverse=True)
+    pictures, rows = np.unique(content_keys(source), return_inverse=True)
     count = round(share * len(pictures)) if 0 < share < 1 else 0
     if not 0 < count < len(pictures):
         raise InputError(
@@ -42,10 +42,11 @@ def split_by_image(source: Source, share: float, seed: int = 0) -> tuple[Source,
 
 
 def _rows_of(source: Source, rows: np.ndarray) -> Source:
-    return dataclasses.replace(source, rows=source.rows.select(rows))
+    numbers = np.array([source.row_number(row) for row in rows]) if source.row_numbers is not None else rows
+    return dataclasses.replace(source, rows=source.rows.select(rows), row_numbers=numbers)
 
 
-def _content_keys(source: Source) -> np.ndarray:
+def content_keys(source: Source) -> np.ndarray:
     """(rows,) uint64: equal where the picture is."""
     known: dict[str | None, int] = {}
     keys = []

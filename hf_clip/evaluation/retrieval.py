@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..embedding import Embeddings
+from ..errors import InputError
 from .metrics import chance_recall_at_k, ranks_of_best_positive, recall_at_k
 
 
@@ -16,6 +17,12 @@ def evaluate_retrieval(embeddings: Embeddings, ks: Sequence[int] = (1, 5, 10)) -
     `text_retrieval_recall@k`: over the pictures, the share of which one caption or more is among the k captions most
     alike. `…_chance@k`: the same for a random order. `median_rank`s count from 1.
     """
+    uncaptioned = torch.bincount(embeddings.text_to_image, minlength=len(embeddings.image_embeds)) == 0
+    if uncaptioned.any():
+        first, count = int(embeddings.image_rows[uncaptioned][0]), int(uncaptioned.sum())
+        raise InputError(
+            f"{count} pictures have no caption, the first in row {first + 1}: retrieval needs one for each"
+        )
     captions = torch.arange(len(embeddings.text_to_image))
     caption_to_image = torch.stack([captions, embeddings.text_to_image], dim=1)
     directions = {

@@ -79,6 +79,10 @@ class HFClipTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if (self.metric_for_best_model or "").endswith("median_rank") and self.greater_is_better is None:
+            self.greater_is_better = False
+        # A resumed run is as patient as the one that was cut.
+        self.restore_callback_states_from_checkpoint |= self.early_stopping_patience is not None
         super().__post_init__()
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must stay false: the loss needs columns that the model does not")

@@ -15,13 +15,14 @@ STAGING = ".staging"
 
 @contextlib.contextmanager
 def staged(folder: str | Path) -> Iterator[Path]:
-    """Yields an empty folder beside `folder`; on success its content takes its place.
+    """Yields an empty folder aside; on success its content takes the place of `folder`.
 
     Where `folder` does not exist yet, that is one rename. Where it does, its files are replaced one by one, each
     atomically, and files that were not written again stay. On an error `folder` is as it was.
     """
     folder = Path(folder)
-    aside = folder.parent / STAGING / folder.name
+    # On the same disk as what it becomes: a folder that is there may be one that is mounted.
+    aside = (folder if folder.exists() else folder.parent) / STAGING / folder.name
     shutil.rmtree(aside, ignore_errors=True)
     with writing(aside):
         aside.mkdir(parents=True)
@@ -44,8 +45,8 @@ def writing(aside: Path) -> Iterator[None]:
         if not _is_about_writing(error):
             raise
         raise InputError(
-            f"{aside.name} could not be written to {aside.parent.parent} ({first_line(error)}): make room there; "
-            "what was saved before is whole"
+            f"{aside.name} could not be written to {aside.parent.parent} ({first_line(error)}): make room there, if "
+            "that is what it lacks; what was saved before is whole"
         ) from error
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..loss_hf_clip import contrastive_loss, sigmoid_loss
 from ..modeling_hf_clip import HFClipOutput
@@ -128,6 +128,13 @@ def in_batch_accuracy(world: GlobalBatch, size: int) -> Tensor:
         scores = world.image_embeds[rows].float() @ world.text_embeds.float().T  # (batch, world)
         own = scores.gather(1, rows[:, None])  # (batch, 1)
         return ((scores >= own).sum(1) == 1).float().sum()
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Gives every process the first one's running statistics, which are what is saved: each has moved its own."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def gather_objects(value: object) -> list:

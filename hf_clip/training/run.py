@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..data.augmentation import Augmentation
 from ..data.collator import HFClipCollator
 from ..data.dataset import CaptionedImages, TrainingPairs
+from ..data.images import skipped_line
 from ..data.mixture import MixedPairs
 from ..data.sources import Source
 from ..data.streaming import StreamedPairs
@@ -27,7 +28,7 @@ from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
 from ..publishing.readme import write_readme
 from .arguments import HFClipTrainingArguments
-from .checkpoints import staged
+from .checkpoints import STAGING, staged
 from .distributed import gather_objects
 from .interrupt import StopOnInterrupt
 from .trainer import HFClipTrainer, last_checkpoint
@@ -54,10 +55,13 @@ def check_output_folder(args: HFClipTrainingArguments) -> str | None:
         checkpoint = last_checkpoint(folder) if str(asked).lower() == "true" else str(asked)
         if checkpoint is None or not Path(checkpoint, "trainer_state.json").is_file():
             raise InputError(f"no whole checkpoint at {checkpoint or folder}: leave out --resume_from_checkpoint")
-        return checkpoint
+        if folder.resolve() in Path(checkpoint).resolve().parents:
+            return checkpoint
+    else:
+        checkpoint = None
     if args.should_save:  # the first process alone: it may have begun to write before the others look
         _check_new_folder(folder)
-    return None
+    return checkpoint
 
 
 def _check_new_folder(folder: Path) -> None:
@@ -67,7 +71,7 @@ def _check_new_folder(folder: Path) -> None:
         raise InputError(
             f"{folder} already holds a run: give another --output_dir, or --resume_from_checkpoint true to go on"
         )
-    if folder.is_dir() and any(entry.name not in (_LOCK, SETTINGS) for entry in folder.iterdir()):
+    if folder.is_dir() and any(entry.name not in (_LOCK, SETTINGS, STAGING) for entry in folder.iterdir()):
         raise InputError(f"{folder} is not empty: give another --output_dir, so that nothing in it is overwritten")
     above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
@@ -92,6 +96,7 @@ def _sole_run(args: HFClipTrainingArguments) -> Iterator[None]:
     except Timeout as error:
         raise InputError(f"another run is writing into {folder}: wait for it, or give another --output_dir") from error
     try:
+        check_output_folder(args)  # a run that ended between the first look and the lock has filled it
         yield
     finally:
         (folder / _LOCK).unlink(missing_ok=True)
@@ -131,7 +136,8 @@ def train(
         What `metrics.json` holds: retrieval metrics of the evaluation source, speed, and the pictures skipped.
 
     Raises:
-        InputError: for settings, data or a folder that will not do. What was trained until then is saved.
+        InputError: for settings, data or a folder that will not do. In one process, what was trained until then is
+            saved; of several, the last checkpoint is there.
         Interrupted: after Ctrl-C, once a checkpoint is saved.
     """
     checkpoint = check_output_folder(args)
@@ -159,6 +165,8 @@ def train(
         trainer.save_model()  # before anything else can go wrong
         embeddings = trainer.embed(trainer.get_eval_dataloader()) if eval_source else None
         metrics: dict[str, Any] = _evaluate(trainer, embeddings) if embeddings else {}
+        for entry in embeddings.skipped if embeddings else ():
+            logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
         metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
         skipped = {row: why for part in gather_objects(trainer.skipped_images) for row, why in part.items()}
         metrics["skipped_training_images"] = [[row, *why] for row, why in sorted(skipped.items())]

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,15 +18,23 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
+from ..data.images import broken_picture, skipped_line
 from ..data.streaming import StreamedPairs
 from ..embedding import Embeddings, embed_batch, join_batches
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..evaluation.retrieval import evaluate_retrieval
 from ..modeling_hf_clip import HFClipModel, HFClipOutput
 from .arguments import HFClipTrainingArguments
 from .averaging import LAST_WEIGHTS, WeightAverage
 from .checkpoints import STAGING, discard, replace, staged, writing
-from .distributed import GlobalBatch, gather_batch, gather_objects, in_batch_accuracy, loss_of_global_batch
+from .distributed import (
+    GlobalBatch,
+    gather_batch,
+    gather_objects,
+    in_batch_accuracy,
+    loss_of_global_batch,
+    share_statistics,
+)
 from .frozen_text import FrozenTextMemory
 from .parameter_groups import parameter_groups
 
@@ -137,11 +147,11 @@ class HFClipTrainer(Trainer):
         self._stop_if_strict(row, name, reason)
         if row not in self.skipped_images:
             self.skipped_images[row] = (name, reason)
-            logger.warning(f"skipped row {row + 1}: {name}: {reason}")
+            logger.warning(f"skipped {skipped_line(row, name, reason)}")
 
     def _stop_if_strict(self, row: int, name: str, reason: str) -> None:
         if self.args.strict:
-            raise InputError(f"row {row + 1}: {name}: {reason}: mend or remove it, or leave out strict to skip it")
+            raise broken_picture(row, name, reason)
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +176,7 @@ class HFClipTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length" or not hasattr(dataset, "caption_lengths"):
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, lengths=dataset.caption_lengths())
+        return _ByLength(dataset, batch, self.args.seed)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 
@@ -204,6 +214,7 @@ class HFClipTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if not self.is_in_train and model.device != self.args.device:
             model.to(self.args.device)
+        share_statistics(model)
         model.eval()
         batches, skipped = [], []
         for batch in tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False):
@@ -283,7 +294,7 @@ class HFClipTrainer(Trainer):
         if self._staging is not None:
             with self._averaged_weights():
                 super()._save(output_dir, state_dict)
-            if self._average:
+            if self._average and self.args.should_save:
                 self._average.save_last_weights(self.model, output_dir)
             return
         if not self.args.should_save:
@@ -292,7 +303,12 @@ class HFClipTrainer(Trainer):
             super()._save(str(aside), state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"checkpoint {resume_from_checkpoint} cannot be gone on from ({first_line(error)}): give an older one"
+            ) from error
         if self._average and Path(resume_from_checkpoint, LAST_WEIGHTS).is_file():
             self._average.resume(self.model, resume_from_checkpoint)
 
@@ -329,6 +345,19 @@ def _whole(parameter: Tensor) -> Tensor:
     """A parameter as a plain tensor, also where FSDP2 has sharded it."""
     parameter = parameter.detach()
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
+class _ByLength(LengthGroupedSampler):
+    """Drawn from (seed, epoch) alone: the same in every process, and in a run that is resumed."""
+
+    def __init__(self, dataset: Any, batch_size: int, seed: int):
+        super().__init__(batch_size, lengths=dataset.caption_lengths())
+        self.dataset, self.seed = dataset, seed
+
+    def __iter__(self) -> Iterator[int]:
+        self.lengths = self.dataset.caption_lengths()  # of this epoch: a mixture draws other rows in each
+        self.generator = torch.Generator().manual_seed(self.seed + self.dataset.epoch)
+        return super().__iter__()
 
 
 class _ClampTemperature(TrainerCallback):

@@ -67,8 +67,13 @@ def test_without_evaluation_data(command, capsys):
         (["--projection_dim", "0"], "--projection_dim must be 1 or more, not 0"),
         (["--max_caption_length", "-1"], "--max_caption_length must be 1 or more, not -1"),
         (["--eval_strategy", "epoch"], "--eval_strategy needs --eval_data or --eval_share"),
-        (["--metric_for_best_model", "recal"], "unknown metric_for_best_model 'recal': such as image_retrieval"),
+        (
+            ["--metric_for_best_model", "recal"],
+            "unknown metric_for_best_model 'recal': choose one of loss, image_retrieval",
+        ),
         (["--accelerator_config", "nowhere.json"], "nowhere.json"),
+        (["--accelerator_config", '{"spilt_batches": true}'], "spilt_batches"),
+        (["--metric_for_best_model", "image_retrieval_recall@7"], "choose one of loss, image_retrieval_recall@1"),
     ],
 )
 def test_complaints_are_one_line_and_exit_code_2(changes, message, command, tmp_path, capsys):
@@ -235,6 +240,13 @@ def test_a_recipe_trains(recipe, command, tmp_path, capsys):
     assert main([own[0], "--config", str(recipe), *own[1:]]) == 0
     kept = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
     written = yaml.safe_load(recipe.read_text())
-    above = {"vision_model", "text_model", "num_train_epochs", "per_device_train_batch_size", "projection_dim"}
+    above = {
+        "model",
+        "vision_model",
+        "text_model",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "projection_dim",
+    }
     for name in written.keys() - above:
         assert float(kept[name]) == float(written[name]), name

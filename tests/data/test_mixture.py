@@ -71,7 +71,7 @@ def test_rows_are_unique_and_skipped_pictures_named_after_their_source(tmp_path)
     items = [mixture[position] for position in range(6)]
     assert {item["row"] for item in items} == {0, 1, 2, 3, 5}
     skipped = [entry for item in items for entry in item["skipped"]]
-    assert skipped == [(4, f"{tmp_path / 'b'}: 1.png", "the file is empty")]
+    assert skipped == [(4, f"{tmp_path / 'b'}: row 2: 1.png", "the file is empty")]
 
 
 def test_caption_lengths_are_those_of_the_items(tmp_path):

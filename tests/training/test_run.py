@@ -11,7 +11,10 @@ from transformers import AutoModel, AutoProcessor, TrainerCallback
 
 from hf_clip import HFClipTrainingArguments
 from hf_clip.data.augmentation import Augmentation
+from hf_clip.data.dataset import CaptionedImages
+from hf_clip.data.images import skipped_line
 from hf_clip.data.sources import open_source
+from hf_clip.data.split import split_by_image
 from hf_clip.errors import InputError
 from hf_clip.training.run import Interrupted, check_output_folder, train, training_pairs
 
@@ -193,3 +196,35 @@ def test_the_readme_of_a_sigmoid_model_says_how_its_scores_are_to_be_read(tmp_pa
     assert "torch.sigmoid(output.logits_per_image)" in readme
     assert 'tokenizer_kwargs={"padding": "max_length", "truncation": True, "max_length": 12}' in readme
     assert AutoProcessor.from_pretrained(tmp_path / "run")(text=["a"])["input_ids"][0][3:] == [0] * 9
+
+
+def test_a_checkpoint_is_not_gone_on_from_into_another_run_s_folder(tmp_path, pictures):
+    small_run(tmp_path, pictures, save_strategy="steps", save_steps=1)
+    checkpoint = str(tmp_path / "run" / "checkpoint-1")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("mine")
+    with pytest.raises(InputError, match="other already holds a run"):
+        check_output_folder(arguments(tmp_path / "other", resume_from_checkpoint=checkpoint))
+    assert check_output_folder(arguments(tmp_path / "new", resume_from_checkpoint=checkpoint)) == checkpoint
+
+
+def test_a_checkpoint_with_half_its_weights_is_named(tmp_path, pictures):
+    small_run(tmp_path, pictures, save_strategy="steps", save_steps=1)
+    weights = tmp_path / "run" / "checkpoint-1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"checkpoint \S*checkpoint-1 cannot be gone on from .* give an older one"):
+        small_run(tmp_path, pictures, resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+
+
+def test_a_skipped_picture_of_a_part_is_named_by_its_row_in_the_whole(tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=12)
+    for file in data.glob("*.png"):
+        file.write_bytes(file.read_bytes() if file.name != "9.png" else b"")
+    for part in split_by_image(open_source(data), 0.5):
+        items = [CaptionedImages(part, make_processor(tmp_path / "t").image_processor)[i] for i in range(len(part))]
+        skipped = [entry for item in items for entry in item["skipped"]]
+        assert [row for row, _, _ in skipped] in ([], [9])
+        if skipped:
+            assert skipped_line(*skipped[0]) == "row 10: 9.png: the file is empty"
+            return
+    raise AssertionError("nothing was skipped")

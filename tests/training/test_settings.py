@@ -5,12 +5,12 @@ import json
 import peft
 import pytest
 import torch
-from conftest import tiny_model, write_pictures
+from conftest import tiny_model, tiny_text_config, write_pictures
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import make_trainer
 from transformers import AutoModel
 
-from hf_clip import HFClipModel
+from hf_clip import HFClipModel, HFClipTrainingArguments
 
 
 @pytest.fixture
@@ -74,6 +74,7 @@ def test_early_stopping(tmp_path, data):
     )  # fmt: skip
     trainer.train()
     assert trainer.state.epoch == 3
+    assert [entry["epoch"] for entry in trainer.state.log_history if "eval_loss" in entry] == [1, 2, 3]
     assert len(logged(trainer, "eval_image_retrieval_recall@1")) == 3
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
 
@@ -88,6 +89,23 @@ def test_grouped_by_length_captions_of_a_length_share_a_batch(tmp_path):
     assert len(lengths) == 16
     assert sum(len(found) > 1 for found in lengths) <= 4
     trainer.train()
+
+
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
+def test_the_order_of_an_epoch_is_that_of_the_run_that_was_never_cut(sampling, tmp_path):
+    """Dropout draws from the same generator that an unseeded sampler would draw the third epoch's order from."""
+    data = write_pictures(tmp_path / "pictures", count=24, captions_each=3)
+    settings = {"num_train_epochs": 3, "save_steps": 8, "save_strategy": "steps", "train_sampling_strategy": sampling}
+
+    def run(folder, **changes):
+        model = tiny_model(text_config=tiny_text_config(hidden_dropout_prob=0.1))
+        trainer = make_trainer(tmp_path / folder, data, model=model, **settings)
+        trainer.train(**changes)
+        return weights_of(trainer.model)
+
+    whole = run("whole")
+    resumed = run("resumed", resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-8"))
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
 def test_gradient_checkpointing_with_workers_and_a_sigmoid_loss(tmp_path, data):
@@ -158,3 +176,8 @@ def test_a_batch_without_a_picture_is_a_step_like_any_other(tmp_path, data):
     assert losses[1] > 0
     assert statistics == 1
     assert set(trainer.skipped_images) == {0, 1, 2, 3}
+
+
+def test_the_lowest_median_rank_is_the_best():
+    args = HFClipTrainingArguments("unused", use_cpu=True, metric_for_best_model="image_retrieval_median_rank")
+    assert args.greater_is_better is False
