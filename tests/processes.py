@@ -79,3 +79,30 @@ def train_and_evaluate(rank: int, world_size: int, folder: str, data: str, steps
     if rank == 0:
         weights = copy.deepcopy(trainer.accelerator.unwrap_model(trainer.model).state_dict())
         torch.save({"weights": weights, "metrics": metrics}, Path(folder, f"trained-{world_size}.pt"))
+
+
+def train_with_moving_statistics(rank: int, world_size: int, folder: str, data: str) -> None:
+    """BatchNorm in training mode, an average of the weights, captions grouped by length; generators that differ."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    from training_runs import make_trainer
+
+    _join(rank, world_size, folder)
+    trainer = make_trainer(
+        Path(folder, "run"),
+        Path(data),
+        per_device_train_batch_size=3,
+        per_device_eval_batch_size=4,
+        num_train_epochs=3,
+        learning_rate=0.01,
+        ema_decay=0.9,
+        save_strategy="steps",
+        save_steps=2,
+        train_sampling_strategy="group_by_length",
+        use_cpu=True,
+    )
+    trainer.train()
+    metrics = trainer.evaluate()
+    trainer.save_model()
+    torch.manual_seed(rank)
+    rows = torch.cat([batch["rows"] for batch in trainer.get_train_dataloader()]).tolist()
+    torch.save({"metrics": metrics, "rows": rows}, Path(folder, f"{rank}.pt"))

@@ -4,7 +4,9 @@ import processes
 import pytest
 import torch
 from conftest import tiny_inputs, tiny_model, write_pictures
+from training_runs import make_trainer
 
+from hf_clip import HFClipModel
 from hf_clip.training.distributed import gather_batch, global_contrastive_loss, in_batch_accuracy
 
 
@@ -69,3 +71,17 @@ def test_in_batch_accuracy_by_hand():
     images = torch.eye(4)
     texts = torch.eye(4)[[0, 2, 1, 3]]  # the second and third captions are swapped
     assert in_batch_accuracy(gather_batch(images, texts), 4).item() == 2
+
+
+def test_what_two_processes_measure_is_the_model_that_they_save(tmp_path):
+    """Each process moves BatchNorm statistics of its own; and both must draw the same order to share it out."""
+    data = write_pictures(tmp_path / "pictures", count=12, captions_each=3)
+    processes.run(processes.train_with_moving_statistics, 2, str(tmp_path), str(data))
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert sorted(first["rows"] + second["rows"]) == list(range(12))
+    saved = make_trainer(
+        tmp_path / "one", data, model=HFClipModel.from_pretrained(tmp_path / "run"), per_device_train_batch_size=6
+    )
+    metrics = saved.evaluate()
+    for name in ("eval_loss", "eval_image_retrieval_recall@1", "eval_text_retrieval_recall@5"):
+        assert first["metrics"][name] == second["metrics"][name] == pytest.approx(metrics[name], rel=1e-5), name
