@@ -17,6 +17,9 @@ PICTURE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"]
 )
 
+# A store's address, but not a web page's: pictures are not fetched from all over the world.
+_STORE = re.compile(r"^(?!https?:|ftp:)[a-z0-9]+://")
+
 
 class UnreadableImage(ValueError):
     """A picture that cannot be decoded; the message says why."""
@@ -78,6 +81,8 @@ def _read_bytes(value: Any, folder: Path | None) -> bytes:
         raise UnreadableImage("no file is named")
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
+    if isinstance(value, str) and _STORE.search(value):
+        return _read_from_store(value)
     if isinstance(value, (str, Path)):
         try:
             return Path(folder or ".", value).read_bytes()
@@ -93,6 +98,17 @@ def _opened(value: Any, content: bytes | None) -> contextlib.AbstractContextMana
 def _reason(error: Exception) -> str:
     """A short line that is the same in every run: Pillow's names the address of the bytes it was given."""
     return re.sub(r" <_io\.BytesIO[^>]*>", "", first_line(error))[:200]
+
+
+def _read_from_store(address: str) -> bytes:
+    """What a stream of the Hub names its pictures by: hf://…, also inside an archive, zip://…::hf://…"""
+    import fsspec
+
+    try:
+        with fsspec.open(address, "rb") as file:
+            return file.read()
+    except Exception as error:  # each kind of store has its own
+        raise UnreadableImage(first_line(error)) from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import random
+import zipfile
 import zlib
 
 import numpy as np
@@ -242,3 +243,15 @@ def test_mutilated_pictures_are_pictures_or_unreadable(kind, count):
             assert image.tobytes()
             readable += 1
     assert readable < count
+
+
+def test_a_picture_in_a_store_is_read_and_one_on_the_web_is_not(tmp_path):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.write(tmp_path / "red.png", "red.png")
+    for address in (f"file://{tmp_path}/red.png", f"zip://red.png::file://{tmp_path}/pictures.zip"):
+        assert read_image(address)[0].getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(UnreadableImage, match="No such file"):
+        read_image(f"file://{tmp_path}/blue.png")
+    with pytest.raises(UnreadableImage, match="No such file"):
+        read_image("https://127.0.0.1:1/red.png")
