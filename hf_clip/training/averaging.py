@@ -51,9 +51,6 @@ class WeightAverage(TrainerCallback):
     def settle(self, model: nn.Module) -> None:
         """Leaves the average in the model for good."""
         self._swap(model)
-        self.forget()
-
-    def forget(self) -> None:
         self._average = {}
 
     def save_last_weights(self, model: nn.Module, folder: str | Path) -> None:

@@ -313,14 +313,10 @@ class HFClipTrainer(Trainer):
             self._average.resume(self.model, resume_from_checkpoint)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        """Leaves the averaged weights in the model; the best checkpoint, if that is wanted, holds an average too."""
-        best = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
-        if self._average and not best:
-            self._average.settle(self.model)
-        result = super()._finalize_training(*args, **kwargs)
+        """Leaves the averaged weights in the model, unless the best checkpoint, an average too, takes their place."""
         if self._average:
-            self._average.forget()
-        return result
+            self._average.settle(self.model)
+        return super()._finalize_training(*args, **kwargs)
 
 
 def _freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module]:
