@@ -22,6 +22,8 @@ from transformers import (
     T5Model,
     TimmWrapperConfig,
     TimmWrapperModel,
+    ViTConfig,
+    ViTModel,
 )
 
 from hf_clip import HFClipProcessor, create_model_and_processor
@@ -333,3 +335,12 @@ def test_a_trained_pair_opens_as_it_was_saved(tower_folders, tmp_path):
         InputError, match="cannot be opened: give the folder or Hub id of a model that hf_clip trained"
     ):
         open_model_and_processor(tower_folders[0])
+
+
+def test_a_size_that_a_vit_refuses_is_refused_before_training(tower_folders, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(tmp_path / "vit")
+    square_image_processor(32).save_pretrained(tmp_path / "vit")
+    with pytest.raises(InputError, match=r"vision_model .*vit': Input image size \(48\*48\) doesn't match model"):
+        create_model_and_processor(str(tmp_path / "vit"), tower_folders[1], image_size=48)
+    create_model_and_processor(str(tmp_path / "vit"), tower_folders[1], image_size=32)
