@@ -365,11 +365,7 @@ def _load_torchvision_weights(tower: ResNetModel, state: dict[str, torch.Tensor]
     for fault, keys in faults.items():
         if keys:
             raise InputError(f"{source} {fault} {sorted(keys)[0]!r} ({len(keys)} in all): of another architecture?")
-    tower.load_state_dict({theirs[key]: value for key, value in state.items()} | _absent(expected, theirs, state))
-
-
-def _absent(expected: dict, theirs: dict[str, str], state: dict) -> dict[str, torch.Tensor]:
-    return {key: expected[key] for name, key in theirs.items() if name not in state}
+    tower.load_state_dict(expected | {theirs[key]: value for key, value in state.items()})
 
 
 def _torchvision_key(key: str) -> str:

@@ -42,10 +42,10 @@ class WeightAverage(TrainerCallback):
             self._swap(model)
 
     def _swap(self, model: nn.Module) -> None:
+        moving = _moving(model)
         for name, average in self._average.items():
-            own = _moving(model)[name]
-            kept = own.clone()
-            own.copy_(average)
+            kept = moving[name].clone()
+            moving[name].copy_(average)
             average.copy_(kept)
 
     def settle(self, model: nn.Module) -> None:

@@ -16,13 +16,12 @@ from transformers.trainer import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..data.augmentation import Augmentation
-from ..data.collator import HFClipCollator
 from ..data.dataset import CaptionedImages, TrainingPairs
 from ..data.images import skipped_line
 from ..data.mixture import MixedPairs
 from ..data.sources import Source
 from ..data.streaming import StreamedPairs
-from ..embedding import Embeddings, max_caption_length
+from ..embedding import Embeddings, collator_of, max_caption_length
 from ..errors import InputError
 from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
@@ -153,7 +152,7 @@ def train(
         args,
         train_dataset=pairs,
         eval_dataset=eval_source and CaptionedImages(eval_source, processor.image_processor),
-        data_collator=HFClipCollator(processor.tokenizer, max_length, processor.text_padding),
+        data_collator=collator_of(model, processor),
         processing_class=processor,
         callbacks=[stop, *(callbacks or [])],
     )

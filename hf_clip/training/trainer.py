@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME, rotate_checkpoints
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -262,19 +262,20 @@ class HFClipTrainer(Trainer):
         if self.args.should_save:
             discard(aside)
         self.accelerator.wait_for_everyone()
-        self._staging = run / STAGING
-        try:
-            with writing(aside):
+        with writing(aside):
+            self._staging = run / STAGING
+            try:
                 super()._save_checkpoint(model, trial)
-        finally:
-            self._staging = None
-        self.accelerator.wait_for_everyone()
-        best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-        if self.state.best_global_step and (best.exists() or best.name == name):
-            self.state.best_model_checkpoint = str(best)
+            finally:
+                self._staging = None
+            self.accelerator.wait_for_everyone()
+            best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            if self.state.best_global_step and (best.exists() or best.name == name):
+                self.state.best_model_checkpoint = str(best)
+            if self.args.should_save:
+                self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
+                replace(aside, run / name)
         if self.args.should_save:
-            self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
-            replace(aside, run / name)
             discard(aside)
             rotate_checkpoints(
                 output_dir=str(run),
@@ -343,17 +344,19 @@ def _whole(parameter: Tensor) -> Tensor:
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
-class _ByLength(LengthGroupedSampler):
-    """Drawn from (seed, epoch) alone: the same in every process, and in a run that is resumed."""
+class _ByLength(torch.utils.data.Sampler):
+    """Rows of like length together, drawn from (seed, epoch) alone: the same in every process, and when resumed."""
 
     def __init__(self, dataset: Any, batch_size: int, seed: int):
-        super().__init__(batch_size, lengths=dataset.caption_lengths())
-        self.dataset, self.seed = dataset, seed
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
     def __iter__(self) -> Iterator[int]:
-        self.lengths = self.dataset.caption_lengths()  # of this epoch: a mixture draws other rows in each
-        self.generator = torch.Generator().manual_seed(self.seed + self.dataset.epoch)
-        return super().__iter__()
+        generator = torch.Generator().manual_seed(self.seed + self.dataset.epoch)
+        lengths = self.dataset.caption_lengths()  # of this epoch: a mixture draws other rows in each
+        return iter(get_length_grouped_indices(lengths, self.batch_size, generator=generator))
 
 
 class _ClampTemperature(TrainerCallback):
