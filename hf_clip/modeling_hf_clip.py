@@ -184,17 +184,18 @@ class _CountsABatchOnce(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
             return super().forward(*args, **kwargs)
-        with _statistics_kept([self]):  # type: ignore[list-item]
+        with statistics_moved([self]):  # type: ignore[list-item]
             return super().forward(*args, **kwargs)
 
 
 @contextlib.contextmanager
-def _statistics_kept(norms: list[_BatchNorm]) -> Iterator[None]:
-    """BatchNorm layers normalise by the batch and save the same tensors, but with a momentum of zero."""
+def statistics_moved(norms: list[_BatchNorm], momentum: float = 0.0) -> Iterator[None]:
+    """BatchNorm layers normalise by the batch and save the same tensors, but move their statistics by this momentum
+    (0: not at all, 1: to those of the batch), and count no batch."""
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+            norm.momentum, norm.num_batches_tracked = momentum, None
         yield
     finally:
         for norm, (momentum, batches) in zip(norms, kept, strict=True):
@@ -456,7 +457,13 @@ class _VisionTower(HFClipPreTrainedModel):
     vision_model: PreTrainedModel
     visual_projection: nn.Module
 
-    def _encode_image(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+    def pool_image(self, pixel_values: Tensor, **kwargs: Any) -> Tensor:
+        """(images, vision_width): what the image tower gives, pooled but not projected."""
+        return self._run_image_tower(pixel_values, **kwargs).pooler_output
+
+    def _run_image_tower(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        if not pixel_values.is_floating_point():
+            raise ValueError(f"pixel_values are {pixel_values.dtype}: rescale and normalize them first")
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if self.config.vision_config.model_type == "timm_wrapper":
             kwargs["output_attentions"] = False  # timm records none, and refuses to be asked
@@ -465,7 +472,12 @@ class _VisionTower(HFClipPreTrainedModel):
         patches = (
             _patch_mask(self.vision_model, output, pixel_values) if self.config.vision_pooling == "mean" else None
         )
-        output["pooler_output"] = self.visual_projection(_pool(output, self.config.vision_pooling, patches))
+        output["pooler_output"] = _pool(output, self.config.vision_pooling, patches)
+        return output
+
+    def _encode_image(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+        output = self._run_image_tower(*args, **kwargs)
+        output["pooler_output"] = self.visual_projection(output.pooler_output)
         return output
 
 
@@ -584,7 +596,7 @@ class HFClipModel(_TextTower, _VisionTower):
         """(0, projection_dim): the tower runs on a placeholder, so that the hooks of DDP and FSDP do, and gradients
         of zero come of it."""
         pixels = _example_pixels(self.config.vision_config, 2).to(self.vision_model.device)
-        with _statistics_kept([m for m in self.vision_model.modules() if isinstance(m, _BatchNorm)]):
+        with statistics_moved([m for m in self.vision_model.modules() if isinstance(m, _BatchNorm)]):
             return _normalize(self.get_image_features(pixels).pooler_output)[:0]
 
     def _embed_no_texts(self) -> Tensor:
@@ -603,6 +615,7 @@ class HFClipModel(_TextTower, _VisionTower):
         return_loss: bool | None = None,
         return_logits: bool = True,
         pooled_text: Tensor | None = None,
+        pooled_image: Tensor | None = None,
         **kwargs: Any,
     ) -> HFClipOutput:
         """Embeds texts, images or both, and scores every image against every text.
@@ -614,12 +627,13 @@ class HFClipModel(_TextTower, _VisionTower):
             return_loss: also the loss of the pairs given, their mean, where one process is running.
             return_logits: `False` leaves the (images, texts) matrices unmade.
             pooled_text: (texts, text_width), of `pool_text`, instead of `input_ids`: the text tower is not run.
+            pooled_image: (images, vision_width), of `pool_image`, instead of `pixel_values`.
 
         Raises:
             ValueError: with neither texts nor images; with `return_loss` in several processes, where a local loss
                 would have lost the other processes' negatives.
         """
-        if input_ids is None and pixel_values is None and pooled_text is None:
+        if all(given is None for given in (input_ids, pixel_values, pooled_text, pooled_image)):
             raise ValueError("nothing to embed: give input_ids, pixel_values or both")
         image_output = text_output = image_embeds = text_embeds = logits = loss = None
         if pixel_values is not None and len(pixel_values) == 0:
@@ -627,6 +641,8 @@ class HFClipModel(_TextTower, _VisionTower):
         elif pixel_values is not None:
             image_output = self.get_image_features(pixel_values, **kwargs)
             image_embeds = _normalize(image_output.pooler_output)
+        elif pooled_image is not None:
+            image_embeds = _normalize(self.visual_projection(pooled_image))
         if input_ids is not None and len(input_ids) == 0:
             text_embeds = self._embed_no_texts()
         elif input_ids is not None:
