@@ -29,7 +29,7 @@ from .processing_hf_clip import HFClipProcessor
 MANIFEST = "manifest.json"
 SHARDS = "shards"  # a folder with nothing but parquet, which pandas and pyarrow read as one table
 FORMAT = 1
-_UNFINISHED = ".part"
+UNFINISHED = ".part"
 _FACTS = b"hf_clip"  # key of a shard's own metadata
 # What a resumed pass must have in common with the one before it.
 _SAME = ("format", "model", "preprocessing", "dimension", "data", "rows", "shard_size")
@@ -162,7 +162,7 @@ def describe(
         "format": FORMAT,
         "hf_clip": __version__,
         "model": {
-            "name": _public_name(model_name),
+            "name": public_name(model_name),
             "revision": getattr(model.config, "_commit_hash", None),
             "digest": weights_digest(model),
         },
@@ -174,7 +174,7 @@ def describe(
         "dimension": model.config.projection_dim,
         "normalised": True,
         "dtype": "float16",
-        "data": {"name": _public_name(source.name), "fingerprint": _fingerprint(source)},
+        "data": {"name": public_name(source.name), "fingerprint": _fingerprint(source)},
         "rows": len(source),
         "shard_size": shard_size,
         "complete": False,
@@ -183,15 +183,20 @@ def describe(
 
 def weights_digest(model: PreTrainedModel) -> str:
     """BLAKE2b of all weights, by name, and of how the towers' outputs are pooled."""
+    return tensors_digest(model, (model.config.text_pooling, model.config.vision_pooling))
+
+
+def tensors_digest(module: torch.nn.Module, settings: object) -> str:
+    """BLAKE2b of a module's weights and buffers, by name, and of what else counts, as `repr` shows it."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((model.config.text_pooling, model.config.vision_pooling)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    digest.update(repr(settings).encode())
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _public_name(name: str) -> str:
+def public_name(name: str) -> str:
     """A Hub id as it is; of a path its last part: where it lies is nobody's business."""
     return Path(name).absolute().name if name and (Path(name).exists() or Path(name).is_absolute()) else name
 
@@ -219,11 +224,11 @@ def _prepare(folder: Path, manifest: dict[str, Any]) -> None:
     """Leaves a folder with this pass's manifest and no half-written files."""
     if (folder / MANIFEST).is_file():
         _check_same(folder, read_manifest(folder), manifest)
-    elif folder.is_dir() and any(file.is_file() and file.suffix != _UNFINISHED for file in folder.rglob("*")):
+    elif folder.is_dir() and any(file.is_file() and file.suffix != UNFINISHED for file in folder.rglob("*")):
         raise InputError(f"{folder} is not empty and holds no embeddings: give another folder")
     try:
         (folder / SHARDS).mkdir(parents=True, exist_ok=True)
-        for file in folder.rglob(f"*{_UNFINISHED}"):
+        for file in folder.rglob(f"*{UNFINISHED}"):
             file.unlink()
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}: give another folder") from error
@@ -250,12 +255,12 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    _replace(folder / MANIFEST, lambda file: file.write_text(text, encoding="utf-8"))
+    replace_file(folder / MANIFEST, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def _replace(file: Path, write: Callable[[Path], Any]) -> None:
+def replace_file(file: Path, write: Callable[[Path], Any]) -> None:
     """Writes a file aside and puts it in its place once it is on the disk."""
-    aside = file.with_name(f".{file.name}{_UNFINISHED}")
+    aside = file.with_name(f".{file.name}{UNFINISHED}")
     try:
         write(aside)
         for place in (aside, file.parent):
@@ -306,7 +311,7 @@ def _write_shard(
     table = pa.Table.from_batches(batches).replace_schema_metadata(schema.metadata)
     # Embeddings are noise to a compressor; checksums find what a disk has spoilt.
     options = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
-    _replace(_shard(folder, rows), lambda file: pq.write_table(table, file, **options))
+    replace_file(_shard(folder, rows), lambda file: pq.write_table(table, file, **options))
 
 
 def _batch(part: EmbeddedBatch, source: Source, schema: pa.Schema) -> pa.RecordBatch:

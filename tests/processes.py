@@ -1,12 +1,21 @@
 """Starts gloo processes on this machine; what they run stands here, where they can import it."""
 
 import copy
+import functools
 import os
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from conftest import tiny_inputs, tiny_model
+from conftest import tiny_inputs, tiny_model, tiny_text_config, tiny_vision_config
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from hf_clip import HFClipModel
+from hf_clip.errors import InputError
 
 # Duplicates on different ranks, whichever way seven pairs are split.
 IMAGE_IDS = torch.tensor([1, 2, 3, 4, 5, 1, 7])
@@ -26,24 +35,92 @@ def _start(rank: int, worker, world_size: int, args: tuple) -> None:
 
 
 def _join(rank: int, world_size: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
+    patience = timedelta(seconds=120)  # processes that wait for different things should not do so for half an hour
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size, timeout=patience)
 
 
-def one_step(rank: int, world_size: int, folder: str, sizes: list[int], duplicates: bool, loss: str) -> None:
-    """A loss and its gradients under plain DDP, with this rank's part of the batch."""
-    from hf_clip.training.distributed import global_contrastive_loss
+@dataclass(frozen=True)
+class Step:
+    """One way in which several processes take a step together on seven pairs.
 
+    Args:
+        wrapping: "ddp", or "fsdp2": raw `fully_shard`.
+        sizes: how many of the pairs each process has.
+        tile_size, chunk_size: of the loss, and of the gradient cache; default: neither.
+    """
+
+    wrapping: str
+    sizes: tuple[int, ...]
+    loss: str = "infonce"
+    duplicates: bool = True
+    tile_size: int | None = None
+    chunk_size: int | None = None
+
+    def __str__(self) -> str:
+        options = {"tiles": self.tile_size, "cache": self.chunk_size, "duplicates": self.duplicates}
+        sizes = ".".join(map(str, self.sizes))
+        return "-".join([self.wrapping, sizes, self.loss, *(name for name, used in options.items() if used)])
+
+    def inputs(self, rows: slice) -> dict[str, torch.Tensor]:
+        return {name: value[rows] for name, value in tiny_inputs(pairs=sum(self.sizes)).items()}
+
+    def ids(self, rows: slice) -> dict[str, torch.Tensor]:
+        return {"image_ids": IMAGE_IDS[rows], "caption_ids": CAPTION_IDS[rows]} if self.duplicates else {}
+
+
+def small_model(loss: str) -> HFClipModel:
+    """In float64, with as few blocks as there can be; BatchNorm in eval mode."""
+    text, vision = tiny_text_config(num_hidden_layers=1), tiny_vision_config(depths=[1, 1, 1, 1])
+    return tiny_model(loss=loss, text_config=text, vision_config=vision).eval().double()
+
+
+def take_steps(rank: int, world_size: int, folder: str, steps: list[Step]) -> None:
+    """Of each step the loss, all gradients, and whether every parameter was sharded; the models serve many steps."""
     _join(rank, world_size, folder)
-    model = torch.nn.parallel.DistributedDataParallel(
-        tiny_model(loss=loss).eval().double(), find_unused_parameters=duplicates
-    )
-    rows = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-    inputs = {name: value[rows] for name, value in tiny_inputs(pairs=7).items()}
-    ids = {"image_ids": IMAGE_IDS[rows], "caption_ids": CAPTION_IDS[rows]} if duplicates else {}
-    loss = global_contrastive_loss(model(**inputs, return_logits=False), **ids)
+    wrapped = functools.cache(lambda wrapping, loss: _WRAPPINGS[wrapping](small_model(loss)))
+    results = []
+    for step in steps:
+        model = wrapped(step.wrapping, step.loss)
+        model.zero_grad()
+        rows = slice(sum(step.sizes[:rank]), sum(step.sizes[: rank + 1]))
+        loss = _loss_and_gradients(model, step, rows)
+        grads = {name.removeprefix("module."): _whole(p.grad) for name, p in model.named_parameters()}
+        sharded = all(isinstance(p, DTensor) for p in model.parameters())
+        results.append({"loss": loss, "grads": grads, "sharded": sharded})
+    torch.save(results, Path(folder, f"{rank}.pt"))
+
+
+def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torch.Tensor:
+    from hf_clip.training.distributed import global_contrastive_loss
+    from hf_clip.training.gradient_cache import GradientCache
+
+    inputs = step.inputs(rows)
+    cache = GradientCache(inputs, step.chunk_size) if step.chunk_size else None
+    output = cache.embed(model) if cache else model(**inputs, return_logits=False)
+    loss = global_contrastive_loss(output, **step.ids(rows), tile_size=step.tile_size)
     loss.backward()
-    grads = {name: parameter.grad for name, parameter in model.module.named_parameters()}
-    torch.save({"loss": loss.detach(), "grads": grads}, Path(folder, f"{rank}.pt"))
+    if cache:
+        cache.backward(model)
+    return loss.detach()
+
+
+def shard(model: torch.nn.Module) -> torch.nn.Module:
+    """FSDP2 without accelerate: each block of a tower, and what is around them."""
+    from hf_clip.modeling_hf_clip import repeated_blocks
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for tower in (model.text_model, model.vision_model):
+        for block in repeated_blocks(tower):
+            fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+_WRAPPINGS = {"ddp": torch.nn.parallel.DistributedDataParallel, "fsdp2": shard}
 
 
 def local_loss(rank: int, world_size: int, folder: str) -> None:
@@ -81,6 +158,76 @@ def train_and_evaluate(rank: int, world_size: int, folder: str, data: str, steps
         torch.save({"weights": weights, "metrics": metrics}, Path(folder, f"trained-{world_size}.pt"))
 
 
+def evaluate(rank: int, world_size: int, folder: str, data: str) -> None:
+    """What each process says of pictures that they have looked at together."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    from training_runs import make_trainer
+
+    _join(rank, world_size, folder)
+    sizes = {"per_device_train_batch_size": 12 // world_size, "per_device_eval_batch_size": 2}
+    metrics = make_trainer(Path(folder, "run"), Path(data), **sizes).evaluate()
+    torch.save(metrics, Path(folder, f"{rank}.pt"))
+
+
+def train_sharded(rank: int, world_size: int, folder: str, data: str) -> None:
+    """The Trainer with accelerate's FSDP2 for three steps, and once more from the checkpoint after the second."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    from training_runs import make_trainer
+
+    _join(rank, world_size, folder)
+    _let_accelerate_shard_on_cpus()
+    settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "freeze_vision": True, "fsdp": True}
+    settings |= {"per_device_train_batch_size": 6 // world_size, "gradient_cache_chunk_size": 2}
+    trainer = make_trainer(Path(folder, "run"), Path(data), **settings)
+    trainer.train()
+    metrics = trainer.evaluate()
+    trainer.save_model()
+    sharded = all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
+    resumed = make_trainer(Path(folder, "resumed"), Path(data), **settings)
+    resumed.train(resume_from_checkpoint=str(Path(folder, "run", "checkpoint-2")))
+    resumed.save_model()
+    torch.save({"sharded": sharded, "metrics": metrics}, Path(folder, f"{rank}.pt"))
+
+
+def _let_accelerate_shard_on_cpus() -> None:
+    """It keeps FSDP to GPUs, and we refuse it elsewhere for that; all that follows is the same code on gloo."""
+    from accelerate.state import AcceleratorState, DistributedType, PartialState
+
+    from hf_clip.training import trainer
+
+    original = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **kwargs) -> None:
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+
+    AcceleratorState.__init__ = init
+    trainer.check_processes = lambda args: None
+
+
+def train_with_other_settings(rank: int, world_size: int, folder: str, data: str, others: list[dict]) -> None:
+    """Each process with settings of its own; what the comparison says of them."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    from training_runs import make_trainer
+
+    from hf_clip.training.distributed import check_same_settings
+
+    _join(rank, world_size, folder)
+    said = []
+    for own in others:
+        own = own if rank else {}
+        model = tiny_model(loss=own.pop("loss", "infonce"))
+        trainer = make_trainer(Path(folder, f"run-{rank}"), Path(data), model=model, **own)
+        try:
+            check_same_settings(trainer.args, trainer.model, len(trainer.train_dataset))
+            said.append("")
+        except InputError as error:
+            said.append(str(error))
+    torch.save(said, Path(folder, f"{rank}.pt"))
+
+
 def train_with_moving_statistics(rank: int, world_size: int, folder: str, data: str) -> None:
     """BatchNorm in training mode, an average of the weights, captions grouped by length; generators that differ."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
@@ -106,3 +253,24 @@ def train_with_moving_statistics(rank: int, world_size: int, folder: str, data: 
     torch.manual_seed(rank)
     rows = torch.cat([batch["rows"] for batch in trainer.get_train_dataloader()]).tolist()
     torch.save({"metrics": metrics, "rows": rows}, Path(folder, f"{rank}.pt"))
+
+
+def train_heads(rank: int, world_size: int, folder: str, data: str, shard_size: int) -> None:
+    """Both towers frozen, their features kept in `folder/cache`; what each process ran its towers on."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    from training_runs import cached_trainer
+
+    if world_size > 1:
+        _join(rank, world_size, folder)
+    trainer, seen = cached_trainer(
+        Path(folder),
+        Path(data),
+        "run",
+        shard_size,
+        per_device_train_batch_size=4 // world_size,
+        num_train_epochs=2,
+        learning_rate=1e-2,
+    )
+    trainer.train()
+    weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    torch.save({"weights": weights, "seen": dict(seen)}, Path(folder, f"{rank}.pt"))

@@ -103,14 +103,48 @@ def test_embeddings_that_are_not_finite_name_their_tower(source, processor, towe
 
 def test_many_images_are_embedded_a_few_at_a_time(processor):
     model = tiny_model()
-    images = [Image.new("RGB", (32, 32), (i, 2 * i % 256, 0)) for i in range(130)]
+    images = [Image.new("RGB", (32, 32), (i, 2 * i % 256, 0)) for i in range(67)]
     sizes = []
     model.vision_model.register_forward_pre_hook(
         lambda *call: sizes.append(len(call[2]["pixel_values"])), with_kwargs=True
     )
     found = embed_images(model, processor, images)
-    assert sizes == [64, 64, 2]
-    torch.testing.assert_close(found[100:101], embed_images(model, processor, images[100:101]), atol=1e-5, rtol=0)
+    assert sizes == [8] * 8 + [3]
+    torch.testing.assert_close(found[60:61], embed_images(model, processor, images[60:61]), atol=1e-5, rtol=0)
+
+
+def test_a_batch_larger_than_a_cpus_caches_is_the_same_batch(source, processor):
+    model, items = tiny_model().eval(), CaptionedImages(source, processor.image_processor)
+    inputs = HFClipCollator(processor.tokenizer)([items[row % 7] for row in range(19)])
+    del inputs["skipped"]
+    found = embed_batch(model, dict(inputs))
+    with torch.no_grad():
+        expected = model(**{name: inputs[name] for name in ("input_ids", "attention_mask", "pixel_values")})
+    torch.testing.assert_close(found.image_embeds, expected.image_embeds, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.text_embeds, expected.text_embeds, atol=1e-5, rtol=0)
+
+
+def test_texts_of_like_length_are_embedded_together_and_given_back_in_order(processor):
+    model, widths = tiny_model(), []
+    model.register_forward_pre_hook(lambda *call: widths.append(call[2]["input_ids"].shape), with_kwargs=True)
+    texts = ["abcdefghijklmnopqrst"[: 1 + 7 * i % 20] + "xyz"[i % 3] for i in range(140)]
+    found = embed_texts(model, processor, texts)
+    # 1 to 20 letters and one more, seven times each, with [CLS] and [SEP]: the 64th has 10, the 128th 19.
+    assert widths == [(64, 13), (64, 22), (12, 23)]
+    for i in (0, 63, 64, 139):
+        torch.testing.assert_close(found[i], embed_texts(model, processor, [texts[i]])[0], atol=1e-5, rtol=0)
+
+
+def test_convolutions_see_pictures_channels_last_and_the_model_stays_as_it_is(processor):
+    model, seen = tiny_model(), []
+    strides = {name: value.stride() for name, value in model.state_dict().items()}
+    model.vision_model.register_forward_pre_hook(
+        lambda *call: seen.append(call[2]["pixel_values"].is_contiguous(memory_format=torch.channels_last)),
+        with_kwargs=True,
+    )
+    embed_images(model, processor, [Image.new("RGB", (32, 32), "red")])
+    assert seen == [True]
+    assert {name: value.stride() for name, value in model.state_dict().items()} == strides
 
 
 def test_caption_length_is_the_smallest_limit(processor):

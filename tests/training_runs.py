@@ -8,17 +8,19 @@ from typing import Any
 from conftest import VOCABULARY, tiny_model
 from transformers import BertTokenizer, TrainerCallback
 
-from hf_clip import HFClipCollator, HFClipProcessor, HFClipTrainer, HFClipTrainingArguments
+from hf_clip import HFClipCollator, HFClipModel, HFClipProcessor, HFClipTrainer, HFClipTrainingArguments
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.sources import open_source
 from hf_clip.towers import square_image_processor
+from hf_clip.training.feature_cache import UseFrozenFeatures
 
 
 def make_processor(folder: Path) -> HFClipProcessor:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
-    tokenizer = BertTokenizer(vocab=str(folder / "vocab.txt"), model_max_length=64)
+    vocabulary = folder / f"vocab-{os.getpid()}.txt"  # several processes write and read at the same time
+    vocabulary.write_text("\n".join(VOCABULARY))
+    tokenizer = BertTokenizer(vocab=str(vocabulary), model_max_length=64)
     return HFClipProcessor(image_processor=square_image_processor(32), tokenizer=tokenizer)
 
 
@@ -46,6 +48,37 @@ def make_trainer(folder: Path, data: Path, *, model=None, augmentation=None, cal
         processing_class=processor,
         callbacks=callbacks,
     )
+
+
+def cached_trainer(folder: Path, data: Path, name: str = "cached", shard_size: int = 4, **settings: Any):
+    """A trainer of heads alone, with their features kept in `folder/cache`, and what `count_runs` gives."""
+    defaults = {
+        "freeze_text": True,
+        "freeze_vision": True,
+        "cache_frozen_features": True,
+        "feature_cache_dir": str(folder / "cache"),
+        "augmentation": Augmentation(crop_scale=1),
+    }
+    trainer = make_trainer(folder / name, data, **(defaults | settings))
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, UseFrozenFeatures):
+            callback.shard_size = shard_size
+    return trainer, count_runs(trainer.model)
+
+
+def count_runs(model: HFClipModel) -> dict[str, int]:
+    """How many captions and pictures the towers are given from now on."""
+    seen = {"captions": 0, "pictures": 0}
+
+    def count(name, argument):
+        def hook(module, args, kwargs):
+            seen[name] += len(kwargs[argument])
+
+        return hook
+
+    model.text_model.register_forward_pre_hook(count("captions", "input_ids"), with_kwargs=True)
+    model.vision_model.register_forward_pre_hook(count("pictures", "pixel_values"), with_kwargs=True)
+    return seen
 
 
 class PressCtrlC(TrainerCallback):

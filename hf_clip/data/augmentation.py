@@ -1,5 +1,6 @@
 """What training does to a picture before the model's own image processor sees it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ _LIMITS = {
     "erasing": (0, 1),
 }
 
+_CROP_RATIOS = (3 / 4, 4 / 3)  # of width to height
+
 
 @dataclass
 class Augmentation:
@@ -39,12 +42,29 @@ class Augmentation:
     )
     grayscale: float = field(default=0.0, metadata={"help": "Probability of losing all colour."})
     erasing: float = field(default=0.0, metadata={"help": "Probability that a random rectangle is blanked out."})
+    reduced_decode: bool = field(
+        default=True,
+        metadata={
+            "help": "Decode a JPEG much larger than the model's picture at a half, a quarter or an eighth of its "
+            "size: two to eight times faster, and a photograph's pixels differ by less than a hundredth on average."
+        },
+    )
 
     def __post_init__(self):
         for name, (least, most) in _LIMITS.items():
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InputError(f"{name} must be from {least} to {most}, not {value}")
+
+    def side_to_decode(self, side: int | None) -> int | None:
+        """How many pixels a picture's shorter side must have for the least that is drawn of it to have `side`.
+
+        None: decode all there are.
+        """
+        if side is None or not self.reduced_decode:
+            return None
+        least_crop = 1.0 if self.crop_scale == 1 else math.sqrt(self.crop_scale * _CROP_RATIOS[0])  # of a square
+        return math.ceil(side * (1 + self.zoom) / least_crop)
 
     def build(self) -> Callable[[Image.Image], Image.Image]:
         """The transform, PIL to PIL; its randomness is torch's global generator."""
@@ -81,7 +101,7 @@ class _RandomCrop:
         self.scale = (smallest, 1.0)
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        top, left, height, width = v2.RandomResizedCrop.get_params(image, self.scale, (3 / 4, 4 / 3))
+        top, left, height, width = v2.RandomResizedCrop.get_params(image, self.scale, _CROP_RATIOS)
         return v2.functional.crop(image, top, left, height, width)
 
 

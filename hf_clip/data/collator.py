@@ -29,6 +29,8 @@ class HFClipCollator:
         captions_cut (1,): how many captions were cut; skipped: (row, name, reason) of pictures left out.
         Where no picture could be read, the tensors have no rows: pixel_values (0, 3, 1, 1), input_ids (0, 1).
         Where no item has a caption (a source of pictures alone), there are no input_ids, attention_mask, ….
+        Of items with features of a frozen tower: pooled_text (captions, width) in place of the tokens, pooled_image
+        (images, width) in place of pixel_values.
 
     Raises:
         InputError: for a padding that is not known.
@@ -44,34 +46,55 @@ class HFClipCollator:
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         skipped = [entry for item in items for entry in item["skipped"]]
-        without_captions = bool(items) and not any(item["captions"] for item in items)
-        items = [item for item in items if "pixel_values" in item]
-        captions = [caption for item in items for caption in item["captions"]]
-        pictures = [item["pixel_values"] for item in items]
-        tokens, cut = ({}, 0) if without_captions else self._tokenize(captions)
+        readable = [item for item in items if "image_id" in item]
+        pooled = bool(items) and "pooled_text" in items[0]
+        without_captions = not pooled and bool(items) and not any(item["captions"] for item in items)
         return {
-            **tokens,
-            "pixel_values": torch.stack(pictures) if pictures else torch.zeros(0, 3, 1, 1),
-            "image_ids": _int64(item["image_id"] for item in items),
-            "caption_ids": _int64(content_id(caption.encode()) for caption in captions),
-            "rows": _int64(item["row"] for item in items),
-            "caption_counts": _int64(len(item["captions"]) for item in items),
-            "captions_cut": _int64([cut]),
+            **(_pooled_texts(readable) if pooled else self._texts(readable, without_captions)),
+            **_pictures(readable),
+            "image_ids": _int64(item["image_id"] for item in readable),
+            "rows": _int64(item["row"] for item in readable),
             "skipped": skipped,
         }
 
-    def _tokenize(self, captions: list[str]) -> tuple[dict[str, Tensor], int]:
-        """The captions' tokens, and how many captions were cut."""
+    def _texts(self, items: list[dict[str, Any]], without_captions: bool) -> dict[str, Tensor]:
+        captions = [caption for item in items for caption in item["captions"]]
+        tokens, cut = ({}, []) if without_captions else self.tokenize(captions)
+        return {
+            **tokens,
+            "caption_ids": _int64(content_id(caption.encode()) for caption in captions),
+            "caption_counts": _int64(len(item["captions"]) for item in items),
+            "captions_cut": _int64([sum(cut)]),
+        }
+
+    def tokenize(self, captions: list[str]) -> tuple[dict[str, Tensor], list[bool]]:
+        """The captions' tokens, (captions, tokens) each, and which captions were cut."""
         if not captions:
-            return {name: torch.zeros(0, 1, dtype=torch.long) for name in self.tokenizer.model_input_names}, 0
+            return {name: torch.zeros(0, 1, dtype=torch.long) for name in self.tokenizer.model_input_names}, []
         tokens = self.tokenizer(
             captions, padding=self.padding, truncation=True, max_length=self.max_length, return_tensors="pt"
         )
         if self.tokenizer.is_fast:
-            return dict(tokens), sum(bool(encoding.overflowing) for encoding in tokens.encodings)
+            return dict(tokens), [bool(encoding.overflowing) for encoding in tokens.encodings]
         # A tokenizer written in Python does not say what it cut off.
         whole = self.tokenizer(captions, verbose=False)["input_ids"]
-        return dict(tokens), sum(len(ids) > self.max_length for ids in whole)
+        return dict(tokens), [len(ids) > self.max_length for ids in whole]
+
+
+def _pooled_texts(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+    return {
+        "pooled_text": torch.stack([item["pooled_text"] for item in items]),
+        "caption_ids": _int64(item["caption_id"] for item in items),
+        "caption_counts": torch.ones(len(items), dtype=torch.long),
+        "captions_cut": _int64([sum(item["caption_cut"] for item in items)]),
+    }
+
+
+def _pictures(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+    if items and "pooled_image" in items[0]:
+        return {"pooled_image": torch.stack([item["pooled_image"] for item in items])}
+    pictures = [item["pixel_values"] for item in items]
+    return {"pixel_values": torch.stack(pictures) if pictures else torch.zeros(0, 3, 1, 1)}
 
 
 def _int64(values: Iterable[int]) -> Tensor:

@@ -1,18 +1,21 @@
 """Rows of a source as model-ready items, for training and for evaluation."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 from transformers import BaseImageProcessor
 
 from ..errors import InputError
 from .augmentation import Augmentation, replayable
 from .columns import caption_lengths
+from .features import Features
 from .images import UnreadableImage, content_id, read_image
+from .pixels import PixelNormalization, eight_bit_pixels, processed_pixels, shortest_side
 from .sources import Source
 
 
@@ -33,15 +36,22 @@ class CaptionedImages(torch.utils.data.Dataset):
     def __getitem__(self, row: int) -> dict[str, Any]:
         record = self.source.rows[row]
         return {"row": row, "captions": self.source.captions_of(record)} | read_picture(
-            self.source, record, row, self.image_processor
+            self.source, record, row, partial(processed_pixels, self.image_processor)
         )
 
 
 class TrainingPairs(CaptionedImages):
     """One caption of each picture an epoch, the picture augmented; both drawn from (seed, epoch, row) alone.
 
+    `pixel_values` are 8-bit where `PixelNormalization` knows the rest of what the image processor does.
     In place of a picture that cannot be read stands the next row that can, so every batch is whole.
+
+    Where `text_features` or `image_features` is set, an item holds `pooled_text` or `pooled_image`, (width,), of the
+    same draw instead, and its caption or picture is not read.
     """
+
+    text_features: Features | None = None
+    image_features: Features | None = None
 
     def __init__(self, source: Source, image_processor: BaseImageProcessor, augmentation: Augmentation, seed: int = 0):
         super().__init__(source, image_processor)
@@ -62,21 +72,48 @@ class TrainingPairs(CaptionedImages):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.at(row, self.epoch)
+        return self.__getitems__([row])[0]
 
-    def at(self, row: int, epoch: int) -> dict[str, Any]:
-        """The item of a row in an epoch."""
-        if row >= len(self):
-            raise IndexError(f"row {row} of {len(self)}")
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """A batch at once, which a `DataLoader` asks for."""
+        return self.at(rows, [self.epoch] * len(rows))
+
+    def at(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+        """The items of rows, each in an epoch of its own."""
+        items = [self._readable(row, epoch) for row, epoch in zip(rows, epochs, strict=True)]
+        for name, features in (("pooled_text", self.text_features), ("pooled_image", self.image_features)):
+            if features is not None:  # so far its positions stand there: all vectors are read at once
+                vectors = features.take([item[name] for item in items]).unbind()
+                for item, vector in zip(items, vectors, strict=True):
+                    item[name] = vector
+        return items
+
+    def _readable(self, row: int, epoch: int) -> dict[str, Any]:
+        count = len(self)
+        if row >= count:
+            raise IndexError(f"row {row} of {count}")
         skipped: list[tuple[int, str, str]] = []
-        for candidate in range(row, row + len(self)):
-            candidate %= len(self)
-            item = self.draw(self.source, self.source.rows[candidate], candidate, epoch)
+        for candidate in range(row, row + count):
+            item = self._item(candidate % count, epoch)
             skipped += item["skipped"]
-            if "pixel_values" in item:
+            if "image_id" in item:
                 return item | {"skipped": skipped}
         _, name, reason = skipped[0]
         raise InputError(f"no picture of {self.source.name} can be read; the first, {name}: {reason}")
+
+    def _item(self, row: int, epoch: int) -> dict[str, Any]:
+        if self.text_features is None and self.image_features is None:
+            return self.draw(self.source, self.source.rows[row], row, epoch)
+        drawn = self.draw.number(row, epoch)
+        if self.text_features is None:
+            text = {"captions": [choose(self.source.captions(row), drawn)]}
+        else:
+            text = _pooled_text(self.text_features, row, drawn)
+        if self.image_features is None:
+            picture = self.draw.picture(self.source, self.source.rows[row], row, drawn)
+        else:
+            picture = _pooled_image(self.image_features, self.source, row)
+        return {"row": row} | text | picture
 
     def caption_lengths(self) -> list[int]:
         """Mean characters of each row's captions: how long its text is, before it is tokenised."""
@@ -91,14 +128,44 @@ class PairDrawer:
 
     def __init__(self, image_processor: BaseImageProcessor, augmentation: Augmentation, seed: int):
         self.image_processor = image_processor
+        self.augmentation = augmentation
         self.augment: Callable[[Image.Image], Image.Image] = augmentation.build()
         self.seed = seed
+        # 8-bit where the trainer can do the rest: a quarter of the bytes from worker to device.
+        as_bytes = PixelNormalization.of(image_processor) is not None
+        self.to_pixels = partial(eight_bit_pixels if as_bytes else processed_pixels, image_processor)
+        self.at_least = augmentation.side_to_decode(shortest_side(image_processor))
 
     def __call__(self, source: Source, record: dict[str, Any], row: int, epoch: int) -> dict[str, Any]:
-        drawn = content_id(f"{self.seed}-{epoch}-{row}".encode())
-        caption = random.Random(drawn).choice(source.captions_of(record))
+        drawn = self.number(row, epoch)
+        caption = choose(source.captions_of(record), drawn)
+        return {"row": row, "captions": [caption]} | self.picture(source, record, row, drawn)
+
+    def number(self, row: int, epoch: int) -> int:
+        """What all that is drawn for a row in an epoch is drawn from."""
+        return content_id(f"{self.seed}-{epoch}-{row}".encode())
+
+    def picture(self, source: Source, record: dict[str, Any], row: int, drawn: int) -> dict[str, Any]:
         augment = partial(replayable, self.augment, seed=drawn)
-        return {"row": row, "captions": [caption]} | read_picture(source, record, row, self.image_processor, augment)
+        return read_picture(source, record, row, self.to_pixels, augment, self.at_least)
+
+
+def choose(captions: Sequence[Any], drawn: int) -> Any:
+    return captions[0] if len(captions) == 1 else random.Random(drawn).choice(captions)
+
+
+def _pooled_text(features: Features, row: int, drawn: int) -> dict[str, Any]:
+    position = choose(features.of_row(row), drawn)
+    cut = position in features.notes
+    return {"pooled_text": position, "caption_id": int(features.ids[position]), "caption_cut": cut}
+
+
+def _pooled_image(features: Features, source: Source, row: int) -> dict[str, Any]:
+    """As `read_picture`, with the position of the picture's vector."""
+    (position,) = features.of_row(row)
+    if position in features.notes:
+        return {"skipped": [(source.row_number(row), source.picture_name(source.rows[row]), features.notes[position])]}
+    return {"pooled_image": position, "image_id": int(features.ids[position]), "skipped": []}
 
 
 def check_captioned(source: Source) -> None:
@@ -110,16 +177,15 @@ def read_picture(
     source: Source,
     record: dict[str, Any],
     row: int,
-    image_processor: BaseImageProcessor,
+    to_pixels: Callable[[Image.Image], Tensor],
     augment: Callable[[Image.Image], Image.Image] | None = None,
+    at_least: int | None = None,
 ) -> dict[str, Any]:
-    """{pixel_values, image_id, skipped} of a row, or only what was skipped."""
+    """{pixel_values, image_id, skipped} of a row, or only what was skipped; `at_least` is that of `read_image`."""
     try:
-        image, image_id = read_image(record[source.image_column], source.folder)
+        image, image_id = read_image(record[source.image_column], source.folder, at_least)
     except UnreadableImage as error:
         return {"skipped": [(source.row_number(row), source.picture_name(record), str(error))]}
     if augment:
         image = augment(image)
-    # A picture of 1 to 3 pixels' height could be taken for channels: PIL images have them last.
-    processed = image_processor(images=image, input_data_format="channels_last", return_tensors="pt")
-    return {"pixel_values": processed["pixel_values"][0], "image_id": image_id, "skipped": []}
+    return {"pixel_values": to_pixels(image), "image_id": image_id, "skipped": []}

@@ -25,12 +25,14 @@ class UnreadableImage(ValueError):
     """A picture that cannot be decoded; the message says why."""
 
 
-def read_image(value: Any, folder: Path | None = None) -> tuple[Image.Image, int]:
+def read_image(value: Any, folder: Path | None = None, at_least: int | None = None) -> tuple[Image.Image, int]:
     """Decodes a picture and names its content.
 
     Args:
         value: a path (relative to `folder`), encoded bytes, a PIL image, or what `datasets` gives for an undecoded
             image: {"bytes": …, "path": …}.
+        at_least: pixels that the shorter side needs; a JPEG is decoded at the smallest of its size, a half, a quarter
+            and an eighth that has them. None: every pixel there is.
 
     Returns:
         The picture (8-bit RGB, upright, transparency on white, first frame of an animation) and the signed 64-bit
@@ -46,6 +48,8 @@ def read_image(value: Any, folder: Path | None = None) -> tuple[Image.Image, int
     try:
         # Pillow warns of what it can decode all the same.
         with warnings.catch_warnings(action="ignore"), _opened(value, content) as image:
+            if at_least and content is not None:
+                image.draft(None, (at_least, at_least))
             rgb = _to_rgb(image)
     except Exception as error:  # what Pillow's decoders raise has no common type: RuntimeError, SyntaxError, …
         raise UnreadableImage(f"not a whole picture ({_reason(error)})") from error
@@ -113,11 +117,11 @@ def _read_from_store(address: str) -> bytes:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.seek(0)
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image)  # a copy, turned or not
     if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it to white
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -51,16 +51,34 @@ class MixedPairs(torch.utils.data.Dataset):
             dataset.set_epoch(epoch)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        if not 0 <= position < len(self):
-            raise IndexError(f"position {position} of {len(self)}")
-        which = int(np.searchsorted(self.bounds, position, side="right")) - 1
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+        """A batch at once, which a `DataLoader` asks for: each source is asked once."""
+        for position in positions:
+            if not 0 <= position < len(self):
+                raise IndexError(f"position {position} of {len(self)}")
+        items: list[dict[str, Any]] = [{}] * len(positions)
+        sources = np.searchsorted(self.bounds, positions, side="right") - 1
+        for which in np.unique(sources).tolist():
+            places = np.flatnonzero(sources == which)
+            found = self._items_of(which, np.asarray(positions)[places])
+            for place, item in zip(places.tolist(), found, strict=True):
+                items[place] = item
+        return items
+
+    def _items_of(self, which: int, positions: np.ndarray) -> list[dict[str, Any]]:
         dataset, start = self.datasets[which], self.starts[which]
-        row, passes = self._place(which, position)
-        # The pass, not the epoch: a row that comes twice in an epoch is drawn anew.
-        item = dataset.at(int(row), int(passes))
+        rows, passes = self._place(which, positions)
         source = dataset.source.name
-        named = [(start + row, f"{source}: row {row + 1}: {name}", why) for row, name, why in item["skipped"]]
-        return item | {"row": start + item["row"], "skipped": named}
+        # The pass, not the epoch: a row that comes twice in an epoch is drawn anew.
+        items = dataset.at(rows.tolist(), passes.tolist())
+        for item in items:
+            item["row"] += start
+            item["skipped"] = [
+                (start + row, f"{source}: row {row + 1}: {name}", why) for row, name, why in item["skipped"]
+            ]
+        return items
 
     def caption_lengths(self) -> list[int]:
         """Mean characters of the captions at each position of this epoch."""

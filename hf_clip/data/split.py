@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,16 +47,21 @@ def _rows_of(source: Source, rows: np.ndarray) -> Source:
     return dataclasses.replace(source, rows=source.rows.select(rows), row_numbers=numbers)
 
 
-def content_keys(source: Source) -> np.ndarray:
-    """(rows,) uint64: equal where the picture is."""
+def content_keys(source: Source, exact: bool = False) -> np.ndarray:
+    """(rows,) uint64: equal where the picture is.
+
+    Args:
+        exact: a key changes with any byte of a picture within the data; with one in the middle of a large file, too,
+            for its path and its time of change count.
+    """
     known: dict[str | None, int] = {}
     keys = []
     for _, values in column_batches(source.rows, source.image_column):
-        keys += [np.fromiter(_keys_of_chunk(chunk, source.folder, known), np.uint64) for chunk in values.chunks]
+        keys += [np.fromiter(_keys_of_chunk(chunk, source.folder, known, exact), np.uint64) for chunk in values.chunks]
     return np.concatenate(keys)
 
 
-def _keys_of_chunk(values: pa.Array, folder: Path, known: dict[str | None, int]) -> Iterator[int]:
+def _keys_of_chunk(values: pa.Array, folder: Path, known: dict[str | None, int], exact: bool) -> Iterator[int]:
     """`known`: keys of the paths that were looked at already."""
     if pa.types.is_struct(values.type):
         paths, contents = pc.struct_field(values, "path").to_pylist(), pc.struct_field(values, "bytes")
@@ -65,31 +71,32 @@ def _keys_of_chunk(values: pa.Array, folder: Path, known: dict[str | None, int])
         paths, contents = values.to_pylist(), pa.nulls(len(values), pa.binary())
     for path, content in zip(paths, contents, strict=True):
         if content.is_valid:
-            yield _key_of_bytes(memoryview(content.as_buffer()))
+            yield _key_of_bytes(memoryview(content.as_buffer()), exact)
             continue
         if path not in known:
-            known[path] = _key_of_file(folder, path)
+            known[path] = _key_of_file(folder, path, exact)
         yield known[path]
 
 
-def _key_of_bytes(content: memoryview) -> int:
-    return _number(len(content), content[:_EDGE], content[-_EDGE:])
+def _key_of_bytes(content: memoryview, exact: bool) -> int:
+    return _number(len(content), *([content] if exact else [content[:_EDGE], content[-_EDGE:]]))
 
 
-def _key_of_file(folder: Path, path: str | None) -> int:
+def _key_of_file(folder: Path, path: str | None, exact: bool) -> int:
     try:
         with Path(folder, path or "").open("rb") as file:
             size = file.seek(0, 2)
             file.seek(0)
             head = file.read(_EDGE)
             file.seek(max(0, size - _EDGE))
-            return _number(size, head, file.read(_EDGE))
+            unread = [f"{path} {os.fstat(file.fileno()).st_mtime_ns}".encode()] if size > 2 * _EDGE and exact else []
+            return _number(size, head, file.read(_EDGE), *unread)
     except (OSError, ValueError):
-        return _number(-1, (path or "").encode(), b"")
+        return _number(-1, (path or "").encode())
 
 
-def _number(size: int, head: bytes | memoryview, tail: bytes | memoryview) -> int:
-    return int.from_bytes(_digest(b"%d " % size, head, tail), "little")
+def _number(size: int, *parts: bytes | memoryview) -> int:
+    return int.from_bytes(_digest(b"%d " % size, *parts), "little")
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from .distributed import check_ranks
+
 
 @dataclass
 class HFClipTrainingArguments(TrainingArguments):
@@ -28,11 +30,31 @@ class HFClipTrainingArguments(TrainingArguments):
     freeze_vision: bool = field(
         default=False, metadata={"help": "Train the image projection, but leave the image tower as it is."}
     )
-    remember_frozen_text: bool = field(
+    cache_frozen_features: bool = field(
         default=False,
         metadata={
-            "help": "With freeze_text: embed each distinct caption once and keep it in memory (up to 100,000). It is "
-            "faster, but a resumed run differs in the last bits."
+            "help": "Run a frozen tower once over the training data and keep what it gives on disk, for this run and "
+            "the next. With freeze_vision it needs crop_scale 1 and no other augmentation."
+        },
+    )
+    feature_cache_dir: str | None = field(
+        default=None, metadata={"help": "Where cache_frozen_features keeps it; default: hf_clip/features in HF_HOME."}
+    )
+    gradient_cache_chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs that the towers see at a time, while the loss has the whole batch: activations of so many "
+            "only, for one more forward pass (gradient cache)."
+        },
+    )
+    gradient_cache_text_chunk_size: int | None = field(
+        default=None, metadata={"help": "Captions at a time, where not as many as pictures."}
+    )
+    loss_tile_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rows and columns of the logits made at a time; default: 1,024 on a CPU, else 4,096. Of a smaller "
+            "batch all are made at once."
         },
     )
     layer_decay: float | None = field(
@@ -74,6 +96,9 @@ class HFClipTrainingArguments(TrainingArguments):
         default=0.1, metadata={"help": "Steps of linear warm-up; below 1 it is the share of all steps."}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate after warm-up."})
+    dataloader_persistent_workers: bool = field(
+        default=True, metadata={"help": "Keep the loader's workers from epoch to epoch; without workers it is off."}
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay off: content ids and rows are for the loss, not for the model."}
     )
@@ -83,15 +108,31 @@ class HFClipTrainingArguments(TrainingArguments):
             self.greater_is_better = False
         # A resumed run is as patient as the one that was cut.
         self.restore_callback_states_from_checkpoint |= self.early_stopping_patience is not None
+        check_ranks()
         super().__post_init__()
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must stay false: the loss needs columns that the model does not")
-        if self.remember_frozen_text and not self.freeze_text:
-            raise ValueError("remember_frozen_text needs freeze_text: a text tower that trains changes its outputs")
+        if self.feature_cache_dir is not None and not self.cache_frozen_features:
+            raise ValueError("feature_cache_dir is for cache_frozen_features: set that too, or leave it out")
         for name, share in {"layer_decay": self.layer_decay, "ema_decay": self.ema_decay}.items():
             if share is not None and not 0 < share <= 1:
                 raise ValueError(f"{name} must be more than 0 and at most 1, not {share}")
+        self._check_chunks()
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ValueError("early_stopping_patience needs load_best_model_at_end and metric_for_best_model")
         self.label_names = []
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        self.dataloader_pin_memory &= torch.cuda.is_available()
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
+
+    def _check_chunks(self) -> None:
+        for name in ("gradient_cache_chunk_size", "gradient_cache_text_chunk_size", "loss_tile_size"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be 1 or more, not {size}")
+            if size is not None and name != "loss_tile_size" and size > self.per_device_train_batch_size:
+                raise ValueError(
+                    f"{name}={size} is more than per_device_train_batch_size={self.per_device_train_batch_size}: "
+                    "a chunk is a part of the batch"
+                )
+        if self.gradient_cache_text_chunk_size and not self.gradient_cache_chunk_size:
+            raise ValueError("gradient_cache_text_chunk_size needs gradient_cache_chunk_size")

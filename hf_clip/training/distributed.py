@@ -1,14 +1,23 @@
 """The loss of the global batch, whatever the number of processes. Nothing else here knows of processes."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+from transformers import TrainingArguments
 
+from ..errors import InputError
 from ..loss_hf_clip import contrastive_loss, sigmoid_loss
-from ..modeling_hf_clip import HFClipOutput
+from ..modeling_hf_clip import HFClipModel, HFClipOutput, repeated_blocks
 
 
 @dataclass
@@ -31,7 +40,10 @@ class GlobalBatch:
 
 
 def global_contrastive_loss(
-    output: HFClipOutput, image_ids: Tensor | None = None, caption_ids: Tensor | None = None
+    output: HFClipOutput,
+    image_ids: Tensor | None = None,
+    caption_ids: Tensor | None = None,
+    tile_size: int | None = None,
 ) -> Tensor:
     """The mean loss of the pairs of all processes, for `loss.backward()` under DDP, FSDP or in one process: the
     sigmoid loss of a model with a `logit_bias`, InfoNCE of any other.
@@ -44,11 +56,13 @@ def global_contrastive_loss(
     Args:
         output: of the model (or its DDP wrapper), called with `return_logits=False`.
         image_ids, caption_ids: (batch,) int64 digests; pairs that share one leave each other's denominators.
+        tile_size: as in `contrastive_loss`.
     """
-    return loss_of_global_batch(output, gather_batch(output.image_embeds, output.text_embeds, image_ids, caption_ids))
+    world = gather_batch(output.image_embeds, output.text_embeds, image_ids, caption_ids)
+    return loss_of_global_batch(output, world, tile_size)
 
 
-def loss_of_global_batch(output: HFClipOutput, world: GlobalBatch) -> Tensor:
+def loss_of_global_batch(output: HFClipOutput, world: GlobalBatch, tile_size: int | None = None) -> Tensor:
     """`global_contrastive_loss` of a batch that is already gathered."""
     own = (output.image_embeds, output.text_embeds, output.logit_scale)
     others: dict[str, Any] = {
@@ -56,6 +70,7 @@ def loss_of_global_batch(output: HFClipOutput, world: GlobalBatch) -> Tensor:
         "image_ids": world.image_ids,
         "caption_ids": world.caption_ids,
         "offset": world.offset,
+        "tile_size": tile_size,
     }
     if output.logit_bias is not None:
         total = sigmoid_loss(*own, output.logit_bias, **others)
@@ -121,13 +136,30 @@ class _AllGather(torch.autograd.Function):
         return grad[dist.get_rank()]
 
 
-def in_batch_accuracy(world: GlobalBatch, size: int) -> Tensor:
-    """How many of this process's pictures have their own caption scored highest among all captions of the batch."""
-    rows = torch.arange(world.offset, world.offset + size, device=world.image_embeds.device)
+def in_batch_accuracy(world: GlobalBatch, pictures: int) -> Tensor:
+    """How many of this process's first pictures have their own caption scored highest among all captions."""
+    rows = torch.arange(world.offset, world.offset + pictures, device=world.image_embeds.device)
     with torch.no_grad():
-        scores = world.image_embeds[rows].float() @ world.text_embeds.float().T  # (batch, world)
-        own = scores.gather(1, rows[:, None])  # (batch, 1)
+        scores = world.image_embeds[rows].float() @ world.text_embeds.float().T  # (pictures, world)
+        own = scores.gather(1, rows[:, None])  # (pictures, 1)
         return ((scores >= own).sum(1) == 1).float().sum()
+
+
+@contextlib.contextmanager
+def without_gradient_sync(model: nn.Module) -> Iterator[None]:
+    """Backward passes add to this process's gradients alone; DDP and FSDP2 share them out after one outside."""
+    module = model._orig_mod if isinstance(model, OptimizedModule) else model
+    if isinstance(module, DistributedDataParallel):
+        with module.no_sync():
+            yield
+    elif isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            module.set_requires_gradient_sync(True)
+    else:
+        yield
 
 
 def share_statistics(model: nn.Module) -> None:
@@ -144,3 +176,110 @@ def gather_objects(value: object) -> list:
     values: list = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def largest_of_processes(number: int, device: torch.device) -> int:
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return number
+    largest = torch.tensor(number, device=device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
+def check_ranks() -> None:
+    """Looks at what the launcher left in the environment, before the processes wait for each other.
+
+    Raises:
+        InputError: RANK, WORLD_SIZE and LOCAL_RANK are no numbers, or do not fit together.
+    """
+    given = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in os.environ}
+    found = " ".join(f"{name}={value}" for name, value in given.items())
+    mend = "start all processes with `torchrun` or `accelerate launch`, each machine with its own rank"
+    try:
+        ranks = {name: int(value) for name, value in given.items()}
+    except ValueError as error:
+        raise InputError(f"{found}: these must be numbers; {mend}") from error
+    if "RANK" in ranks and not 0 <= ranks["RANK"] < ranks.get("WORLD_SIZE", 1):
+        raise InputError(f"{found}: ranks count from 0 to WORLD_SIZE - 1; {mend}")
+    if ranks.get("LOCAL_RANK", 0) > ranks.get("RANK", 0):
+        raise InputError(f"{found}: a rank on one machine cannot be above that among all; {mend}")
+
+
+def check_processes(args: TrainingArguments) -> None:
+    """The processes that were started must be those that train together.
+
+    Raises:
+        InputError: they are not, or are to share out weights without a GPU.
+    """
+    if args.n_gpu > 1:
+        raise InputError(
+            f"one process sees {args.n_gpu} GPUs: start one process a GPU with `accelerate launch` or `torchrun`, "
+            "or set CUDA_VISIBLE_DEVICES to one of them"
+        )
+    initialized = dist.is_available() and dist.is_initialized()
+    started = dist.get_world_size() if initialized else int(os.environ.get("WORLD_SIZE", 1))
+    if started != args.world_size:
+        raise InputError(
+            f"{started} processes were started, but this one trains with {args.world_size}: without GPUs, set use_cpu"
+        )
+    if wants_fsdp(args) and args.device.type == "cpu":
+        raise InputError(
+            "FSDP needs GPUs: on CPUs accelerate would leave the weights whole and not say so; leave FSDP out"
+        )
+
+
+def wants_fsdp(args: TrainingArguments) -> bool:
+    """Asked for among the settings, or of `accelerate launch`."""
+    return args.fsdp_plugin_args is not None or parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def shard_by_blocks(model: HFClipModel) -> None:
+    """Has accelerate's FSDP gather a tower's weights block by block, unless the user has named other modules.
+
+    By itself it would go by `_no_split_modules`, which for BERT are its embeddings too; those within them it then
+    shards a second time, and fails.
+    """
+    blocks = repeated_blocks(model.text_model) + repeated_blocks(model.vision_model)
+    if blocks:
+        names = ",".join(sorted({type(block).__name__ for block in blocks}))
+        os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", names)
+
+
+# What each machine may have its own way.
+_OF_ONE_MACHINE = {
+    "_name_or_path",
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+    "dataloader_prefetch_factor",
+    "disable_tqdm",
+    "hub_token",
+    "local_rank",
+    "log_level",
+    "log_level_replica",
+    "output_dir",
+    "report_to",
+    "resume_from_checkpoint",
+    "run_name",
+}
+
+
+def check_same_settings(args: TrainingArguments, model: HFClipModel, pairs: int | None = None) -> None:
+    """All processes compare what they were started with; to be called by all of them, before the first step.
+
+    Args:
+        pairs: how many there are to train on; None for a stream.
+
+    Raises:
+        InputError: in every process, naming the first setting that differs and two processes that have it differently.
+    """
+    settings = model.config.to_dict() | args.to_dict() | {"number of training pairs": pairs}
+    plain = {name: value for name, value in settings.items() if not isinstance(value, dict)}
+    first, *others = gather_objects({name: plain[name] for name in plain if name not in _OF_ONE_MACHINE})
+    for rank, other in enumerate(others, 1):
+        for name, value in first.items():
+            if other[name] != value:
+                raise InputError(
+                    f"{name} is {value!r} in process 0 and {other[name]!r} in process {rank}: "
+                    "start all processes with the same settings and data"
+                )

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,7 @@ from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
 from ..publishing.readme import write_readme
 from .arguments import HFClipTrainingArguments
-from .checkpoints import STAGING, staged
-from .distributed import gather_objects
+from .checkpoints import STAGING, put_back, staged
 from .interrupt import StopOnInterrupt
 from .trainer import HFClipTrainer, last_checkpoint
 
@@ -36,6 +36,7 @@ logger = logging.get_logger(__name__)
 
 SETTINGS = "settings.yaml"
 _LOCK = ".lock"
+_LOGS = "runs"  # TensorBoard's, from the first step
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,6 +50,7 @@ def check_output_folder(args: HFClipTrainingArguments) -> str | None:
         InputError: the folder holds a run that was not asked to go on, or no checkpoint to go on from.
     """
     folder = Path(args.output_dir)
+    put_back(folder)
     asked = args.resume_from_checkpoint
     if asked is not None and str(asked).lower() != "false":
         checkpoint = last_checkpoint(folder) if str(asked).lower() == "true" else str(asked)
@@ -70,7 +72,7 @@ def _check_new_folder(folder: Path) -> None:
         raise InputError(
             f"{folder} already holds a run: give another --output_dir, or --resume_from_checkpoint true to go on"
         )
-    if folder.is_dir() and any(entry.name not in (_LOCK, SETTINGS, STAGING) for entry in folder.iterdir()):
+    if folder.is_dir() and any(entry.name not in (_LOCK, _LOGS, SETTINGS, STAGING) for entry in folder.iterdir()):
         raise InputError(f"{folder} is not empty: give another --output_dir, so that nothing in it is overwritten")
     above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
@@ -96,6 +98,7 @@ def _sole_run(args: HFClipTrainingArguments) -> Iterator[None]:
         raise InputError(f"another run is writing into {folder}: wait for it, or give another --output_dir") from error
     try:
         check_output_folder(args)  # a run that ended between the first look and the lock has filled it
+        shutil.rmtree(folder / STAGING, ignore_errors=True)  # what a run that was killed has left
         yield
     finally:
         (folder / _LOCK).unlink(missing_ok=True)
@@ -167,8 +170,7 @@ def train(
         for entry in embeddings.skipped if embeddings else ():
             logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
         metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
-        skipped = {row: why for part in gather_objects(trainer.skipped_images) for row, why in part.items()}
-        metrics["skipped_training_images"] = [[row, *why] for row, why in sorted(skipped.items())]
+        metrics["skipped_training_images"] = trainer.skipped_in_all_processes()
         if args.should_save:
             name = data or ", ".join(source.name for source in sources)
             _write_report(trainer, processor, metrics, eval_source, embeddings, towers, name, credit)

@@ -1,8 +1,9 @@
 """The `transformers` Trainer for dual encoders: global-batch loss, retrieval in `evaluate()`, whole checkpoints."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,41 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME, rotate_checkpoints
+from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.utils import logging
 
 from ..data.images import broken_picture, skipped_line
+from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedPairs
-from ..embedding import Embeddings, embed_batch, join_batches
+from ..embedding import Embeddings, embed_batch, is_convolutional, join_batches
 from ..errors import InputError, first_line
 from ..evaluation.retrieval import evaluate_retrieval
 from ..modeling_hf_clip import HFClipModel, HFClipOutput
 from .arguments import HFClipTrainingArguments
 from .averaging import LAST_WEIGHTS, WeightAverage
-from .checkpoints import STAGING, discard, replace, staged, writing
+from .checkpoints import STAGING, discard, remove_oldest, replace, staged, writing
+from .data_wait import DataWait
 from .distributed import (
     GlobalBatch,
+    check_processes,
+    check_same_settings,
     gather_batch,
     gather_objects,
     in_batch_accuracy,
     loss_of_global_batch,
+    shard_by_blocks,
     share_statistics,
+    wants_fsdp,
 )
-from .frozen_text import FrozenTextMemory
+from .feature_cache import UseFrozenFeatures
+from .gradient_cache import GradientCache
 from .parameter_groups import parameter_groups
 
 logger = logging.get_logger(__name__)
+
+SKIPPED_IMAGES = "skipped_images.json"
 
 
 class HFClipTrainer(Trainer):
@@ -55,33 +65,48 @@ class HFClipTrainer(Trainer):
     model: HFClipModel
 
     def __init__(self, model: HFClipModel, args: HFClipTrainingArguments, **kwargs: Any):
-        if args.n_gpu > 1:
-            raise InputError(
-                f"one process sees {args.n_gpu} GPUs: start one process a GPU with `accelerate launch` or `torchrun`, "
-                "or set CUDA_VISIBLE_DEVICES to one of them"
-            )
+        check_processes(args)
         self._frozen = _freeze(model, args)
-        if args.channels_last:
-            _store_channels_last(model)
+        if wants_fsdp(args):
+            shard_by_blocks(model)
+        elif args.channels_last and is_convolutional(model):  # a layout that FSDP does not shard
+            model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         super().__init__(model, args, **kwargs)
         self.skipped_images: dict[int, tuple[str, str]] = {}
-        self._text_memory = FrozenTextMemory(model) if args.remember_frozen_text else None
         self._meters: dict[str, Tensor] = {}
+        processor = kwargs.get("processing_class")
+        self._normalize = PixelNormalization.of(processor.image_processor) if processor else None
         self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
+        self._data_wait = DataWait()
+        self.add_callback(self._data_wait)
         self.add_callback(_ClampTemperature())
         self.add_callback(_AnnounceEpoch())
+        if args.cache_frozen_features:
+            self.add_callback(UseFrozenFeatures(self))
         if self._average:
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise InputError("ema_decay cannot follow weights that FSDP or DeepSpeed has sharded: leave it out")
             self.add_callback(self._average)
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if args.gradient_cache_chunk_size and self.is_deepspeed_enabled:
+            raise InputError(
+                "gradient_cache_chunk_size cannot go with DeepSpeed's own backward: leave out one of them"
+            )
+        if args.train_batch_size * args.world_size < 2:
+            raise InputError("a batch of one pair has no negatives: give a larger per_device_train_batch_size")
         if args.gradient_accumulation_steps > 1:
             logger.warning(
                 f"gradient_accumulation_steps={args.gradient_accumulation_steps} averages gradients of separate "
                 f"batches: each pair still has the negatives of one batch only. A larger batch needs a larger "
-                f"per_device_train_batch_size or more processes."
+                f"per_device_train_batch_size (gradient_cache_chunk_size makes it fit) or more processes."
             )
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the Trainer does it, once all processes have compared their settings."""
+        pairs = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
+        check_same_settings(self.args, self.model, pairs)
+        return super().train(*args, **kwargs)
 
     # ---- the step -------------------------------------------------------------------------------------------------
 
@@ -102,17 +127,57 @@ class HFClipTrainer(Trainer):
             raise InputError("a training item needs one caption: train on TrainingPairs, not on CaptionedImages")
         ids = {name: inputs.pop(name) for name in ("image_ids", "caption_ids")}
         captions_cut = inputs.pop("captions_cut")
-        if self._text_memory:
-            tokens = {name: inputs.pop(name) for name in list(inputs) if name != "pixel_values"}
-            inputs["pooled_text"] = self._text_memory(ids["caption_ids"], tokens)
-        output = model(**inputs, return_logits=False)
+        if self.args.gradient_cache_chunk_size:
+            self._cache = GradientCache(
+                inputs,
+                self.args.gradient_cache_chunk_size,
+                self.args.gradient_cache_text_chunk_size,
+                prepare=self._normalized,
+                context=self.compute_loss_context_manager,
+            )
+            output = self._cache.embed(model)
+        else:
+            output = model(**self._normalized(inputs), return_logits=False)
         ids = ids if self.args.mask_duplicates else {}
         world = gather_batch(output.image_embeds, output.text_embeds, **ids)
-        loss = loss_of_global_batch(output, world)
+        loss = loss_of_global_batch(output, world, self.args.loss_tile_size)
+        self._stop_if_not_finite(loss, world)
         pairs = len(output.text_embeds)
         self._meter("captions_cut", captions_cut.sum(), pairs)
-        self._meter("in_batch_accuracy", in_batch_accuracy(world, pairs), pairs)
+        # Of a thousand pictures the share is known well enough; of all it would cost a fourth of the loss.
+        looked_at = min(pairs, 1024)
+        self._meter("in_batch_accuracy", in_batch_accuracy(world, looked_at), looked_at)
         return (loss, output) if return_outputs else loss
+
+    _cache: GradientCache | None = None
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """The Trainer's step; with a gradient cache it comes as far as the embeddings, and goes on from there."""
+        loss = super().training_step(model, *args, **kwargs)
+        if self._cache:
+            self._cache.backward(model)
+            self._cache = None
+        return loss
+
+    def _normalized(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs with 8-bit pixels as the model wants them."""
+        pixels = inputs.get("pixel_values")  # none where the batch brings pooled_image, of a frozen tower
+        if pixels is None or pixels.dtype != torch.uint8:
+            return inputs
+        if self._normalize is None:
+            raise InputError("training pictures wait as 8-bit pixels: give the trainer processing_class=processor")
+        return inputs | {"pixel_values": self._normalize(pixels)}
+
+    def _stop_if_not_finite(self, loss: Tensor, world: GlobalBatch) -> None:
+        """Every process sees the same loss, and stops at the same step."""
+        if loss.isfinite():
+            return
+        towers = {"image": world.image_embeds, "text": world.text_embeds}
+        broken = [f"the {tower} tower's embeddings" for tower, embeds in towers.items() if not embeds.isfinite().all()]
+        raise InputError(
+            f"step {self.state.global_step + 1}: {' and '.join(broken) or 'the temperature or the loss'} became NaN "
+            "or infinite: lower learning_rate, or lengthen warmup_steps"
+        )
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         """Any optimiser that `TrainingArguments` names, over `parameter_groups`."""
@@ -137,6 +202,10 @@ class HFClipTrainer(Trainer):
                 total, count = self.accelerator.reduce(meter).tolist()
                 logs[name] = total / max(count, 1)
             self._meters.clear()
+            waited, total = self.accelerator.reduce(
+                torch.tensor(self._data_wait.take(), device=self.args.device)
+            ).tolist()
+            logs["data_wait"] = waited / max(total, 1e-9)
         super().log(logs, start_time)
 
     def _meter(self, name: str, total: Tensor, count: int) -> None:
@@ -149,11 +218,20 @@ class HFClipTrainer(Trainer):
             self.skipped_images[row] = (name, reason)
             logger.warning(f"skipped {skipped_line(row, name, reason)}")
 
+    def skipped_in_all_processes(self) -> list[list[Any]]:
+        """[row, name, reason] of each picture that no process could read, by row."""
+        parts = gather_objects(self.skipped_images)
+        return [[row, *why] for row, why in sorted({row: why for part in parts for row, why in part.items()}.items())]
+
     def _stop_if_strict(self, row: int, name: str, reason: str) -> None:
         if self.args.strict:
             raise broken_picture(row, name, reason)
 
     # ---- data -----------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, *args: Any) -> Any:
+        """As the Trainer does it; the share of the steps that it takes is logged as `data_wait`."""
+        return self._data_wait.fetch(lambda: super(HFClipTrainer, self).get_batch_samples(*args))
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """A stream is dealt out to the processes already; accelerate would have each of them read all of it."""
@@ -169,6 +247,13 @@ class HFClipTrainer(Trainer):
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             drop_last=self.args.dataloader_drop_last,
         )
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
+        """Seeds its workers from a generator of its own: a resumed run starts some that in the whole one are running,
+        which must not move what dropout draws from."""
+        loader: Any = super()._get_dataloader(*args, **kwargs)
+        loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         """Knows the captions' lengths for `train_sampling_strategy="group_by_length"`."""
@@ -223,7 +308,7 @@ class HFClipTrainer(Trainer):
                 skipped.append(entry)
             if len(batch["rows"]):
                 with self.autocast_smart_context_manager():
-                    batches.append(embed_batch(model, self._prepare_inputs(batch)))
+                    batches.append(embed_batch(model, self._normalized(self._prepare_inputs(batch))))
         gathered = gather_objects((batches, skipped))
         return join_batches(
             (batch for part, _ in gathered for batch in part), [entry for _, part in gathered for entry in part]
@@ -255,7 +340,14 @@ class HFClipTrainer(Trainer):
     # ---- saving ---------------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The Trainer's checkpoint, written aside and renamed when every process has finished its part."""
+        """The Trainer's checkpoint, written aside and renamed when every process has finished its part.
+
+        Raises:
+            InputError: the weights are not finite: the checkpoint before is the last good one.
+        """
+        for name, parameter in self.model.named_parameters():
+            if not _whole(parameter.detach().isfinite().all()):
+                raise InputError(f"step {self.state.global_step}: {name} is NaN or infinite, and was not saved")
         run = Path(super()._get_output_dir(trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         aside = run / STAGING / name
@@ -269,20 +361,17 @@ class HFClipTrainer(Trainer):
             finally:
                 self._staging = None
             self.accelerator.wait_for_everyone()
+            skipped = self.skipped_in_all_processes()
             best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
             if self.state.best_global_step and (best.exists() or best.name == name):
                 self.state.best_model_checkpoint = str(best)
             if self.args.should_save:
                 self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
+                (aside / SKIPPED_IMAGES).write_text(json.dumps(skipped))
                 replace(aside, run / name)
         if self.args.should_save:
             discard(aside)
-            rotate_checkpoints(
-                output_dir=str(run),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            remove_oldest(run, self.args.save_total_limit, {name, Path(self.state.best_model_checkpoint or "").name})
         self.accelerator.wait_for_everyone()
 
     _staging: Path | None = None
@@ -313,10 +402,29 @@ class HFClipTrainer(Trainer):
         if self._average and Path(resume_from_checkpoint, LAST_WEIGHTS).is_file():
             self._average.resume(self.model, resume_from_checkpoint)
 
+    def _init_training_state(self, max_steps: int, steps: int, epochs: int, checkpoint: str | None, trial: Any) -> Any:
+        """(epochs, batches of the next one) that were trained: all, where a run was cut after its last step."""
+        trained = super()._init_training_state(max_steps, steps, epochs, checkpoint, trial)
+        skipped = Path(checkpoint or "", SKIPPED_IMAGES)
+        if checkpoint and skipped.is_file():
+            self.skipped_images = {row: (name, reason) for row, name, reason in json.loads(skipped.read_text())}
+        return (epochs, 0) if self.state.global_step >= max_steps or self._is_out_of_patience() else trained
+
+    def _is_out_of_patience(self) -> bool:
+        return any(
+            callback.early_stopping_patience_counter
+            >= (self.args.early_stopping_patience or callback.early_stopping_patience)
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         """Leaves the averaged weights in the model, unless the best checkpoint, an average too, takes their place."""
         if self._average:
             self._average.settle(self.model)
+        if self.args.should_save and self.args.save_total_limit == 1 and self.state.best_model_checkpoint:
+            best = Path(self.state.best_model_checkpoint)  # the Trainer too leaves only this, but removes in place
+            remove_oldest(best.parent, 1, {best.name})
         return super()._finalize_training(*args, **kwargs)
 
 
@@ -330,12 +438,6 @@ def _freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module
     towers = [model.text_model, model.vision_model]
     norms = [module for tower in towers for module in tower.modules() if isinstance(module, _BatchNorm)]
     return [module for module in towers + norms if not any(p.requires_grad for p in module.parameters())]
-
-
-def _store_channels_last(model: HFClipModel) -> None:
-    """Only convolutional towers: a transformer's one patch embedding gains nothing."""
-    if sum(isinstance(module, nn.Conv2d) for module in model.vision_model.modules()) > 1:
-        model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
 
 
 def _whole(parameter: Tensor) -> Tensor:

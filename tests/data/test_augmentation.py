@@ -120,3 +120,30 @@ def test_impossible_settings_are_refused(setting):
     name = next(iter(setting))
     with pytest.raises(InputError, match=f"{name} must be from .* to .*, not {setting[name]}"):
         Augmentation(**setting)
+
+
+@pytest.mark.parametrize(
+    ("settings", "side"),
+    [
+        ({"crop_scale": 1}, 100),
+        ({"crop_scale": 1, "zoom": 0.5}, 150),
+        ({"crop_scale": 1, "rotation": 90, "translation": 0.5}, 100),
+        # Of a square of side s, a crop of 12/100 of the area, 3 : 4, has the sides 0.3 s and 0.4 s.
+        ({"crop_scale": 0.12}, 334),
+        ({"crop_scale": 0.12, "zoom": 0.2}, 400),
+        ({"crop_scale": 0.12, "reduced_decode": False}, None),
+    ],
+)
+def test_enough_of_a_picture_is_decoded_for_the_smallest_crop(settings, side):
+    assert Augmentation(**settings).side_to_decode(100) == side
+    assert Augmentation(**settings).side_to_decode(None) is None
+
+
+@pytest.mark.parametrize(("shape", "largest"), [((1, 1), 70), ((4, 3), 80), ((3, 4), 80), ((5, 1), 150)])
+def test_no_crop_is_smaller_than_what_was_decoded_for_it(shape, largest):
+    settings = Augmentation(crop_scale=0.2)
+    side = settings.side_to_decode(60)
+    image = Image.new("RGB", (shape[0] * side // min(shape), shape[1] * side // min(shape)))
+    crop = settings.build()
+    least = min(min(replayable(crop, image, seed).size) for seed in range(300))
+    assert 59 <= least < largest  # a side is rounded

@@ -8,9 +8,12 @@ import pytest
 import torch
 from conftest import write_pictures
 from PIL import Image
+from transformers import EfficientNetImageProcessor
 
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
+from hf_clip.data.images import read_image
+from hf_clip.data.pixels import PixelNormalization
 from hf_clip.data.sources import open_source
 from hf_clip.errors import InputError
 from hf_clip.towers import square_image_processor
@@ -36,6 +39,38 @@ def test_evaluation_items_hold_all_captions_and_the_plain_picture(tmp_path):
     assert item["pixel_values"].shape == (3, 16, 16)
 
 
+def test_training_items_hold_the_bytes_of_the_evaluation_items(pictures):
+    item = training_pairs(pictures, crop_scale=1)[1]
+    assert item["pixel_values"].dtype == torch.uint8
+    assert item["pixel_values"][:, 8, 8].tolist() == [0, 128, 0]
+    evaluated = CaptionedImages(open_source(pictures), square_image_processor(16))[1]
+    assert item["image_id"] == evaluated["image_id"]
+    normalized = PixelNormalization.of(square_image_processor(16))(item["pixel_values"][None])[0]
+    assert torch.equal(normalized, evaluated["pixel_values"])
+
+
+def test_a_processor_with_an_end_of_its_own_is_left_to_it(pictures):
+    image_processor = EfficientNetImageProcessor(size={"height": 16, "width": 16})  # moves pixels to -1 … 1 first
+    item = TrainingPairs(open_source(pictures), image_processor, Augmentation(crop_scale=1))[1]
+    evaluated = CaptionedImages(open_source(pictures), image_processor)[1]
+    assert torch.equal(item["pixel_values"], evaluated["pixel_values"])
+    assert item["pixel_values"].is_floating_point()
+
+
+@pytest.mark.parametrize(("reduced", "height"), [(True, 40), (False, 320)])
+def test_training_decodes_a_large_jpeg_at_reduced_size_and_evaluation_never(reduced, height, pictures, monkeypatch):
+    Image.effect_noise((400, 320), 90).convert("RGB").save(pictures / "0.png", "JPEG")
+    pairs = training_pairs(pictures, crop_scale=0.9, zoom=0.5, reduced_decode=reduced)
+    decoded = []
+    monkeypatch.setattr(pairs.draw, "augment", lambda image: decoded.append(image.size) or image)
+    pairs[0]
+    assert decoded == [(height * 5 // 4, height)]
+    whole, _ = read_image(pictures / "0.png")
+    expected = square_image_processor(16)(images=whole, return_tensors="pt")["pixel_values"][0]
+    evaluated = CaptionedImages(open_source(pictures), square_image_processor(16))[0]
+    assert torch.equal(evaluated["pixel_values"], expected)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1), (3, 3), (2, 40)])
 def test_a_few_pixels_are_not_taken_for_channels(size, pictures):
     Image.new("RGB", size, (0, 128, 0)).save(pictures / "0.png")
@@ -58,8 +93,8 @@ def test_another_epoch_row_or_seed_draws_otherwise(tmp_path):
     assert len({drawn(pairs, 3, epoch)[0] for epoch in range(40)}) == 5
     lengths = [len(drawn(pairs, row)[0].split()) for row in range(8)]
     assert len(set(lengths)) > 1
-    brightness = {drawn(pairs, 3, epoch)[1].mean().item() for epoch in range(5)}
-    brightness.add(drawn(training_pairs(tmp_path / "a", seed=1, color_jitter=0.5), 3)[1].mean().item())
+    brightness = {drawn(pairs, 3, epoch)[1].float().mean().item() for epoch in range(5)}
+    brightness.add(drawn(training_pairs(tmp_path / "a", seed=1, color_jitter=0.5), 3)[1].float().mean().item())
     assert len(brightness) == 6
 
 

@@ -255,3 +255,58 @@ def test_a_picture_in_a_store_is_read_and_one_on_the_web_is_not(tmp_path):
         read_image(f"file://{tmp_path}/blue.png")
     with pytest.raises(UnreadableImage, match="No such file"):
         read_image("https://127.0.0.1:1/red.png")
+
+
+def photograph(width: int = 1600, height: int = 1200) -> Image.Image:
+    """Light that falls off, texture of every size, and the noise of a sensor."""
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    light = 130 + 60 * np.sin(x / width * 5) * np.cos(y / height * 4)
+    texture = sum(
+        np.asarray(Image.fromarray(generator.normal(0, 9, (height // n, width // n)).astype(np.float32))
+                   .resize((width, height), Image.Resampling.BICUBIC))
+        for n in (2, 4, 8, 16, 32, 64)
+    )  # fmt: skip
+    colors = np.stack([light + texture, light - texture / 2, 255 - light + texture], axis=-1)
+    return Image.fromarray((colors + generator.normal(0, 5, colors.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}], ids=["4:2:0", "progressive", "4:4:4"]
+)
+def test_a_large_jpeg_is_decoded_at_the_smallest_size_that_is_enough(options):
+    content = encode(photograph(), "JPEG", quality=90, **options)
+    whole, whole_id = read_image(content)
+    small = np.asarray(whole.resize((133, 100), Image.Resampling.BICUBIC)).astype(float)
+    for at_least, height in ((1, 150), (150, 150), (151, 300), (300, 300), (599, 600), (601, 1200), (5000, 1200)):
+        image, image_id = read_image(content, at_least=at_least)
+        assert (image.size, image.mode, image_id) == ((height * 4 // 3, height), "RGB", whole_id)
+        found = np.asarray(image.resize((133, 100), Image.Resampling.BICUBIC)).astype(float)
+        assert np.abs(found - small).mean() <= 2
+    assert image.tobytes() == whole.tobytes()
+
+
+def test_only_a_jpeg_is_decoded_at_reduced_size():
+    noise = Image.effect_noise((64, 64), 50)
+    for content in (WHOLE, encode(noise, "WEBP"), encode(noise, "GIF"), encode(noise, "TIFF")):
+        assert read_image(content, at_least=8)[0].size == (64, 64)
+    assert read_image(noise, at_least=8)[0].size == noise.size == (64, 64)
+
+
+def test_odd_jpegs_are_converted_at_reduced_size_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.new("RGB", (320, 160), "white")
+    stored.paste(RED, (0, 0, 160, 160))
+    turned, _ = read_image(encode(stored, "JPEG", exif=exif), at_least=20)
+    assert turned.size == (20, 40)
+    assert np.abs(np.array(turned.getpixel((10, 5))) - RED).max() < 6
+    assert turned.getpixel((10, 35)) == WHITE
+    cmyk, _ = read_image(encode(Image.new("CMYK", (64, 64), (0, 255, 255, 0)), "JPEG"), at_least=8)
+    assert cmyk.size == (8, 8)
+    assert np.abs(np.array(cmyk.getpixel((4, 4))) - RED).max() < 6
+    grey, _ = read_image(encode(Image.new("L", (64, 64), 7), "JPEG"), at_least=8)
+    assert (grey.size, grey.getpixel((4, 4))) == ((8, 8), (7, 7, 7))
+    content = encode(photograph(320, 240), "JPEG")
+    with pytest.raises(UnreadableImage, match=r"not a whole picture .*truncated"):
+        read_image(content[: len(content) // 2], at_least=8)

@@ -1,13 +1,15 @@
 """Splits by picture: none on both sides, whatever it is called; the same for any order of rows."""
 
 import datasets
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_pictures
+from PIL import Image
 
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import Source, open_source
-from hf_clip.data.split import split_by_image
+from hf_clip.data.split import content_keys, split_by_image
 from hf_clip.errors import InputError
 
 
@@ -92,3 +94,23 @@ def test_a_share_that_leaves_one_side_empty_is_refused(share, source):
 def test_streams_are_refused(pictures):
     with pytest.raises(InputError, match="is streamed and cannot be split"):
         split_by_image(open_source(pictures, streaming=True), 0.5)
+
+
+@pytest.mark.parametrize("kind", ["paths", "bytes"])
+def test_exact_keys_change_with_a_pixel_in_the_middle_of_a_large_picture(kind, tmp_path):
+    """Size, beginning and end are the same, which is enough to split by."""
+    folder = write_pictures(tmp_path / "pictures", count=2)
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.bmp", "caption": "a"}\n')
+    keys = []
+    for middle in ((0, 0, 0), (255, 255, 255)):
+        picture = Image.new("RGB", (200, 200), "red")
+        picture.putpixel((100, 100), middle)
+        picture.save(folder / "0.bmp")
+        source = open_source(folder)
+        if kind == "bytes":
+            rows = {"image": [{"bytes": (folder / "0.bmp").read_bytes(), "path": None}], "caption": ["a"]}
+            datasets.Dataset.from_dict(rows).to_parquet(tmp_path / f"{middle[0]}.parquet")
+            source = open_source(tmp_path / f"{middle[0]}.parquet")
+        keys.append([content_keys(source, exact=exact) for exact in (False, True)])
+    assert np.array_equal(keys[0][0], keys[1][0])
+    assert not np.array_equal(keys[0][1], keys[1][1])

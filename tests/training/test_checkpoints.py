@@ -1,9 +1,12 @@
 """A staged folder appears whole or not at all."""
 
+import os
+import shutil
+
 import pytest
 
 from hf_clip.errors import InputError
-from hf_clip.training.checkpoints import replace, staged
+from hf_clip.training.checkpoints import put_back, remove_oldest, replace, staged
 
 
 def test_a_new_folder_appears_at_the_end(tmp_path):
@@ -51,3 +54,44 @@ def test_a_checkpoint_takes_another_s_place_whole(tmp_path):
     assert {file.name for file in old.iterdir()} == {"weights", "only_after"}
     assert (old / "weights").read_text() == ".staging"
     assert list((tmp_path / ".staging").iterdir()) == []
+
+
+def test_what_a_kill_between_two_renames_took_away_is_put_back(tmp_path, monkeypatch):
+    old, aside = tmp_path / "checkpoint-2", tmp_path / ".staging" / "checkpoint-2"
+    for folder in (old, aside):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text(folder.parent.name)
+    rename = os.rename
+
+    def killed(source, target):
+        if source == aside:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        replace(aside, old)
+    assert not old.exists()
+    put_back(tmp_path)
+    assert (old / "weights").read_text() == tmp_path.name
+    put_back(tmp_path)  # nothing is left to do
+
+
+def test_the_oldest_go_but_not_those_to_be_kept_and_none_in_its_place(tmp_path, monkeypatch):
+    for step in (2, 4, 6, 8):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        os.utime(tmp_path / f"checkpoint-{step}", (step * 10, step * 10))
+    removed, remove = [], shutil.rmtree
+
+    def watched(path, **how):
+        removed.append(path.parent)
+        remove(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    remove_oldest(tmp_path, None, {"checkpoint-8"})
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_oldest(tmp_path, 2, {"checkpoint-2", "checkpoint-8"})
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-8"}
+    assert set(removed) == {tmp_path / ".staging"}
+    remove_oldest(tmp_path, 1, {"checkpoint-2", "checkpoint-8"})
+    assert len(list(tmp_path.iterdir())) == 2

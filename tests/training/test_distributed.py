@@ -1,43 +1,84 @@
 """Two and three gloo processes against one process on the same pairs: value and every gradient, in float64."""
 
+import functools
+
 import processes
 import pytest
 import torch
-from conftest import tiny_inputs, tiny_model, write_pictures
+from conftest import tiny_inputs, write_pictures
+from processes import Step
 from training_runs import make_trainer
 
-from hf_clip import HFClipModel
-from hf_clip.training.distributed import gather_batch, global_contrastive_loss, in_batch_accuracy
+from hf_clip import HFClipModel, HFClipTrainingArguments
+from hf_clip.errors import InputError
+from hf_clip.training.distributed import (
+    check_processes,
+    check_ranks,
+    gather_batch,
+    global_contrastive_loss,
+    in_batch_accuracy,
+)
+
+UNEQUAL, ONE_EMPTY = {2: (4, 3), 3: (3, 1, 3)}, {2: (7, 0), 3: (4, 0, 3)}
+STEPS = {
+    world_size: [
+        step
+        for wrapping in ("ddp", "fsdp2")
+        for step in [
+            Step(wrapping, UNEQUAL[world_size], duplicates=False),
+            *(
+                Step(wrapping, sizes, loss, tile_size=tile_size, chunk_size=chunk_size)
+                for loss in ("infonce", "sigmoid")
+                for sizes in (UNEQUAL[world_size], ONE_EMPTY[world_size])
+                for tile_size in (None, 2)
+                for chunk_size in (None, 3)
+                if sizes == UNEQUAL[world_size] or bool(tile_size) == bool(chunk_size)
+            ),
+        ]
+    ]
+    for world_size in (2, 3)
+}
 
 
-def one_process(duplicates: bool, loss: str = "infonce"):
-    model = tiny_model(loss=loss).eval().double()
+@functools.cache
+def one_process(loss: str = "infonce", duplicates: bool = True):
+    """The loss of all pairs and its gradients, without tiles, chunks or other processes."""
+    model = processes.small_model(loss)
     ids = {"image_ids": processes.IMAGE_IDS, "caption_ids": processes.CAPTION_IDS} if duplicates else {}
     loss = global_contrastive_loss(model(**tiny_inputs(pairs=7), return_logits=False), **ids)
     loss.backward()
     return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
-@pytest.mark.parametrize(
-    ("sizes", "duplicates"),
-    [([4, 3], True), ([3, 4], False), ([3, 1, 3], True), ([4, 0, 3], True)],
-    ids=["2", "2-plain", "3", "3-one-empty"],
-)
-def test_processes_together_compute_what_one_would(sizes, duplicates, loss, tmp_path):
-    processes.run(processes.one_step, len(sizes), str(tmp_path), sizes, duplicates, loss)
-    expected_loss, expected_grads = one_process(duplicates, loss)
-    for rank in range(len(sizes)):
-        result = torch.load(tmp_path / f"{rank}.pt")
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Starts the processes once for all steps of so many processes: rank → step → what it gave."""
+
+    @functools.cache
+    def take(world_size: int) -> list[list[dict]]:
+        folder = tmp_path_factory.mktemp("steps")
+        processes.run(processes.take_steps, world_size, str(folder), STEPS[world_size])
+        return [torch.load(folder / f"{rank}.pt") for rank in range(world_size)]
+
+    return take
+
+
+@pytest.mark.parametrize("step", STEPS[2] + STEPS[3], ids=str)
+def test_processes_together_compute_what_one_would(step, results):
+    expected_loss, expected_grads = one_process(step.loss, step.duplicates)
+    number = STEPS[len(step.sizes)].index(step)
+    for rank, steps in enumerate(results(len(step.sizes))):
+        result = steps[number]
+        assert result["sharded"] == (step.wrapping == "fsdp2")
         torch.testing.assert_close(result["loss"], expected_loss)
         assert result["grads"].keys() == expected_grads.keys()
         for name, grad in expected_grads.items():
-            torch.testing.assert_close(result["grads"][name], grad, rtol=1e-7, atol=1e-10, msg=f"{rank} {name}")
+            torch.testing.assert_close(result["grads"][name], grad, rtol=1e-7, atol=1e-10, msg=f"rank {rank}: {name}")
 
 
 def test_masking_duplicates_changes_the_loss():
     """Without this the tests above could pass with ids ignored everywhere."""
-    assert abs(one_process(True)[0] - one_process(False)[0]) > 1e-3
+    assert abs(one_process()[0] - one_process(duplicates=False)[0]) > 1e-3
 
 
 def test_a_local_loss_is_refused_and_the_gathering_function_named(tmp_path):
@@ -67,6 +108,18 @@ def test_the_trainer_on_two_processes_is_the_trainer_on_one(tmp_path):
     assert not (tmp_path / "run-2" / ".staging").exists()
 
 
+def test_three_processes_count_each_picture_once(tmp_path):
+    """8 pictures, in batches of 2, for 3 processes: the last batches are padded with pictures that came already."""
+    data = write_pictures(tmp_path / "pictures", count=8, captions_each=2)
+    processes.run(processes.evaluate, 3, str(tmp_path), str(data))
+    alone = make_trainer(tmp_path / "one", data, per_device_train_batch_size=12).evaluate()
+    assert (alone["eval_images"], alone["eval_captions"]) == (8, 16)
+    for rank in range(3):
+        metrics = torch.load(tmp_path / f"{rank}.pt")
+        for name in alone.keys() - {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}:
+            assert metrics[name] == pytest.approx(alone[name], rel=1e-5), (rank, name)
+
+
 def test_in_batch_accuracy_by_hand():
     images = torch.eye(4)
     texts = torch.eye(4)[[0, 2, 1, 3]]  # the second and third captions are swapped
@@ -85,3 +138,54 @@ def test_what_two_processes_measure_is_the_model_that_they_save(tmp_path):
     metrics = saved.evaluate()
     for name in ("eval_loss", "eval_image_retrieval_recall@1", "eval_text_retrieval_recall@5"):
         assert first["metrics"][name] == second["metrics"][name] == pytest.approx(metrics[name], rel=1e-5), name
+
+
+# ---- settings that do not fit -------------------------------------------------------------------------------------
+
+
+def test_processes_with_different_settings_are_told_which(pictures, tmp_path):
+    others = [{}, {"seed": 1}, {"per_device_train_batch_size": 2}, {"loss": "sigmoid"}, {"dataloader_num_workers": 1}]
+    processes.run(processes.train_with_other_settings, 2, str(tmp_path), str(pictures), others)
+    said, of_the_other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert said == of_the_other
+    mend = ": start all processes with the same settings and data"
+    assert said == [
+        "",
+        "seed is 42 in process 0 and 1 in process 1" + mend,
+        "per_device_train_batch_size is 4 in process 0 and 2 in process 1" + mend,
+        "loss is 'infonce' in process 0 and 'sigmoid' in process 1" + mend,
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "cause"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "RANK=2 WORLD_SIZE=2 LOCAL_RANK=0: ranks count from 0"),
+        ({"RANK": "1", "LOCAL_RANK": "0"}, "RANK=1 LOCAL_RANK=0: ranks count from 0"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK=one WORLD_SIZE=2: these must be numbers"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}, "LOCAL_RANK=1: a rank on one machine"),
+    ],
+)
+def test_ranks_that_do_not_fit_are_refused(found, cause, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    check_ranks()
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"{cause}.*torchrun"):
+        check_ranks()
+
+
+def test_ranks_that_fit_pass(monkeypatch):
+    for name, value in {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    check_ranks()
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(pictures, tmp_path, monkeypatch):
+    """As `torchrun` leaves them on a machine without GPUs, unless they are told to use the CPU."""
+    args = HFClipTrainingArguments(str(tmp_path / "run"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="2 processes were started, but this one trains with 1: "):
+        check_processes(args)

@@ -58,6 +58,7 @@ def test_the_loss_is_clip_s(tmp_path, pictures):
     trainer = make_trainer(tmp_path / "run", pictures)
     batch = next(iter(trainer.get_train_dataloader()))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids", "pixel_values")}
+    inputs = trainer._normalized(inputs)
     model = trainer.model.eval()
     expected = image_text_contrastive_loss(model(**inputs).logits_per_text)
     torch.testing.assert_close(trainer.compute_loss(model, dict(batch)), expected)
@@ -167,7 +168,7 @@ def test_logs(tmp_path):
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids", "pixel_values")}
     trainer.model.train()
     with torch.no_grad():
-        choices = copy.deepcopy(trainer.model)(**inputs).logits_per_image.argmax(1)
+        choices = copy.deepcopy(trainer.model)(**trainer._normalized(inputs)).logits_per_image.argmax(1)
     trainer.train()
     logs = trainer.state.log_history[0]
     assert logs["captions_cut"] == 0.25
@@ -286,3 +287,50 @@ def test_bottleneck_towers_train(tmp_path, pictures):
     unmoved = [n for n, p in model.named_parameters() if torch.equal(p, before[n]) and "key.bias" not in n]
     # Word and position vectors that no caption used, and nothing else, may stand still.
     assert unmoved == []
+
+
+class Spoil(TrainerCallback):
+    """Sets one weight of a module to NaN after a step."""
+
+    def __init__(self, module: str, step: int):
+        self.module, self.step = module, step
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if state.global_step + 1 == self.step:
+            with torch.no_grad():
+                next(model.get_submodule(self.module).parameters()).view(-1)[-1] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("visual_projection", "step 4: the image tower's embeddings became NaN or infinite: lower learning_rate"),
+        ("text_projection", "step 4: the text tower's embeddings became NaN or infinite: lower learning_rate"),
+    ],
+)
+def test_embeddings_that_are_not_finite_stop_the_run(tmp_path, module, line):
+    data = write_pictures(tmp_path / "pictures")
+    trainer = make_trainer(
+        tmp_path / "run", data, max_steps=6, save_strategy="steps", save_steps=2, callbacks=[Spoil(module, 3)]
+    )
+    with pytest.raises(InputError, match=line):
+        trainer.train()
+    assert trainer.state.global_step == 3
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    data = write_pictures(tmp_path / "pictures")
+    trainer = make_trainer(
+        tmp_path / "run", data, max_steps=6, save_strategy="steps", save_steps=2, callbacks=[Spoil("text_model", 4)]
+    )
+    with pytest.raises(InputError, match=r"step 4: text_model.* is NaN or infinite, and was not saved"):
+        trainer.train()
+    assert [folder.name for folder in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_the_share_of_waiting_for_data_is_logged(tmp_path, pictures):
+    trainer = make_trainer(tmp_path / "run", pictures, max_steps=2)
+    trainer.train()
+    shares = [entry["data_wait"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(shares) == 2
+    assert all(0 < share < 1 for share in shares)
