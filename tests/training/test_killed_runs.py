@@ -6,7 +6,9 @@ import multiprocessing
 import random
 import re
 import signal
+import statistics
 import time
+from itertools import pairwise
 from multiprocessing import connection, forkserver
 from pathlib import Path
 
@@ -55,11 +57,11 @@ class Runs:
     def __init__(self, folder: Path, data: Path, settings: dict):
         self.folder, self.data, self.settings = folder, data, SETTINGS | settings
 
-    def live(self, last_step: int | None = None, fraction: float = 0, last_event: int | None = None) -> list[int]:
+    def live(self, last_step: int | None = None, seconds: float = 0, last_event: int | None = None) -> list[int]:
         """Starts the run, or goes on with it, until its end or its death.
 
         Args:
-            last_step: the step in which it is killed, after this `fraction` of the time that the step before took.
+            last_step: the step in which it is killed, so many `seconds` after it began.
             last_event: which of its doings with files it does not live to see.
 
         Returns:
@@ -72,15 +74,16 @@ class Runs:
         )
         process.start()
         teller.close()
-        heard, before, now = [-1], 0.0, 0.0
+        heard, times = [-1], []
         with contextlib.suppress(EOFError):
             while heard[-1] != last_step and connection.wait([told, process.sentinel]) and told.poll():
                 heard.append(told.recv())
-                before, now = now, time.monotonic()
+                times.append(time.monotonic())
         if heard[-1] == last_step:
-            time.sleep(fraction * min(now - before, 1))
+            time.sleep(seconds)
             process.kill()
         process.join()
+        self.seconds_a_step = statistics.median(b - a for a, b in pairwise(times)) if len(times) > 1 else 0.0
         assert process.exitcode in (0, -signal.SIGKILL)
         self.was_killed = process.exitcode != 0
         return heard[1:]
@@ -111,9 +114,9 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(name, tmp_path):
     for _ in range(2):
         cut.live(last_event=draw.randint(1, 2 * events // len(steps)))
         assert cut.was_killed
-        cut.live(last_step=cut.step() + draw.randint(0, 1), fraction=draw.random())
+        cut.live(last_step=cut.step() + draw.randint(0, 1), seconds=draw.random() * whole.seconds_a_step)
         assert cut.was_killed
-    cut.live(last_step=end, fraction=draw.random())
+    cut.live(last_step=end)  # at once: what is left to do is soon done
     assert cut.was_killed
     gone_on_from = cut.step()
     *last_steps, _, _ = cut.live()
