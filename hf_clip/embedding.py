@@ -64,7 +64,7 @@ def embed_batch(model: PreTrainedModel, batch: dict[str, Any]) -> EmbeddedBatch:
     """
     extras = {name: batch.pop(name) for name in ("image_ids", "caption_ids", "rows", "caption_counts")}
     batch.pop("captions_cut", None)
-    image_embeds, text_embeds = _embed(model, **batch)
+    image_embeds, text_embeds = embed_inputs(model, **batch)
     return EmbeddedBatch(
         image_embeds=_finite(image_embeds, "image"),
         # Of pictures alone there are no texts.
@@ -73,7 +73,7 @@ def embed_batch(model: PreTrainedModel, batch: dict[str, Any]) -> EmbeddedBatch:
     )
 
 
-def _embed(model: PreTrainedModel, pixel_values: Tensor, **tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+def embed_inputs(model: PreTrainedModel, pixel_values: Tensor, **tokens: Tensor) -> tuple[Tensor, Tensor | None]:
     """(images, dim) and, where there are tokens, (captions, dim); the model and its memory format stay as they are."""
     if is_convolutional(model):
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
@@ -201,7 +201,7 @@ def embed_images(model: PreTrainedModel, processor: HFClipProcessor, images: lis
         processor.image_processor(images=image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
         for image in images
     ]
-    return _finite(_embed(model.eval(), torch.cat(pixels).to(model.device))[0], "image")
+    return _finite(embed_inputs(model.eval(), torch.cat(pixels).to(model.device))[0], "image")
 
 
 def embed_texts(model: PreTrainedModel, processor: HFClipProcessor, texts: list[str]) -> Tensor:
