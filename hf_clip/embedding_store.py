@@ -237,7 +237,7 @@ def _prepare(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    old, new = _flat(before), _flat(now)
+    old, new = flattened(before), flattened(now)
     for field in sorted(old.keys() | new.keys()):
         if field.split(".")[0] in _SAME and old.get(field) != new.get(field):
             raise InputError(
@@ -246,10 +246,10 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
             )
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, inner in value.items():
-        flat |= _flat(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
+        flat |= flattened(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
     return flat
 
 

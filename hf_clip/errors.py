@@ -11,6 +11,10 @@ class InputError(ValueError):
         super().__init__(message)
 
 
+class NotFinite(InputError):
+    """A run's loss or weights are NaN or infinite: nothing of it is worth saving."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, without the lines that explain it at length; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -221,7 +221,7 @@ def train_with_other_settings(rank: int, world_size: int, folder: str, data: str
         model = tiny_model(loss=own.pop("loss", "infonce"))
         trainer = make_trainer(Path(folder, f"run-{rank}"), Path(data), model=model, **own)
         try:
-            check_same_settings(trainer.args, trainer.model, len(trainer.train_dataset))
+            check_same_settings(trainer.args, trainer.model, {})
             said.append("")
         except InputError as error:
             said.append(str(error))

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 
+from ..embedding_store import flattened
 from ..errors import InputError
 from ..loss_hf_clip import contrastive_loss, sigmoid_loss
 from ..modeling_hf_clip import HFClipModel, HFClipOutput, repeated_blocks
@@ -264,22 +265,22 @@ _OF_ONE_MACHINE = {
 }
 
 
-def check_same_settings(args: TrainingArguments, model: HFClipModel, pairs: int | None = None) -> None:
+def check_same_settings(args: TrainingArguments, model: HFClipModel, others: dict[str, Any]) -> None:
     """All processes compare what they were started with; to be called by all of them, before the first step.
 
     Args:
-        pairs: how many there are to train on; None for a stream.
+        others: what else must be the same, by name.
 
     Raises:
         InputError: in every process, naming the first setting that differs and two processes that have it differently.
     """
-    settings = model.config.to_dict() | args.to_dict() | {"number of training pairs": pairs}
-    plain = {name: value for name, value in settings.items() if not isinstance(value, dict)}
-    first, *others = gather_objects({name: plain[name] for name in plain if name not in _OF_ONE_MACHINE})
-    for rank, other in enumerate(others, 1):
-        for name, value in first.items():
-            if other[name] != value:
+    settings = flattened(model.config.to_dict() | args.to_dict() | others)
+    counting = {name: settings[name] for name in settings if name.rpartition(".")[2] not in _OF_ONE_MACHINE}
+    first, *rest = gather_objects(counting)
+    for rank, other in enumerate(rest, 1):
+        for name in first | other:
+            if first.get(name) != other.get(name):
                 raise InputError(
-                    f"{name} is {value!r} in process 0 and {other[name]!r} in process {rank}: "
+                    f"{name} is {first.get(name)!r} in process 0 and {other.get(name)!r} in process {rank}: "
                     "start all processes with the same settings and data"
                 )

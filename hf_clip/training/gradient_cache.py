@@ -56,7 +56,8 @@ class GradientCache:
             for chunk in self._chunks:
                 self._random.append(_RandomState(next(iter(chunk.values()))))
                 with moving.towards(len(_images_of(chunk))):
-                    outputs.append(self._run(model, chunk))
+                    output = self._run(model, chunk)
+                outputs.append({name: output[name] for name in _LEAVES if name in output})  # no hidden states
         moving.settle()
         whole = {name: _joined(outputs, name) for name in _LEAVES}
         self._leaves = {name: value.requires_grad_() for name, value in whole.items() if value is not None}
@@ -114,7 +115,7 @@ def _images_of(chunk: dict[str, Tensor]) -> Tensor:
     return next((chunk[name] for name in _OF_IMAGES if name in chunk), torch.empty(0))
 
 
-def _joined(outputs: list[HFClipOutput], name: str) -> Tensor | None:
+def _joined(outputs: list[dict[str, Tensor]], name: str) -> Tensor | None:
     values = [output[name] for output in outputs if name in output]
     if not values:
         return None

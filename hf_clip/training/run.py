@@ -23,7 +23,7 @@ from ..data.mixture import MixedPairs
 from ..data.sources import Source
 from ..data.streaming import StreamedPairs
 from ..embedding import Embeddings, collator_of, max_caption_length
-from ..errors import InputError
+from ..errors import InputError, NotFinite
 from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
 from ..publishing.readme import write_readme
@@ -164,6 +164,7 @@ def train(
             with staged(args.output_dir) as folder:
                 (folder / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
         result = _run_trainer(trainer, stop, checkpoint)
+        trainer.check_finite()
         trainer.save_model()  # before anything else can go wrong
         embeddings = trainer.embed(trainer.get_eval_dataloader()) if eval_source else None
         metrics: dict[str, Any] = _evaluate(trainer, embeddings) if embeddings else {}
@@ -214,6 +215,9 @@ def _run_trainer(trainer: HFClipTrainer, stop: StopOnInterrupt, checkpoint: str 
     try:
         with stop.listening():
             result = trainer.train(resume_from_checkpoint=checkpoint)
+    except NotFinite as error:
+        newest = last_checkpoint(trainer.args.output_dir)
+        raise NotFinite(f"{error}; the last checkpoint is {newest}" if newest else str(error)) from error
     except InputError as error:
         if trainer.args.world_size > 1 or trainer.state.global_step == 0:
             raise

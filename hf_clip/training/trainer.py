@@ -17,13 +17,14 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, Traine
 from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 
 from ..data.images import broken_picture, skipped_line
 from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedPairs
 from ..embedding import Embeddings, embed_batch, is_convolutional, join_batches
-from ..errors import InputError, first_line
+from ..errors import InputError, NotFinite, first_line
 from ..evaluation.retrieval import evaluate_retrieval
 from ..modeling_hf_clip import HFClipModel, HFClipOutput
 from .arguments import HFClipTrainingArguments
@@ -74,8 +75,8 @@ class HFClipTrainer(Trainer):
         super().__init__(model, args, **kwargs)
         self.skipped_images: dict[int, tuple[str, str]] = {}
         self._meters: dict[str, Tensor] = {}
-        processor = kwargs.get("processing_class")
-        self._normalize = PixelNormalization.of(processor.image_processor) if processor else None
+        image_processor = getattr(kwargs.get("processing_class"), "image_processor", None)
+        self._normalize = PixelNormalization.of(image_processor) if image_processor else None
         self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
         self._data_wait = DataWait()
         self.add_callback(self._data_wait)
@@ -93,6 +94,12 @@ class HFClipTrainer(Trainer):
             raise InputError(
                 "gradient_cache_chunk_size cannot go with DeepSpeed's own backward: leave out one of them"
             )
+        optimizer = OptimizerNames(args.optim).value
+        if args.gradient_cache_chunk_size and (optimizer.endswith("layerwise") or "lomo" in optimizer):
+            raise InputError(
+                f"gradient_cache_chunk_size cannot go with optim={optimizer}, which steps within the backward pass "
+                "of each chunk: leave out one of them"
+            )
         if args.train_batch_size * args.world_size < 2:
             raise InputError("a batch of one pair has no negatives: give a larger per_device_train_batch_size")
         if args.gradient_accumulation_steps > 1:
@@ -102,11 +109,17 @@ class HFClipTrainer(Trainer):
                 f"per_device_train_batch_size (gradient_cache_chunk_size makes it fit) or more processes."
             )
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer does it, once all processes have compared their settings."""
-        pairs = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
-        check_same_settings(self.args, self.model, pairs)
-        return super().train(*args, **kwargs)
+        checkpoint = (
+            last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint or None
+        )
+        others = {
+            "number of training pairs": len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None,
+            "the checkpoint to go on from": Path(checkpoint).name if checkpoint else None,
+        }
+        check_same_settings(self.args, self.model, others)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- the step -------------------------------------------------------------------------------------------------
 
@@ -174,7 +187,7 @@ class HFClipTrainer(Trainer):
             return
         towers = {"image": world.image_embeds, "text": world.text_embeds}
         broken = [f"the {tower} tower's embeddings" for tower, embeds in towers.items() if not embeds.isfinite().all()]
-        raise InputError(
+        raise NotFinite(
             f"step {self.state.global_step + 1}: {' and '.join(broken) or 'the temperature or the loss'} became NaN "
             "or infinite: lower learning_rate, or lengthen warmup_steps"
         )
@@ -343,11 +356,9 @@ class HFClipTrainer(Trainer):
         """The Trainer's checkpoint, written aside and renamed when every process has finished its part.
 
         Raises:
-            InputError: the weights are not finite: the checkpoint before is the last good one.
+            NotFinite: the weights are not: the checkpoint before is the last good one.
         """
-        for name, parameter in self.model.named_parameters():
-            if not _whole(parameter.detach().isfinite().all()):
-                raise InputError(f"step {self.state.global_step}: {name} is NaN or infinite, and was not saved")
+        self.check_finite()
         run = Path(super()._get_output_dir(trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         aside = run / STAGING / name
@@ -373,6 +384,15 @@ class HFClipTrainer(Trainer):
             discard(aside)
             remove_oldest(run, self.args.save_total_limit, {name, Path(self.state.best_model_checkpoint or "").name})
         self.accelerator.wait_for_everyone()
+
+    def check_finite(self) -> None:
+        """
+        Raises:
+            NotFinite: for weights, or BatchNorm's running statistics, that are NaN or infinite.
+        """
+        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            if not _whole(tensor.detach().isfinite().all()):
+                raise NotFinite(f"step {self.state.global_step}: {name} is NaN or infinite, and was not saved")
 
     _staging: Path | None = None
 

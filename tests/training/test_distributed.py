@@ -144,13 +144,21 @@ def test_what_two_processes_measure_is_the_model_that_they_save(tmp_path):
 
 
 def test_processes_with_different_settings_are_told_which(pictures, tmp_path):
-    others = [{}, {"seed": 1}, {"per_device_train_batch_size": 2}, {"loss": "sigmoid"}, {"dataloader_num_workers": 1}]
+    others = [
+        {},
+        {"lr_scheduler_kwargs": {"num_cycles": 2}},
+        {"seed": 1},
+        {"per_device_train_batch_size": 2},
+        {"loss": "sigmoid"},
+        {"dataloader_num_workers": 1},
+    ]
     processes.run(processes.train_with_other_settings, 2, str(tmp_path), str(pictures), others)
     said, of_the_other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert said == of_the_other
     mend = ": start all processes with the same settings and data"
     assert said == [
         "",
+        "lr_scheduler_kwargs.num_cycles is None in process 0 and 2 in process 1" + mend,
         "seed is 42 in process 0 and 1 in process 1" + mend,
         "per_device_train_batch_size is 4 in process 0 and 2 in process 1" + mend,
         "loss is 'infonce' in process 0 and 'sigmoid' in process 1" + mend,

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from conftest import tiny_model, write_pictures
+from safetensors.torch import load_file
 from training_runs import PressCtrlC, make_processor
 from transformers import AutoModel, AutoProcessor, TrainerCallback
 
@@ -15,7 +16,7 @@ from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.images import skipped_line
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import split_by_image
-from hf_clip.errors import InputError
+from hf_clip.errors import InputError, NotFinite
 from hf_clip.training.run import Interrupted, check_output_folder, train, training_pairs
 
 
@@ -228,3 +229,27 @@ def test_a_skipped_picture_of_a_part_is_named_by_its_row_in_the_whole(tmp_path):
             assert skipped_line(*skipped[0]) == "row 10: 9.png: the file is empty"
             return
     raise AssertionError("nothing was skipped")
+
+
+class Overflow(TrainerCallback):
+    """After a step, finite weights that make infinite activations, and with them BatchNorm's statistics."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if state.global_step + 1 == self.step:
+            with torch.no_grad():
+                next(model.vision_model.parameters()).fill_(1e38)
+
+
+def test_a_run_that_overflows_keeps_its_last_checkpoint_as_it_was(tmp_path):
+    data = write_pictures(tmp_path / "pictures")
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    with pytest.raises(NotFinite, match=r"step 5: the image tower's .* the last checkpoint is .*checkpoint-4$"):
+        train(
+            tiny_model(), make_processor(tmp_path / "tokenizer"), arguments(tmp_path / "run", **settings),
+            open_source(data), callbacks=[Overflow(4)],
+        )  # fmt: skip
+    weights = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())

@@ -318,6 +318,11 @@ def test_embeddings_that_are_not_finite_stop_the_run(tmp_path, module, line):
     assert trainer.state.global_step == 3
 
 
+def test_an_optimiser_that_steps_in_the_backward_pass_of_each_chunk_is_refused(pictures, tmp_path):
+    with pytest.raises(InputError, match="gradient_cache_chunk_size cannot go with optim=apollo_adamw_layerwise"):
+        make_trainer(tmp_path / "run", pictures, gradient_cache_chunk_size=2, optim="apollo_adamw_layerwise")
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     data = write_pictures(tmp_path / "pictures")
     trainer = make_trainer(
