@@ -33,6 +33,9 @@ class Embeddings:
         text_to_image: (captions,), the position in `image_embeds` of each caption's picture.
         image_ids, caption_ids: (images,), (captions,): int64 content digests.
         skipped: (row, name, reason) of the pictures that could not be read; their captions are left out too.
+        labels: (images,), int64, or of several labels a picture (images, classes), boolean; None without labels.
+        class_names: of the labels, where they are known.
+        image_features: (images, width), fp32, what the image tower gives before the projection, where asked for.
     """
 
     image_embeds: Tensor
@@ -42,6 +45,9 @@ class Embeddings:
     image_ids: Tensor
     caption_ids: Tensor
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    labels: Tensor | None = None
+    class_names: list[str] | None = None
+    image_features: Tensor | None = None
 
 
 @dataclass
@@ -54,19 +60,24 @@ class EmbeddedBatch:
     caption_counts: Tensor
     image_ids: Tensor
     caption_ids: Tensor
+    image_features: Tensor | None = None
 
 
-def embed_batch(model: PreTrainedModel, batch: dict[str, Any]) -> EmbeddedBatch:
+def embed_batch(model: PreTrainedModel, batch: dict[str, Any], *, pooled: bool = False) -> EmbeddedBatch:
     """Embeds a collator's batch.
+
+    Args:
+        pooled: also keep what the image tower gives before the projection.
 
     Raises:
         FloatingPointError: for embeddings that are NaN or infinite, naming the tower.
     """
     extras = {name: batch.pop(name) for name in ("image_ids", "caption_ids", "rows", "caption_counts")}
     batch.pop("captions_cut", None)
-    image_embeds, text_embeds = embed_inputs(model, **batch)
+    features, image_embeds, text_embeds = _embed_inputs(model, pooled, **batch)
     return EmbeddedBatch(
         image_embeds=_finite(image_embeds, "image"),
+        image_features=None if features is None else _finite(features, "image"),
         # Of pictures alone there are no texts.
         text_embeds=_finite(image_embeds[:0] if text_embeds is None else text_embeds, "text"),
         **{name: value.cpu() for name, value in extras.items()},
@@ -75,14 +86,25 @@ def embed_batch(model: PreTrainedModel, batch: dict[str, Any]) -> EmbeddedBatch:
 
 def embed_inputs(model: PreTrainedModel, pixel_values: Tensor, **tokens: Tensor) -> tuple[Tensor, Tensor | None]:
     """(images, dim) and, where there are tokens, (captions, dim); the model and its memory format stay as they are."""
+    return _embed_inputs(model, False, pixel_values, **tokens)[1:]
+
+
+def _embed_inputs(
+    model: Any, pooled: bool, pixel_values: Tensor, **tokens: Tensor
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """`embed_inputs`, with the image tower's own output, where asked for, in front."""
     if is_convolutional(model):
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
     at_a_time = _PICTURES_ON_A_CPU if pixel_values.device.type == "cpu" else max(len(pixel_values), 1)
     first, *others = pixel_values.split(at_a_time)
     with torch.inference_mode():
+        if pooled and len(pixel_values):
+            features = torch.cat([model.pool_image(part) for part in (first, *others)])
+            output = model(**tokens, pooled_image=features, return_logits=False)
+            return features, output.image_embeds, output.text_embeds
         output = model(**tokens, pixel_values=first, return_logits=False)
         images = [output, *(model(pixel_values=part, return_logits=False) for part in others)]
-        return torch.cat([part.image_embeds for part in images]), output.text_embeds
+        return None, torch.cat([part.image_embeds for part in images]), output.text_embeds
 
 
 def is_convolutional(model: PreTrainedModel) -> bool:
@@ -103,8 +125,8 @@ def join_batches(batches: Iterable[EmbeddedBatch], skipped: list[tuple[int, str,
     if not batches:
         first = f"; the first: {skipped[0][1]}, {skipped[0][2]}" if skipped else ""
         raise InputError(f"not one picture could be read{first}: nothing to evaluate")
-    fields = (f.name for f in dataclasses.fields(EmbeddedBatch))
-    whole = EmbeddedBatch(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in fields})
+    fields = {f.name: [getattr(batch, f.name) for batch in batches] for f in dataclasses.fields(EmbeddedBatch)}
+    whole = EmbeddedBatch(**{name: torch.cat(parts) for name, parts in fields.items() if parts[0] is not None})
     images = _first_of_each(whole.rows)
     counts = whole.caption_counts[images]
     old_starts = (whole.caption_counts.cumsum(0) - whole.caption_counts)[images]
@@ -118,7 +140,16 @@ def join_batches(batches: Iterable[EmbeddedBatch], skipped: list[tuple[int, str,
         image_ids=whole.image_ids[images],
         caption_ids=whole.caption_ids[captions],
         skipped=sorted(set(skipped)),
+        image_features=None if whole.image_features is None else whole.image_features[images],
     )
+
+
+def with_labels(embeddings: Embeddings, source: Source) -> Embeddings:
+    """The same with the labels of the source that was embedded, where it has any that are numbers or classes."""
+    if not source.label_column:
+        return embeddings
+    labels = torch.index_select(torch.from_numpy(source.labels()), 0, embeddings.image_rows)
+    return dataclasses.replace(embeddings, labels=labels, class_names=source.class_names)
 
 
 def _first_of_each(values: Tensor) -> Tensor:
@@ -139,18 +170,23 @@ def embed_source(
     num_workers: int = 0,
     strict: bool = False,
     progress: bool = True,
+    pooled: bool = False,
 ) -> Embeddings:
     """Embeds every picture and all captions of a source, in one process, on the model's device.
+
+    Args:
+        pooled: also keep what the image tower gives before the projection.
 
     Raises:
         InputError: not one picture can be read; with `strict`, one cannot.
     """
     rows = split_rows(range(len(source)), batch_size)
-    settings: dict[str, Any] = {"num_workers": num_workers, "strict": strict, "progress": progress}
+    settings: dict[str, Any] = {"num_workers": num_workers, "strict": strict, "progress": progress, "pooled": pooled}
     embedded = list(embed_batches(model, processor, source, rows, **settings))
-    return join_batches(
+    embeddings = join_batches(
         [batch for batch, _ in embedded if len(batch.rows)], [entry for _, skipped in embedded for entry in skipped]
     )
+    return with_labels(embeddings, source)
 
 
 def split_rows(rows: range, batch_size: int) -> list[range]:
@@ -166,6 +202,7 @@ def embed_batches(
     num_workers: int = 0,
     strict: bool = False,
     progress: bool = True,
+    pooled: bool = False,
 ) -> Iterator[tuple[EmbeddedBatch, list[tuple[int, str, str]]]]:
     """For each batch of rows, in order: its embeddings, and (row, name, reason) of the pictures skipped.
 
@@ -185,7 +222,8 @@ def embed_batches(
         skipped = batch.pop("skipped")
         if strict and skipped:
             raise broken_picture(*skipped[0])
-        yield embed_batch(model, {name: value.to(model.device) for name, value in batch.items()}), skipped
+        inputs = {name: value.to(model.device) for name, value in batch.items()}
+        yield embed_batch(model, inputs, pooled=pooled), skipped
 
 
 def collator_of(model: PreTrainedModel, processor: HFClipProcessor) -> HFClipCollator:

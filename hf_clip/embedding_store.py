@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from .data.columns import label_numbers
 from .data.images import broken_picture
+from .data.loading import find_files
 from .data.sources import Source
 from .data.split import content_keys
 from .embedding import EmbeddedBatch, Embeddings, collator_of, embed_batches, split_rows
@@ -122,7 +124,17 @@ def open_embeddings(folder: str | Path) -> Embeddings:
         image_ids=_integers(table["image_id"]),
         caption_ids=_integers(pc.list_flatten(table["caption_ids"])),
         skipped=[(row, name, reason) for row, name, reason in manifest["skipped"]],
+        **_labels_of(table, manifest),
     )
+
+
+def _labels_of(table: pa.Table, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `Embeddings` about labels, of a store that has them."""
+    names = manifest.get("class_names")
+    if "label" not in table.column_names or not (names or pa.types.is_integer(table.schema.field("label").type)):
+        return {}
+    labels = label_numbers(table["label"], names)
+    return {"labels": torch.from_numpy(labels), "class_names": names}
 
 
 def check_made_by(model: PreTrainedModel, folder: str | Path) -> None:
@@ -175,6 +187,7 @@ def describe(
         "normalised": True,
         "dtype": "float16",
         "data": {"name": public_name(source.name), "fingerprint": _fingerprint(source)},
+        "class_names": source.class_names,
         "rows": len(source),
         "shard_size": shard_size,
         "complete": False,
@@ -199,6 +212,20 @@ def tensors_digest(module: torch.nn.Module, settings: object) -> str:
 def public_name(name: str) -> str:
     """A Hub id as it is; of a path its last part: where it lies is nobody's business."""
     return Path(name).absolute().name if name and (Path(name).exists() or Path(name).is_absolute()) else name
+
+
+def data_facts(source: Source, split: str) -> dict[str, Any]:
+    """What a figure over a source must say of it.
+
+    Args:
+        split: that was asked for; of a source that is no Hub data set it means nothing.
+    """
+    from_hub = find_files(source.name)[0] == "hub"
+    return {
+        "name": public_name(source.name),
+        "split": split if from_hub else "all rows",
+        "fingerprint": _fingerprint(source),
+    }
 
 
 def _fingerprint(source: Source) -> str:
@@ -294,7 +321,9 @@ def _schema(source: Source, dimension: int) -> pa.Schema:
         "caption_ids": pa.list_(pa.int64()),
     }
     if source.label_column:
-        fields["label"] = pa.int64() if isinstance(source.label_of(source.rows[0]), int) else pa.string()
+        label = source.label_of(source.rows[0])
+        kind = pa.string() if isinstance(label, str) else pa.int64()
+        fields["label"] = pa.list_(kind) if isinstance(label, list) else kind
     return pa.schema(list(fields.items()))
 
 

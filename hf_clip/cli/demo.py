@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .output import Printer, recall_rows
+from .output import Printer, metric_rows
 from .parsing import Parser
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 VISION_MODEL = "scratch/resnet-10"
 IMAGE_SIZE = 64
 EPOCHS = 22
-KS = (1, 5, 10)
 
 # Run in a new process, with transformers alone: hf_clip's code comes out of the saved folder.
 STRANGER = """
@@ -62,7 +61,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     train_source, unseen = open_source(folder / "data" / "train"), open_source(folder / "data" / "unseen")
     set_seed(settings.seed)
     model, processor = create_model_and_processor(VISION_MODEL, text_model, image_size=IMAGE_SIZE, projection_dim=256)
-    untrained = evaluate_retrieval(embed_source(model, processor, unseen), KS)
+    untrained = evaluate_retrieval(embed_source(model, processor, unseen)).metrics
     args, augmentation = _recipe(folder / "model", settings.seed, settings.epochs)
     try:
         metrics = train(
@@ -162,9 +161,7 @@ def _print(printer: Printer, result: dict[str, Any], folder: Path, attribution: 
     printer.line()
     rows = [
         [name, trained, before, chance]
-        for (name, trained, chance), (_, before, _) in zip(
-            recall_rows(metrics, KS), recall_rows(untrained, KS), strict=True
-        )
+        for (name, trained, chance), (_, before, _) in zip(metric_rows(metrics), metric_rows(untrained), strict=True)
     ]
     printer.table(["", "trained", "untrained", "chance"], rows)
     printer.line()

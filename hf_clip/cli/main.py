@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a text tower and an image tower on captioned pictures",
     "embed": "write the embeddings of pictures and captions to parquet",
     "evaluate": "measure a trained model on captioned pictures",
+    "analyze": "find what stands out in a data set: word pairs, likely mislabelled rows, outliers",
     "classify": "choose the label that fits a picture best",
 }
 

@@ -31,14 +31,18 @@ class Printer:
         self.line(json.dumps(value, ensure_ascii=False))
 
 
-def recall_rows(metrics: dict[str, float], ks: Sequence[int]) -> list[list[Any]]:
-    """The table of `evaluate_retrieval`: a row a direction and k, beside chance."""
-    names = {"text → image": "image_retrieval", "image → text": "text_retrieval"}
-    return [
-        [f"{direction} recall@{k}", metrics[f"{name}_recall@{k}"], metrics[f"{name}_chance@{k}"]]
-        for direction, name in names.items()
-        for k in ks
-    ]
+_SHOWN = {"image_retrieval_": "text → image ", "text_retrieval_": "image → text ", "zero_shot_": "zero-shot "}
+
+
+def metric_rows(metrics: dict[str, Any]) -> list[list[Any]]:
+    """A row for each recall and accuracy, beside chance."""
+    rows = []
+    for metric, value in metrics.items():
+        chance = metrics.get(metric.replace("recall@", "chance@") if "recall@" in metric else f"{metric}_chance")
+        prefix = next((prefix for prefix in _SHOWN if metric.startswith(prefix)), None)
+        if prefix and chance is not None:
+            rows.append([_SHOWN[prefix] + metric.removeprefix(prefix), value, chance])
+    return rows
 
 
 def _show(cell: Any) -> str:

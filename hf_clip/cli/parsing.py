@@ -111,9 +111,12 @@ def _nearest(name: str, known: Any) -> str:
     return f": did you mean {nearest[0]}?" if nearest else ""
 
 
-def add_shared_settings(parser: Parser) -> None:
+def add_shared_settings(parser: Parser, several_models: bool = False) -> None:
     """What every command with a trained model asks for."""
-    parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
+    if several_models:
+        parser.add_argument("--model", required=True, nargs="+", help="folders or Hub ids of trained models")
+    else:
+        parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
     parser.add_flag("--json", help="one JSON object on stdout")
 
 
@@ -131,18 +134,17 @@ def add_data_settings(parser: Parser, more: str = "") -> None:
     parser.add_flag("--strict", help="stop at the first picture that cannot be read")
 
 
-def open_data(settings: argparse.Namespace, captions_required: bool = True) -> Any:
-    """The source that `add_data_settings` asked for."""
+def open_data(settings: argparse.Namespace, captions_required: bool = True, **others: Any) -> Any:
+    """The source that `add_data_settings` asked for.
+
+    Args:
+        others: of `open_source`, in place of what was asked for; `data` is its name.
+    """
     from ..data.sources import open_source
 
-    return open_source(
-        settings.data,
-        split=settings.split,
-        image_column=settings.image_column,
-        caption_column=settings.caption_column,
-        label_column=settings.label_column,
-        captions_required=captions_required,
-    )
+    names = ("split", "image_column", "caption_column", "label_column")
+    asked = {name: vars(settings)[name] for name in names} | {"captions_required": captions_required} | others
+    return open_source(asked.pop("data", settings.data), **asked)
 
 
 def count(text: str) -> int:

@@ -1,24 +1,27 @@
 """`hf-clip train`: trains a text tower and an image tower on captioned pictures."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.augmentation import Augmentation
 from ..errors import InputError
 from ..training.arguments import HFClipTrainingArguments
-from .output import Printer, recall_rows
+from .output import Printer, metric_rows
 from .parsing import DataclassParser
 
 _TOWER = (
     "Hub id or folder; timm/… and torchvision/… for pictures; scratch/ before any of them, or scratch/resnet-10 … "
     "scratch/resnet-152, for random weights."
 )
-_METRICS = ["loss"] + [
-    f"{direction}_retrieval_{measure}"
-    for direction in ("image", "text")
-    for measure in ("recall@1", "recall@5", "recall@10", "median_rank")
+# As `metric_for_best_model` may name them, behind the name of one of several evaluation sets.
+_METRICS = [
+    "loss",
+    *(f"{way}_retrieval_{what}" for way in ("image", "text") for what in ("recall@K", "map@K", "median_rank")),
+    *(f"zero_shot_{what}" for what in ("acc1", "acc5", "mean_per_class_recall", "map", "calibration_error")),
 ]
+_OWN_PROTOCOL = ("knn", "linear_probe_")  # metrics whose names say more than can be listed
 _DEFAULT_TOWERS = {"vision_model": "microsoft/resnet-50", "text_model": "google-bert/bert-base-uncased"}
 
 
@@ -63,7 +66,13 @@ class DataSettings:
     train_weights: list[float] | None = field(
         default=None, metadata={"help": "How much of an epoch is of each of several sources; default: all their rows."}
     )
-    eval_data: str | None = field(default=None, metadata={"help": "One such source, for retrieval while training."})
+    eval_data: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Such a source, to measure on while training; several as name=source, whose names then begin "
+            "those of their metrics."
+        },
+    )
     eval_share: float | None = field(
         default=None, metadata={"help": "Without eval_data: hold out this share of the pictures of train_data."}
     )
@@ -118,12 +127,17 @@ def run(arguments: list[str], printer: Printer) -> None:
     if output.json:
         printer.json(metrics | {"output_dir": args.output_dir})
         return
-    if eval_source:
-        printer.line(f"{metrics['images']} pictures, {metrics['captions']} captions of {eval_source.name}")
-        printer.table(["", "model", "chance"], recall_rows(metrics, (1, 5, 10)))
+    for name in _named(data.eval_data or [""]) if eval_source else ():
+        _print_metrics(printer, name, {m.removeprefix(f"{name}_"): value for m, value in metrics.items()})
     for row, name, reason in metrics["skipped_training_images"]:
         printer.line(f"skipped {skipped_line(row, name, reason)}")
     printer.line(f"model, metrics and pictures: {args.output_dir}")
+
+
+def _print_metrics(printer: Printer, name: str, metrics: dict[str, Any]) -> None:
+    captions = f", {metrics['captions']} captions" if "captions" in metrics else ""
+    printer.line(f"{name + ': ' if name else ''}{metrics['images']} pictures{captions}")
+    printer.table(["", "model", "chance"], metric_rows(metrics))
 
 
 def _open_sources(data: DataSettings, seed: int) -> tuple[list[Any], Any]:
@@ -137,13 +151,30 @@ def _open_sources(data: DataSettings, seed: int) -> tuple[list[Any], Any]:
     }
     sources = [open_source(name, streaming=data.streaming, **columns) for name in data.train_data]
     if data.eval_data:
-        return sources, open_source(data.eval_data, split="validation", **columns)
+        opened = {
+            name: open_source(source, split="validation", **columns) for name, source in _named(data.eval_data).items()
+        }
+        return sources, opened.get("", opened)
     if data.eval_share is None:
         return sources, None
     if len(sources) > 1:
         raise InputError("--eval_share splits one source: of several, name one to evaluate on with --eval_data")
     kept, held_out = split_by_image(sources[0], data.eval_share, seed)
     return [kept], held_out
+
+
+def _named(sources: list[str]) -> dict[str, str]:
+    """Sources by the names that stand before them; of one without, the name is empty.
+
+    Raises:
+        InputError: of several, one without a name, or two of the same.
+    """
+    parts = [re.fullmatch(r"(?:(\w+)=)?(.+)", source, re.DOTALL) for source in sources if source] or [None]
+    pairs = [("", "") if part is None else (part[1] or "", part[2]) for part in parts]
+    named = dict(pairs)
+    if len(pairs) > 1 and ("" in named or len(named) < len(pairs)):
+        raise InputError("--eval_data: give each of several sources a name of its own, as in birds=data/birds")
+    return named
 
 
 def _open_towers(towers: TowerSettings, max_length: int | None) -> tuple[Any, Any]:
@@ -211,5 +242,9 @@ def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainin
     if args.eval_strategy != "no" and data.eval_data is None and data.eval_share is None:
         raise InputError("--eval_strategy needs --eval_data or --eval_share")
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    if metric not in _METRICS:
-        raise InputError(f"unknown metric_for_best_model {metric!r}: choose one of {', '.join(_METRICS)}")
+    names = [f"{name}_" if name else "" for name in _named(data.eval_data or [""])]
+    known = {name + measured for name in names for measured in _METRICS}
+    own = tuple(name + measured for name in names for measured in _OWN_PROTOCOL)
+    if re.sub(r"@\d+$", "@K", metric) not in known and not metric.startswith(own):
+        of_set = f", after {' or '.join(names)}" if names[0] else ""
+        raise InputError(f"unknown metric_for_best_model {metric!r}: choose one of {', '.join(_METRICS)}{of_set}")

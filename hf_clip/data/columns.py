@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
 
 _IMAGE_COLUMNS = ("image", "file_name", "image_path", "jpg", "jpeg", "png", "webp")
+_LABEL_COLUMNS = ("label", "labels", "class", "cls")
 _CAPTIONS = ("caption", "captions", "text", "txt")
 _CAPTION_COLUMNS = (*_CAPTIONS, *(f"json.{name}" for name in _CAPTIONS))
 _BATCH = 100_000  # rows that are checked at once
@@ -33,7 +35,9 @@ def column_names(rows: Any, first: dict[str, Any] | None) -> dict[str, Any]:
     return features
 
 
-def find_columns(features: dict[str, Any], asked: Columns, captions_required: bool, name: str) -> Columns:
+def find_columns(
+    features: dict[str, Any], asked: Columns, captions_required: bool, name: str, labels_required: bool = False
+) -> Columns:
     """The columns that were asked for, or else the first known ones.
 
     Raises:
@@ -42,8 +46,9 @@ def find_columns(features: dict[str, Any], asked: Columns, captions_required: bo
     pictures = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
     image = _find_column(features, asked.image, (*_IMAGE_COLUMNS, *pictures), "image_column", name)
     caption = _find_column(features, asked.caption, _CAPTION_COLUMNS, "caption_column", name, required=False)
-    classes = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    label = _find_column(features, asked.label, () if caption else classes, "label_column", name, required=False)
+    classes = [column for column, feature in features.items() if isinstance(of_list(feature), datasets.ClassLabel)]
+    known = (*classes, *_LABEL_COLUMNS) if labels_required else () if caption else classes
+    label = _find_column(features, asked.label, known, "label_column", name, labels_required)
     if captions_required and not (caption or label):
         _find_column(features, None, _CAPTION_COLUMNS, "caption_column", name)
     return Columns(image, caption, label)
@@ -58,6 +63,11 @@ def _find_column(
         missing = f"no column {column!r}" if column else f"none of the columns {', '.join(known)}"
         raise InputError(f"{name} has {missing}: set {setting} to one of {', '.join(features)}")
     return column
+
+
+def of_list(feature: Any) -> Any:
+    """The feature of a list's entries; any other feature as it is."""
+    return feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
 
 
 def value_of(record: dict[str, Any], column: str) -> Any:
@@ -138,9 +148,47 @@ def caption_lengths(rows: datasets.Dataset, column: str) -> Iterator[int]:
             yield from lengths.to_pylist()
 
 
-def check_labels(rows: datasets.Dataset, column: str, class_names: Sequence[str] | None, name: str) -> None:
-    """Refuses labels that are neither whole numbers nor text, and those that are none of the classes."""
+def labels_of_rows(labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray | None]:
+    """All labels one after another, and, where a row has a list of them, the row of each."""
+    kind = labels.type
+    if pa.types.is_fixed_size_list(kind):
+        # The place of a null is kept in these, and would count among the labels.
+        labels = labels.cast(pa.list_(kind.value_type)).fill_null([])
+    if pa.types.is_list(labels.type) or pa.types.is_large_list(labels.type):
+        return pc.list_flatten(labels), pc.list_parent_indices(labels)
+    return labels, None
+
+
+def label_numbers(labels: pa.ChunkedArray, class_names: Sequence[str] | None) -> np.ndarray:
+    """(rows,) int64, or of lists of labels (rows, classes), boolean.
+
+    Raises:
+        InputError: lists, and the classes are not known.
+    """
+    each, rows = labels_of_rows(labels)
+    if not pa.types.is_integer(each.type):
+        each = pc.index_in(each, pa.array(class_names or [], each.type))
+    numbers = each.to_numpy().astype(np.int64)
+    if rows is None:
+        return numbers
+    if not class_names:
+        raise InputError("the rows have several labels each, and the classes are not known: give class_names")
+    several = np.zeros((len(labels), len(class_names)), dtype=bool)
+    several[rows.to_numpy(), numbers] = True
+    return several
+
+
+def check_labels(
+    rows: datasets.Dataset, column: str, class_names: Sequence[str] | None, name: str, required: bool = False
+) -> None:
+    """Refuses labels that are neither whole numbers nor text, those that are none of the classes and, if required,
+    empty lists of them."""
     for start, labels in column_batches(rows, column):
+        if required and (pa.types.is_list(labels.type) or pa.types.is_large_list(labels.type)):
+            empty = _rows_where(pc.equal(pc.list_value_length(labels), 0))
+            if len(empty):
+                raise InputError(f"{name}: row {start + empty[0].as_py() + 1} has no label: remove such rows")
+        labels, rows_of_labels = labels_of_rows(labels)
         kind = labels.type
         if pa.types.is_null(kind):
             known = pa.chunked_array([pa.array([False] * len(labels))])
@@ -154,5 +202,6 @@ def check_labels(rows: datasets.Dataset, column: str, class_names: Sequence[str]
             raise InputError(f"{name}: column {column!r} holds {kind}, not class numbers or names: set label_column")
         unknown = _rows_where(pc.invert(known))
         if len(unknown):
-            row = unknown[0].as_py()
-            raise InputError(f"{name}: row {start + row + 1} has a label {labels[row].as_py()!r} that is no class")
+            place = unknown[0].as_py()
+            row = rows_of_labels[place].as_py() if rows_of_labels is not None else place
+            raise InputError(f"{name}: row {start + row + 1} has a label {labels[place].as_py()!r} that is no class")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -119,8 +120,11 @@ class TrainingPairs(CaptionedImages):
         """Mean characters of each row's captions: how long its text is, before it is tokenised."""
         if self.source.caption_column:
             return list(caption_lengths(self.source.rows, self.source.caption_column))
-        names = self.source.class_names
-        return [len(names[label]) for label in self.source.labels().tolist()]
+        lengths = np.array([len(name) for name in self.source.class_names])
+        labels = self.source.labels()
+        if labels.ndim == 1:
+            return lengths[labels].tolist()
+        return (labels @ lengths // labels.sum(1).clip(min=1)).tolist()
 
 
 class PairDrawer:

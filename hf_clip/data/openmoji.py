@@ -6,9 +6,10 @@ OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0: `ATTRIBUTION` goes whe
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
@@ -98,49 +99,73 @@ def held_out(concepts: Iterable[str], seed: int = 0) -> set[str]:
     return set(ordered[: len(ordered) // 10])
 
 
-def write_openmoji(folder: Path, *, size: int = 64, seed: int = 0, language: str = "en") -> dict[str, int]:
+def write_openmoji(
+    folder: Path, *, size: int = 64, seed: int = 0, language: str | Sequence[str] = "en"
+) -> dict[str, int]:
     """Draws the pictures and writes two image folders, `train` and `unseen`, with `metadata.jsonl` each.
 
     `unseen` holds one picture (the first, without gender where there is such) and the official name of each held-out
     concept; no variant of a held-out concept is in `train`, where all names are captions but those of
-    held-out concepts ("whale" is another name of the spouting whale).
+    held-out concepts ("whale" is another name of the spouting whale), in whichever language.
 
     Args:
         size: side of the square pictures, in pixels.
-        seed: which tenth of the concepts is held out.
-        language: of the captions.
+        seed: which tenth of the concepts is held out, the same in every language.
+        language: of the captions, a list of names a picture. Of several, `captions` is a structure with such a list
+            for each, empty where a language has no name: column `captions.zh`.
 
     Returns:
         The number of pictures in each.
     """
-    found = sorted(list_emoji(language), key=_plainest_first)
+    languages = [language] if isinstance(language, str) else list(language)
+    names = {each: {item.characters: item.names for item in list_emoji(each)} for each in languages}
+    named = set().union(*names.values())
+    found = sorted((item for item in list_emoji("en") if item.characters in named), key=_plainest_first)
     unseen = held_out((item.concept for item in found), seed)
     first_of_concept = {item.concept: item for item in reversed(found)}
-    gallery = {item: [item.names[0]] for concept, item in first_of_concept.items() if concept in unseen}
-    queries = {name for names in gallery.values() for name in names}
+    official = {
+        item: {each: list(names[each].get(item.characters, ())[:1]) for each in languages}
+        for item in found
+        if item.concept in unseen
+    }
+    secret = {name for by_language in official.values() for called in by_language.values() for name in called}
     train = {
-        item: [name for name in item.names if concept_of(name) not in unseen and name not in queries]
+        item: {each: _without(names[each].get(item.characters, ()), secret, unseen) for each in languages}
         for item in found
         if item.concept not in unseen
     }
-    splits = {"train": {item: names for item, names in train.items() if names}, "unseen": gallery}
+    splits = {
+        "train": {item: by_language for item, by_language in train.items() if any(by_language.values())},
+        "unseen": {item: official[item] for concept, item in first_of_concept.items() if concept in unseen},
+    }
     for split, captions in splits.items():
-        _write_image_folder(folder / split, captions, size)
+        one = {item: by_language[languages[0]] for item, by_language in captions.items()}
+        _write_image_folder(folder / split, one if isinstance(language, str) else captions, size)
     (folder / "ATTRIBUTION.txt").write_text(ATTRIBUTION + "\n")
     return {split: len(captions) for split, captions in splits.items()}
 
 
-def _write_image_folder(folder: Path, captions: dict[Emoji, list[str]], size: int) -> None:
-    import resvg_py
+def _without(names: Iterable[str], secret: set[str], unseen: set[str]) -> list[str]:
+    """The names that tell nothing of what is held out, by themselves or by the concept they stand for."""
+    return [name for name in names if name not in secret and concept_of(name) not in unseen]
 
+
+def _write_image_folder(folder: Path, captions: Mapping[Emoji, Any], size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for item, names in captions.items():
         file_name = "-".join(f"{ord(character):04X}" for character in item.characters) + ".png"
-        png = resvg_py.svg_to_bytes(
-            svg_path=str(item.svg), width=size, height=size, background="white", skip_system_fonts=True
-        )
-        (folder / file_name).write_bytes(bytes(png))
+        (folder / file_name).write_bytes(_png(item, size))
         rows.append({"file_name": file_name, "captions": names, "emoji": item.characters, "concept": item.concept})
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / "metadata.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _png(item: Emoji, size: int) -> bytes:
+    import resvg_py
+
+    return bytes(
+        resvg_py.svg_to_bytes(
+            svg_path=str(item.svg), width=size, height=size, background="white", skip_system_fonts=True
+        )
+    )

@@ -8,11 +8,21 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
-from .columns import Columns, check_captions, check_labels, column_batches, column_names, find_columns, value_of
+from .columns import (
+    Columns,
+    check_captions,
+    check_labels,
+    column_batches,
+    column_names,
+    find_columns,
+    label_numbers,
+    labels_of_rows,
+    of_list,
+    value_of,
+)
 from .images import image_name
 from .loading import (
     find_files,
@@ -41,7 +51,7 @@ class Source:
             are the captions, or there are none.
         folder: what relative picture paths start from.
         name: what the user called it.
-        label_column: where the class stands, as a number or a name; or None.
+        label_column: where the class stands, as a number or a name, or the list of several; or None.
         class_names: of class 0, 1, …; None where they are not known.
         captions_required: whether a row without a caption is a fault.
         files: of a stream, where it has a shard for each.
@@ -80,27 +90,32 @@ class Source:
         if self.caption_column:
             return [caption for caption in _as_list(value_of(record, self.caption_column)) if caption]
         if self.label_column:
-            label = self.label_of(record)
-            if isinstance(label, str):
-                return [label]
-            return [self.class_names[label]] if self.class_names else []
+            labels = _as_list(self.label_of(record))
+            if self.class_names:
+                return [self.class_names[label] for label in labels]
+            return [label for label in labels if isinstance(label, str)]
         return []
 
-    def label_of(self, record: dict[str, Any]) -> int | str:
-        """Of a row of `rows`: the number of its class, or what stands there where the classes are not known."""
+    def label_of(self, record: dict[str, Any]) -> int | str | list[int | str]:
+        """Of a row of `rows`: the number of its class, or what stands there where the classes are not known; of
+        several, the list."""
         label = value_of(record, self.label_column)
-        return self._numbers.get(label, label) if self.class_names else label
+        if isinstance(label, list):
+            return [self._numbers.get(one, one) for one in label]
+        return self._numbers.get(label, label)
 
     def labels(self) -> np.ndarray:
-        """(rows,) int64: the number of each row's class."""
-        names = pa.array(self.class_names or [], pa.string())
-        batches = (batch for _, batch in column_batches(self.rows, self.label_column))
-        numbers = [batch if pa.types.is_integer(batch.type) else pc.index_in(batch, names) for batch in batches]
-        return np.concatenate([batch.to_numpy() for batch in numbers]).astype(np.int64)
+        """(rows,) int64, the number of each row's class; of several a row, (rows, classes), boolean.
+
+        Raises:
+            InputError: several a row, and the classes are not known.
+        """
+        batches = column_batches(self.rows, self.label_column)
+        return np.concatenate([label_numbers(batch, self.class_names) for _, batch in batches])
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.class_names)}
+        return {name: number for number, name in enumerate(self.class_names or ())}
 
     def row_number(self, row: int) -> int:
         """Where a row stands in what the user gave."""
@@ -146,7 +161,8 @@ class Source:
             if self.captions_required and not all(caption and caption.strip() for caption in captions or [None]):
                 raise InputError(f"{where} has an empty caption: fill or remove such rows")
         if self.label_column:
-            self._check_label(self.label_of(record), where)
+            for label in _as_list(self.label_of(record)):
+                self._check_label(label, where)
 
     def _check_label(self, label: Any, where: str) -> None:
         if self.class_names:
@@ -169,6 +185,7 @@ def open_source(
     class_names: Sequence[str] | None = None,
     streaming: bool = False,
     captions_required: bool = True,
+    labels_required: bool = False,
 ) -> Source:
     """Opens and checks a source.
 
@@ -183,22 +200,24 @@ def open_source(
         class_names: of the labels 0, 1, …, or all that may stand in the label column; default: the source's own.
         streaming: rows are read, and checked, when training comes to them.
         captions_required: False for pictures alone.
+        labels_required: True finds labels beside captions too, in the first column of classes or one named label,
+            labels, class or cls.
 
     Raises:
         InputError: no such source, no rows, no such column, a caption that is empty or no text, a label outside
             the class names (with its row).
     """
     name = str(name)
-    asked = Columns(image_column, caption_column, label_column)
+    wanted = (Columns(image_column, caption_column, label_column), captions_required, name, labels_required)
     kind, files = find_files(name)
     if kind == "imagefolder" and captions_required and files[0].parent == Path(name):
         raise nothing_in(Path(name))
     if kind == "webdataset":
-        found = find_columns(dict.fromkeys(parts_of_shards(files)), asked, captions_required, name)
+        found = find_columns(dict.fromkeys(parts_of_shards(files)), *wanted)
         rows = loaded(lambda: open_shards(files, *found, streaming), files, kind)
     else:
         rows = load(kind, files, name, split, streaming)
-        found = find_columns(column_names(rows, first := first_record(rows, name)), asked, captions_required, name)
+        found = find_columns(column_names(rows, first := first_record(rows, name)), *wanted)
         rows = _select(rows, found, first)
     class_names = list(class_names) if class_names else _class_names(rows, found.label)
     source = Source(
@@ -221,7 +240,8 @@ def _checked(source: Source) -> Source:
         if source.caption_column:
             check_captions(source.rows, source.caption_column, source.name, source.captions_required)
         if source.label_column:
-            check_labels(source.rows, source.label_column, source.class_names, source.name)
+            are_captions = source.captions_required and not source.caption_column
+            check_labels(source.rows, source.label_column, source.class_names, source.name, are_captions)
         if source.captions_required and not source.caption_column and not source.class_names:
             raise _no_captions(source)
     return source
@@ -245,12 +265,13 @@ def _select(rows: Any, columns: Columns, first: dict[str, Any] | None) -> Any:
 
 def _class_names(rows: Any, label: str | None) -> list[str] | None:
     """Of a `ClassLabel`; of names that stand in the column themselves, where it can be read to its end."""
-    feature = rows.features.get(label) if label and rows.features else None
+    feature = of_list(rows.features.get(label)) if label and rows.features else None
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
     if not label or isinstance(rows, datasets.IterableDataset):
         return None
-    names = {name for _, batch in column_batches(rows, label) for name in pc.unique(batch).to_pylist()}
+    batches = (labels_of_rows(batch)[0] for _, batch in column_batches(rows, label))
+    names = {name for batch in batches for name in pc.unique(batch).to_pylist()}
     return sorted(names) if names and all(isinstance(name, str) for name in names) else None
 
 

@@ -1,54 +1,164 @@
 """Metrics: pure functions of tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 # A matrix product rounds the same dot product otherwise at its edges than inside, by 1e-7.
-_TIE = 1e-6
+TIE = 1e-6
+# More pairs than that are gathered at a time only to be multiplied.
+_PAIRS = 16_384
 
 
-def ranks_of_best_positive(
-    query_embeds: Tensor, candidate_embeds: Tensor, positive: Tensor, *, block: int = 1024
-) -> Tensor:
-    """How many negatives score at least as much as each query's best positive: 0 is a hit at 1.
+def retrieval_ranks(
+    text_embeds: Tensor,
+    image_embeds: Tensor,
+    pairs: Tensor,
+    *,
+    best: int = 1,
+    block: tuple[int, int] = (1024, 4096),
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Of every text among the images, and of every image among the texts, the ranks of its best positives.
 
-    Ties count against the model, so a collapsed model is not rewarded; scores that differ by rounding are ties.
+    Ties count against the model, so a collapsed one is not rewarded; scores that differ by rounding are ties.
 
     Args:
-        query_embeds: (queries, dim); candidate_embeds: (candidates, dim); unit length.
-        positive: (pairs, 2) of (query, candidate) positions; every query needs one or more.
-        block: queries scored at a time; no full similarity matrix is made.
+        text_embeds: (texts, dim); image_embeds: (images, dim); unit length.
+        pairs: (pairs, 2) of (text, image) positions that belong together, each pair once.
+        best: of how many positives of a query, the highest scored first.
+        block: texts and images scored at a time; nothing of the size texts × images is made.
+        device: where they are scored; default: where the embeddings are.
 
     Returns:
-        (queries,) integers.
+        (texts, b), (images, b), int64, on the CPU, b being `best` or, if fewer, the most positives of a query: how
+        many negatives score at least as much as a query's best, second best, … positive; 0 is the first place. −1
+        where it has fewer positives. Behind the best one it is counted up to `best`: more says only that.
 
     Raises:
-        ValueError: where a query has no positive or an embedding is not finite.
+        ValueError: for embeddings that are not finite, or pairs of what does not exist.
     """
-    if not (query_embeds.isfinite().all() and candidate_embeds.isfinite().all()):
-        raise ValueError("embeddings are not finite")
-    positive = positive[positive[:, 0].argsort(stable=True)]
-    counts = torch.bincount(positive[:, 0], minlength=len(query_embeds))  # (queries,)
-    if (counts == 0).any():
-        raise ValueError(f"query {int((counts == 0).nonzero()[0])} has no positive candidate")
-    ends = counts.cumsum(0)
-    ranks = []
-    for start in range(0, len(query_embeds), block):
-        queries = query_embeds[start : start + block].float()
-        scores = queries @ candidate_embeds.float().T  # (block, candidates)
-        pairs = positive[int(ends[start] - counts[start]) : int(ends[start + len(queries) - 1])]
-        rows, columns = pairs[:, 0] - start, pairs[:, 1]
-        best = scores.new_full((len(queries),), -torch.inf).scatter_reduce(0, rows, scores[rows, columns], "amax")
-        scores[rows, columns] = -torch.inf
-        ranks.append((scores >= best[:, None] - _TIE).sum(1))
-    return torch.cat(ranks)
+    check_finite(text_embeds, "text_embeds")
+    check_finite(image_embeds, "image_embeds")
+    _check_pairs(pairs, len(text_embeds), len(image_embeds))
+    device = device or text_embeds.device
+    pairs = pairs[pairs[:, 0].argsort(stable=True)]
+    scores = pair_cosines(text_embeds, image_embeds, pairs)
+    # (best, texts), (best, images): what a negative must reach to count.
+    wanted = [
+        _best_positives(scores, pairs[:, side], count, best).to(device) - TIE
+        for side, count in enumerate((len(text_embeds), len(image_embeds)))
+    ]
+    ranks = [torch.zeros_like(threshold, dtype=torch.int64) for threshold in wanted]
+    ends = torch.bincount(pairs[:, 0], minlength=len(text_embeds)).cumsum(0)
+    for texts in _blocks(len(text_embeds), block[0]):
+        queries = text_embeds[texts].to(device, torch.float32)
+        own = pairs[int(ends[texts.start - 1]) if texts.start else 0 : int(ends[texts.stop - 1])]
+        for images in _blocks(len(image_embeds), block[1]):
+            tile = queries @ image_embeds[images].to(device, torch.float32).T  # (texts, images) of the block
+            inside = own[(own[:, 1] >= images.start) & (own[:, 1] < images.stop)].to(device)
+            tile[inside[:, 0] - texts.start, inside[:, 1] - images.start] = -torch.inf
+            for side, part, dim in ((0, texts, 1), (1, images, 0)):
+                _count_reached(tile, dim, wanted[side][:, part], ranks[side][:, part], best)
+    by_text, by_image = (
+        rank.masked_fill(threshold == torch.inf, -1).T.contiguous().cpu()
+        for rank, threshold in zip(ranks, wanted, strict=True)
+    )
+    return by_text, by_image
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _count_reached(tile: Tensor, dim: int, wanted: Tensor, ranks: Tensor, limit: int) -> None:
+    """Adds to each rank how many scores along `dim` reach what is wanted; both (best, queries).
+
+    Behind the first place only ranks below `limit` are counted on.
+    """
+    highest = tile.amax(dim)  # (queries,)
+    for place, (threshold, rank) in enumerate(zip(wanted, ranks, strict=True)):
+        open_ones = highest >= threshold
+        if place:
+            open_ones &= rank < limit
+        queries = open_ones.nonzero()[:, 0]
+        if 2 * len(queries) > len(rank):  # to pick them out would take longer
+            queries, scores = torch.arange(len(rank), device=rank.device), tile
+        else:
+            scores = tile.index_select(1 - dim, queries)
+        # As fp32: a sum of booleans takes ten times as long. Exact up to 2²⁴ of them.
+        reached = torch.ge(scores, threshold[queries].unsqueeze(dim), out=torch.empty_like(scores))
+        rank[queries] += reached.sum(dim).long()
+
+
+def check_finite(embeds: Tensor, name: str) -> None:
+    """
+    Raises:
+        ValueError: for embeddings that are NaN or infinite, with the first row.
+    """
+    for start in range(0, len(embeds), _PAIRS):  # of all at once, `isfinite` takes several times their memory
+        finite = embeds[start : start + _PAIRS].isfinite().flatten(1).all(1)
+        if not finite.all():
+            row = start + int((~finite).nonzero()[0])
+            raise ValueError(f"{name} are not finite, first in row {row}: the model that made them is broken")
+
+
+def _check_pairs(pairs: Tensor, texts: int, images: int) -> None:
+    for side, (name, count) in enumerate((("text", texts), ("image", images))):
+        unknown = (pairs[:, side] < 0) | (pairs[:, side] >= count)
+        if unknown.any():
+            raise ValueError(f"pair {pairs[unknown][0].tolist()} names a {name} that is none of the {count}")
+
+
+def pair_cosines(text_embeds: Tensor, image_embeds: Tensor, pairs: Tensor) -> Tensor:
+    """(pairs,), fp32, of unit vectors.
+
+    Args:
+        pairs: (pairs, 2) of (text, image) positions.
+    """
+    parts = [
+        (text_embeds[part[:, 0]].float() * image_embeds[part[:, 1]].float()).sum(1) for part in pairs.split(_PAIRS)
+    ]
+    return torch.cat(parts)
+
+
+def _best_positives(scores: Tensor, queries: Tensor, count: int, best: int) -> Tensor:
+    """(best, count): each query's highest positive scores in falling order, +inf where it has fewer; of `best`, no
+    more than there are."""
+    order = scores.argsort(descending=True)
+    order = order[queries[order].argsort(stable=True)]  # by query, the highest first
+    counts = torch.bincount(queries, minlength=count)
+    best = min(best, int(counts.max()))
+    place = torch.arange(len(queries)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    kept = place < best
+    wanted = torch.full((best, count), torch.inf)
+    wanted[place[kept], queries[order][kept]] = scores[order][kept]
+    return wanted
 
 
 def recall_at_k(ranks: Tensor, k: int) -> float:
-    """The share of queries whose best positive is among the first k."""
+    """The share of queries whose best positive is among the first k.
+
+    Args:
+        ranks: (queries,), how many negatives score at least as much as the best positive.
+    """
     return (ranks < k).double().mean().item()
+
+
+def average_precision_at_k(ranks: Tensor, positives: Tensor, k: int) -> Tensor:
+    """(queries,), fp64: the mean of the precisions at the places of a query's positives among the first k.
+
+    AP@k = Σ_j j / place_j / min(k, positives), over positives at places up to k (Manning et al. 2008, §8.4, cut at k).
+
+    Args:
+        ranks: (queries, k or more), of `retrieval_ranks`.
+        positives: (queries,), how many positives each query has.
+    """
+    number = torch.arange(1, ranks.shape[1] + 1)  # of a positive among those of its query
+    places = (ranks + number).double()
+    precision = torch.where((ranks >= 0) & (places <= k), number / places, 0)
+    return precision.sum(1) / positives.clamp(max=k)
 
 
 def chance_recall_at_k(positives: Sequence[int] | Tensor, candidates: int, k: int) -> float:
@@ -62,3 +172,77 @@ def chance_recall_at_k(positives: Sequence[int] | Tensor, candidates: int, k: in
     for drawn in range(min(k, candidates)):
         missed *= ((candidates - positives - drawn) / (candidates - drawn)).clamp(min=0)
     return (1 - missed).mean().item()
+
+
+# ---- classes ------------------------------------------------------------------------------------------------------
+
+
+def class_ranks(scores: Tensor, labels: Tensor, tie: float = TIE) -> Tensor:
+    """(pictures,): how many other classes score at least as much as the right one; 0 is right. Ties count against.
+
+    Args:
+        scores: (pictures, classes), fp32.
+        labels: (pictures,), the right class.
+        tie: how close two scores are that only rounding tells apart; of cosines 1e-6.
+    """
+    own = scores.gather(1, labels[:, None])  # (pictures, 1)
+    return (scores >= own - tie).sum(1) - 1
+
+
+def answers(scores: Tensor, labels: Tensor, tie: float = TIE) -> Tensor:
+    """(pictures,): the class chosen; where the right one shares the first place, the best of the others."""
+    others = scores.scatter(1, labels[:, None], -torch.inf).argmax(1)
+    return torch.where(class_ranks(scores, labels, tie) == 0, labels, others)
+
+
+def class_shares(labels: Tensor) -> Tensor:
+    """(pictures,), fp64: what each picture weighs in a mean over the classes that have pictures, each class alike."""
+    counts = torch.bincount(labels).double()
+    return len(labels) / (counts > 0).sum() / counts[labels]
+
+
+def mean_per_class_recall(right: Tensor, labels: Tensor) -> float:
+    """The mean over classes with pictures of the share of their pictures that were right (balanced accuracy).
+
+    Args:
+        right: (pictures,), boolean.
+        labels: (pictures,), the right class.
+    """
+    return (right.double() * class_shares(labels)).mean().item()
+
+
+def average_precision(scores: Tensor, positive: Tensor, tie: float = TIE) -> float:
+    """Of one class: the mean, over its pictures, of the precision at their place; ties count against the model.
+
+    Args:
+        scores: (pictures,).
+        positive: (pictures,), boolean, one or more of them true.
+        tie: as in `class_ranks`.
+
+    Raises:
+        ValueError: no picture is of the class.
+    """
+    if not positive.any():
+        raise ValueError("no picture is of this class: its average precision is undefined")
+    of_class = scores[positive].sort(descending=True).values
+    others = scores[~positive].sort().values
+    above = len(others) - torch.searchsorted(others, of_class - tie)  # others that score at least as much
+    number = torch.arange(1, len(of_class) + 1)
+    return (number / (number + above).double()).mean().item()
+
+
+def calibration(probabilities: Tensor, right: Tensor, bins: int = 15) -> tuple[float, Tensor]:
+    """The expected calibration error, Σ share of the bin · |accuracy − confidence| (Guo et al. 2017,
+    arXiv:1706.04599, eq. 3), and (bins, 3): pictures, mean probability and accuracy of each bin.
+
+    Args:
+        probabilities: (pictures,), that the answer given is right.
+        right: (pictures,), boolean, whether it is.
+    """
+    # Bins are open below and closed above, as in the paper: 0 belongs to the first.
+    place = (probabilities.double() * bins).ceil().long().clamp(1, bins) - 1
+    count = torch.bincount(place, minlength=bins).double()
+    confidence = torch.bincount(place, probabilities.double(), minlength=bins) / count.clamp(min=1)
+    accuracy = torch.bincount(place, right.double(), minlength=bins) / count.clamp(min=1)
+    error = (count / max(len(right), 1) * (accuracy - confidence).abs()).sum().item()
+    return error, torch.stack([count, confidence, accuracy], dim=1)

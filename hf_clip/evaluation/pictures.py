@@ -3,31 +3,31 @@
 import textwrap
 from pathlib import Path
 from typing import Any
+from unicodedata import east_asian_width
 
 import torch
+from torch import Tensor
 
 from ..data.images import read_image
 from ..data.sources import Source
 from ..embedding import Embeddings
+from .charts import FAINT, INK, dress, house_style, new_figure, save_figure
 from .retrieval import top_images
 
-RIGHT, WRONG, INK = "#1a7f37", "#b42318", "#333333"
+RIGHT, WRONG = "#1a7f37", "#b42318"
 
 
+@house_style()
 def draw_training_curve(log_history: list[dict[str, Any]], file: Path) -> None:
     """Loss, in-batch accuracy and retrieval recall against the epoch.
 
     Args:
         log_history: of the Trainer's state.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     steps = [entry for entry in log_history if "loss" in entry]
     evaluations = [entry for entry in log_history if "eval_loss" in entry]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure = new_figure(9, 3.4)
+    left, right = figure.subplots(1, 2)
     left.plot([e["epoch"] for e in steps], [e["loss"] for e in steps], color="#0969da", label="training")
     left.plot(
         [e["epoch"] for e in evaluations], [e["eval_loss"] for e in evaluations], "o-", color="#bc4c00", label="unseen"
@@ -43,48 +43,73 @@ def draw_training_curve(log_history: list[dict[str, Any]], file: Path) -> None:
             label=f"recall@{_k_of(name)}",
         )
     right.set(xlabel="epoch", ylabel="% of captions", ylim=(0, None), title="text → image, unseen pictures")
+    dress(left, right)
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
+@house_style()
 def draw_retrieval_grid(
-    source: Source, embeddings: Embeddings, file: Path, *, queries: int = 8, k: int = 5, credit: str = ""
+    source: Source,
+    embeddings: Embeddings,
+    file: Path,
+    *,
+    queries: int = 8,
+    k: int = 5,
+    credit: str = "",
+    captions: Tensor | None = None,
+    ranks: Tensor | None = None,
+    title: str = "",
 ) -> None:
     """A row a query: the caption, then the k pictures most alike, the right one framed in green with a tick.
 
     Args:
         queries: how many captions, spread evenly over the source.
         credit: printed below; where the pictures' licence asks for attribution.
+        captions: positions of the captions to show, in this order, in place of `queries` of them; with none, no file.
+        ranks: (all captions,), how many wrong pictures come before the right one; printed with each caption.
+        title: printed above, before how many pictures there are.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    captions = torch.linspace(0, len(embeddings.text_embeds) - 1, min(queries, len(embeddings.text_embeds))).long()
-    captions = captions.unique()
+    if captions is None:
+        count = len(embeddings.text_embeds)
+        captions = torch.linspace(0, count - 1, min(queries, count)).long().unique()
+    if not len(captions):  # of a model that finds nothing there are no best ones
+        return
     found = top_images(embeddings, captions, k)  # (captions, k)
-    figure, grid = pyplot.subplots(
-        len(captions), k + 1, figsize=(1.1 * k + 3, 1.12 * len(captions) + 0.5), width_ratios=[2.4] + [1] * k
-    )
-    grid = grid.reshape(len(captions), k + 1)
+    figure = new_figure(1.1 * k + 3, 1.12 * len(captions) + 0.5, layout=None)
+    grid = figure.subplots(len(captions), k + 1, squeeze=False, width_ratios=[2.4] + [1] * k)
     for axes_row, caption, images in zip(grid, captions.tolist(), found.tolist(), strict=True):
         right_image = int(embeddings.text_to_image[caption])
         axes_row[0].axis("off")
-        text = textwrap.fill(_text_of(source, embeddings, caption), 30)  # matplotlib's `wrap` reads "$" as a formula
-        axes_row[0].text(1, 0.5, text, ha="right", va="center", size=10, parse_math=False)
+        axes_row[0].text(1, 0.5, _wrapped(_text_of(source, embeddings, caption)), ha="right", va="center", size=10)
+        if ranks is not None:
+            rank = _rank_in_words(int(ranks[caption]), len(embeddings.image_embeds))
+            axes_row[0].text(1, 0.02, rank, ha="right", va="bottom", size=8, color=FAINT)
         for axes, image in zip(axes_row[1:], images, strict=False):
             _draw_result(axes, _picture_of(source, embeddings, image), image == right_image)
         for axes in axes_row[1 + len(images) :]:
             axes.axis("off")
-    figure.suptitle(f"The {min(k, found.shape[1])} pictures most alike, of {len(embeddings.image_embeds)}", size=11)
+    most_alike = f"the {found.shape[1]} pictures most alike, of {len(embeddings.image_embeds)}"
+    figure.suptitle(f"{title}: {most_alike}" if title else most_alike.capitalize(), size=11)
     figure.text(0.99, 0.005, credit, ha="right", va="bottom", size=7, color=INK)
     figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.4 / figure.get_figheight(), bottom=0.03, hspace=0.12)
-    _save(figure, file)
+    save_figure(figure, file)
+
+
+def best_and_worst(ranks: Tensor, margins: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Positions of up to `count` captions that find their picture first, by the widest margin, the widest first; and
+    of those whose picture comes last, at the same rank those of the smallest margin.
+
+    Args:
+        ranks: (captions,), how many wrong pictures come before the right one.
+        margins: (captions,), the score of the right picture less that of the best wrong one.
+    """
+    narrow_first = margins.argsort(stable=True)
+    worst = narrow_first[ranks[narrow_first].argsort(descending=True, stable=True)]
+    wide_first = margins.argsort(descending=True, stable=True)
+    return wide_first[ranks[wide_first] == 0][:count], worst[:count]
 
 
 def _draw_result(axes: Any, picture: Any, right: bool) -> None:
@@ -108,13 +133,15 @@ def _picture_of(source: Source, embeddings: Embeddings, image: int) -> Any:
     return read_image(row[source.image_column], source.folder)[0]
 
 
+def _wrapped(text: str) -> str:
+    """In lines as wide as the first column; Chinese, Japanese and Korean characters are twice as wide as others."""
+    wide = sum(east_asian_width(character) in "WF" for character in text)
+    return textwrap.fill(text, 15 if 2 * wide > len(text) else 30)
+
+
+def _rank_in_words(rank: int, images: int) -> str:
+    return f"rank {rank + 1:,} of {images:,}" if rank else "rank 1"
+
+
 def _k_of(metric: str) -> int:
     return int(metric.rpartition("@")[2])
-
-
-def _save(figure: Any, file: Path) -> None:
-    from matplotlib import pyplot
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
-    pyplot.close(figure)

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
+from ..evaluation.prompts import TEMPLATES, open_templates
+from ..evaluation.retrieval import KS
+from ..evaluation.tasks import TASKS, Protocol
 from .distributed import check_ranks
 
 
@@ -72,6 +75,24 @@ class HFClipTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Stop after so many evaluations without a better metric_for_best_model."},
     )
+    eval_tasks: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": f"What evaluate() measures: {', '.join(TASKS)}. Default: retrieval of a set with captions, "
+            "zero-shot of one with classes."
+        },
+    )
+    eval_k: list[int] | None = field(
+        default=None, metadata={"help": "The k of recall@k; default: 1, 5 and 10, as far as there are candidates."}
+    )
+    eval_templates: str = field(
+        default="photo",
+        metadata={"help": f"Sentences around the names of classes: {', '.join(TEMPLATES)}, a file, or one with {{}}."},
+    )
+    eval_features: str = field(
+        default="projected",
+        metadata={"help": "Of knn and linear-probe: projected, or pooled: what the image tower gives before it."},
+    )
     strict: bool = field(default=False, metadata={"help": "Stop at the first picture that cannot be read."})
     mask_duplicates: bool = field(
         default=True,
@@ -104,7 +125,7 @@ class HFClipTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        if (self.metric_for_best_model or "").endswith("median_rank") and self.greater_is_better is None:
+        if (self.metric_for_best_model or "").endswith(("median_rank", "error")) and self.greater_is_better is None:
             self.greater_is_better = False
         # A resumed run is as patient as the one that was cut.
         self.restore_callback_states_from_checkpoint |= self.early_stopping_patience is not None
@@ -118,11 +139,25 @@ class HFClipTrainingArguments(TrainingArguments):
             if share is not None and not 0 < share <= 1:
                 raise ValueError(f"{name} must be more than 0 and at most 1, not {share}")
         self._check_chunks()
+        self._check_evaluation()
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ValueError("early_stopping_patience needs load_best_model_at_end and metric_for_best_model")
         self.label_names = []
         self.dataloader_pin_memory &= torch.cuda.is_available()
         self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
+
+    def _check_evaluation(self) -> None:
+        for task in self.eval_tasks or ():
+            if task not in TASKS:
+                raise ValueError(f"eval_tasks: no task {task!r}: choose of {', '.join(TASKS)}")
+        if min(self.eval_k or [1]) < 1:
+            raise ValueError(f"eval_k must be 1 or more, not {min(self.eval_k)}")
+        best, _, k = (self.metric_for_best_model or "").rpartition("@")
+        if "retrieval_" in best and k.isdecimal() and int(k) not in (self.eval_k or KS):
+            # Beyond it there may be no candidates.
+            self.eval_k = sorted({*(self.eval_k or (usual for usual in KS if usual < int(k))), int(k)})
+        open_templates(self.eval_templates)
+        Protocol(features=self.eval_features)
 
     def _check_chunks(self) -> None:
         for name in ("gradient_cache_chunk_size", "gradient_cache_text_chunk_size", "loss_tile_size"):

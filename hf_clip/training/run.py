@@ -110,7 +110,7 @@ def train(
     processor: HFClipProcessor,
     args: HFClipTrainingArguments,
     train_source: Source | Sequence[Source],
-    eval_source: Source | None = None,
+    eval_source: Source | dict[str, Source] | None = None,
     *,
     weights: Sequence[float] | None = None,
     shuffle_buffer: int = 1000,
@@ -126,6 +126,8 @@ def train(
 
     Args:
         train_source: one source or several; streamed ones need `args.max_steps`.
+        eval_source: one, or several by name, which then begins the names of their metrics: `eval_NAME_…`. README and
+            pictures show the first.
         weights: how much of an epoch is drawn from each of several sources, in any unit; default: all their rows.
         shuffle_buffer: rows of a stream among which the next is drawn.
         max_length: tokens of a caption; default: the processor's, or 77, or fewer where the tower has fewer positions.
@@ -148,13 +150,15 @@ def train(
     processor.max_text_length = processor.tokenizer.model_max_length = (
         max_length  # who evaluates cuts where training did
     )
+    named = eval_source if isinstance(eval_source, dict) else {"": eval_source} if eval_source else {}
+    eval_sets: Any = {name: CaptionedImages(source, processor.image_processor) for name, source in named.items()}
     pairs = training_pairs(sources, processor, args, augmentation or Augmentation(), weights, shuffle_buffer)
     stop = StopOnInterrupt()
     trainer = HFClipTrainer(
         model,
         args,
         train_dataset=pairs,
-        eval_dataset=eval_source and CaptionedImages(eval_source, processor.image_processor),
+        eval_dataset=eval_sets.get("", eval_sets) or None,
         data_collator=collator_of(model, processor),
         processing_class=processor,
         callbacks=[stop, *(callbacks or [])],
@@ -166,15 +170,19 @@ def train(
         result = _run_trainer(trainer, stop, checkpoint)
         trainer.check_finite()
         trainer.save_model()  # before anything else can go wrong
-        embeddings = trainer.embed(trainer.get_eval_dataloader()) if eval_source else None
-        metrics: dict[str, Any] = _evaluate(trainer, embeddings) if embeddings else {}
-        for entry in embeddings.skipped if embeddings else ():
-            logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
+        embedded = {name: trainer.embed(trainer.get_eval_dataloader(name or None)) for name in named}
+        metrics: dict[str, Any] = {}
+        for name, embeddings in embedded.items():
+            metrics |= _evaluate(trainer, embeddings, name, eval_sets[name])
+            for entry in embeddings.skipped:
+                logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
         metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
         metrics["skipped_training_images"] = trainer.skipped_in_all_processes()
         if args.should_save:
-            name = data or ", ".join(source.name for source in sources)
-            _write_report(trainer, processor, metrics, eval_source, embeddings, towers, name, credit)
+            data = data or ", ".join(source.name for source in sources)
+            shown = next(iter(named), "")
+            source, embeddings = named.get(shown), embedded.get(shown)
+            _write_report(trainer, processor, metrics, shown, source, embeddings, towers, data, credit)
     return metrics
 
 
@@ -235,8 +243,8 @@ def _run_trainer(trainer: HFClipTrainer, stop: StopOnInterrupt, checkpoint: str 
     return result
 
 
-def _evaluate(trainer: HFClipTrainer, embeddings: Embeddings) -> dict[str, Any]:
-    metrics = trainer.score(embeddings)
+def _evaluate(trainer: HFClipTrainer, embeddings: Embeddings, name: str, dataset: CaptionedImages) -> dict[str, Any]:
+    metrics = trainer.score(embeddings, trainer.tasks_of(dataset), f"eval_{name}" if name else "eval")
     trainer.log(dict(metrics))
     return {name.removeprefix("eval_"): value for name, value in metrics.items()}
 
@@ -245,6 +253,7 @@ def _write_report(
     trainer: HFClipTrainer,
     processor: HFClipProcessor,
     metrics: dict[str, Any],
+    shown: str,
     eval_source: Source | None,
     embeddings: Embeddings | None,
     towers: tuple[str, str],
@@ -257,11 +266,11 @@ def _write_report(
         if importlib.util.find_spec("matplotlib") is None:
             logger.warning('no pictures without matplotlib: pip install "hf_clip[eval]"')
         else:
-            _draw(trainer, eval_source, embeddings, folder / "pictures", credit)
+            _draw(trainer, shown, eval_source, embeddings, folder / "pictures", credit)
         write_readme(
             folder,
             trainer.model.config,
-            metrics,
+            {metric.removeprefix(f"{shown}_"): value for metric, value in metrics.items()},
             name=Path(trainer.args.output_dir).resolve().name,
             towers=towers,
             data=data,
@@ -271,10 +280,20 @@ def _write_report(
 
 
 def _draw(
-    trainer: HFClipTrainer, eval_source: Source | None, embeddings: Embeddings | None, folder: Path, credit: str
+    trainer: HFClipTrainer,
+    shown: str,
+    eval_source: Source | None,
+    embeddings: Embeddings | None,
+    folder: Path,
+    credit: str,
 ) -> None:
     from ..evaluation.pictures import draw_retrieval_grid, draw_training_curve
 
-    draw_training_curve(trainer.state.log_history, folder / "training_curve.png")
+    history = [
+        {name.replace(f"eval_{shown}_", "eval_") if shown else name: value for name, value in entry.items()}
+        for entry in trainer.state.log_history
+        if not shown or not any(name.startswith("eval_") and not name.startswith(f"eval_{shown}_") for name in entry)
+    ]
+    draw_training_curve(history, folder / "training_curve.png")
     if eval_source is not None:
         draw_retrieval_grid(eval_source, embeddings, folder / "retrieval.png", credit=credit)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 
+from ..data.dataset import CaptionedImages
 from ..data.images import broken_picture, skipped_line
 from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedPairs
-from ..embedding import Embeddings, embed_batch, is_convolutional, join_batches
+from ..embedding import Embeddings, embed_batch, is_convolutional, join_batches, with_labels
 from ..errors import InputError, NotFinite, first_line
-from ..evaluation.retrieval import evaluate_retrieval
+from ..evaluation.outcome import Outcome
+from ..evaluation.tasks import Protocol, measure, tasks_for
 from ..modeling_hf_clip import HFClipModel, HFClipOutput
 from .arguments import HFClipTrainingArguments
 from .averaging import LAST_WEIGHTS, WeightAverage
@@ -119,6 +121,7 @@ class HFClipTrainer(Trainer):
             "the checkpoint to go on from": Path(checkpoint).name if checkpoint else None,
         }
         check_same_settings(self.args, self.model, others)
+        self._check_ks()
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- the step -------------------------------------------------------------------------------------------------
@@ -294,18 +297,56 @@ class HFClipTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Embeds the data set over all processes, once a row, and scores retrieval both ways."""
+        """Embeds the data set over all processes, once a row, and measures `eval_tasks` on it."""
         with self._averaged_weights():
             embeddings = self.embed(dataloader, description)
-            metrics = self.score(embeddings, metric_key_prefix)
+            metrics = self.score(embeddings, self.tasks_of(dataloader.dataset), metric_key_prefix)
         return EvalLoopOutput(
             predictions=None, label_ids=None, metrics=metrics, num_samples=len(embeddings.image_embeds)
         )
 
-    def score(self, embeddings: Embeddings, prefix: str = "eval") -> dict[str, float]:
+    def score(self, embeddings: Embeddings, tasks: Sequence[str], prefix: str = "eval") -> dict[str, float]:
         """What `evaluate()` says of a set that is already embedded."""
-        metrics = evaluate_retrieval(embeddings) | {"loss": self._loss_of(embeddings)}
-        return {f"{prefix}_{name}": value for name, value in metrics.items()}
+        outcome = Outcome()
+        for task in tasks:
+            outcome |= measure(
+                task,
+                self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
+                self.processing_class,  # type: ignore[arg-type]
+                embeddings,
+                self._protocol,
+                temperature=self._temperature(),
+            )
+        if len(embeddings.text_embeds):
+            outcome.metrics["loss"] = self._loss_of(embeddings)
+        return {f"{prefix}_{name}": value for name, value in outcome.metrics.items()}
+
+    def tasks_of(self, dataset: Any) -> Sequence[str]:
+        """Those of `eval_tasks`, or else those that suit the data."""
+        if self.args.eval_tasks or not isinstance(dataset, CaptionedImages):
+            return self.args.eval_tasks or ["retrieval"]
+        return tasks_for(dataset.source)
+
+    @property
+    def _protocol(self) -> Protocol:
+        return Protocol(ks=self.args.eval_k, templates=self.args.eval_templates, features=self.args.eval_features)
+
+    def _check_ks(self) -> None:
+        """
+        Raises:
+            InputError: a k of `eval_k` or of `metric_for_best_model` above the pictures of an evaluation set.
+        """
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        best = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        for name, dataset in sets.items():
+            ks = list(self.args.eval_k or ())
+            if "retrieval_" in best and "@" in best and best.startswith(name):
+                ks.append(int(best.rpartition("@")[2]))
+            if isinstance(dataset, CaptionedImages) and max(ks, default=0) > len(dataset):
+                raise InputError(
+                    f"recall@{max(ks)} of the {len(dataset)} pictures of the evaluation set is always 1: set eval_k "
+                    "and metric_for_best_model to a smaller k"
+                )
 
     def embed(self, dataloader: torch.utils.data.DataLoader, description: str = "embedding") -> Embeddings:
         """All rows of an evaluation loader, from all processes, each once."""
@@ -321,18 +362,20 @@ class HFClipTrainer(Trainer):
                 skipped.append(entry)
             if len(batch["rows"]):
                 with self.autocast_smart_context_manager():
-                    batches.append(embed_batch(model, self._normalized(self._prepare_inputs(batch))))
+                    inputs = self._normalized(self._prepare_inputs(batch))
+                    batches.append(embed_batch(model, inputs, pooled=self.args.eval_features == "pooled"))
         gathered = gather_objects((batches, skipped))
-        return join_batches(
+        embeddings = join_batches(
             (batch for part, _ in gathered for batch in part), [entry for _, part in gathered for entry in part]
         )
+        dataset = dataloader.dataset
+        return with_labels(embeddings, dataset.source) if isinstance(dataset, CaptionedImages) else embeddings
 
     def _loss_of(self, embeddings: Embeddings) -> float:
         """The mean loss over batches of the training size, each picture with its first caption, in row order."""
         size = self.args.train_batch_size * self.args.world_size
         first = torch.searchsorted(embeddings.text_to_image, torch.arange(len(embeddings.image_embeds)))
-        model = self.accelerator.unwrap_model(self.model)
-        scale, bias = (None if p is None else _whole(p).cpu() for p in (model.logit_scale, model.logit_bias))
+        scale, bias = self._temperature()
         total = 0.0
         for images in torch.arange(len(embeddings.image_embeds)).split(size):
             batch = GlobalBatch(
@@ -346,6 +389,12 @@ class HFClipTrainer(Trainer):
             )
             total += loss_of_global_batch(output, batch).item() * len(images)
         return total / len(embeddings.image_embeds)
+
+    def _temperature(self) -> tuple[Tensor, Tensor | None]:
+        """(logit_scale, logit_bias), whole and on the CPU."""
+        model = self.accelerator.unwrap_model(self.model)
+        bias = model.logit_bias
+        return _whole(model.logit_scale).cpu(), None if bias is None else _whole(bias).cpu()
 
     def _averaged_weights(self) -> contextlib.AbstractContextManager:
         return self._average.in_place(self.model) if self._average else contextlib.nullcontext()

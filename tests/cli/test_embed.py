@@ -47,12 +47,15 @@ def test_evaluate_takes_the_folder_for_the_data(command, tmp_path, processor, ca
     for file in (tmp_path / "data").glob("*.png"):
         file.unlink()  # no pass: the pictures are not needed
     capsys.readouterr()
-    assert main(["evaluate", "--model", model, "--data", output, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["images"] == 11
-    assert main(["evaluate", "--model", model, "--data", output, "--pictures", str(tmp_path / "new")]) == 2
-    assert "--pictures needs the pictures" in capsys.readouterr().err
+    evaluate = ["evaluate", "--model", model, "--data", output, "--output", str(tmp_path / "evaluation")]
+    assert main([*evaluate, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {figure["images"] for figure in result["figures"]} == {11}
+    assert not any("best" in picture for picture in result["pictures"]), "there are no pictures to show"
+    assert main([*evaluate, "--languages", "en=caption"]) == 2
+    assert "holds embeddings: for languages or pooled features give the data set" in capsys.readouterr().err
     tiny_model(seed=1).save_pretrained(model)
-    assert main(["evaluate", "--model", model, "--data", output]) == 2
+    assert main(evaluate) == 2
     assert "was embedded by another model than --model" in capsys.readouterr().err
 
 

@@ -37,7 +37,8 @@ def test_version(capsys):
 def test_an_unknown_command(capsys):
     assert main(["evalute"]) == 2
     assert capsys.readouterr() == (
-        "", "hf-clip: unknown command 'evalute': choose one of demo, train, embed, evaluate, classify\n"
+        "", "hf-clip: unknown command 'evalute': choose one of demo, train, embed, evaluate, "
+        "analyze, classify\n"
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from hf_clip.cli.output import Printer, recall_rows
+from hf_clip.cli.output import Printer, metric_rows
 
 
 def test_tables_line_up(capsys):
@@ -32,11 +32,11 @@ def test_it_keeps_the_stdout_it_was_made_with(capsys, monkeypatch):
     assert capsys.readouterr() == ("result\n", "noise\n")
 
 
-def test_recall_rows():
+def test_metric_rows():
     metrics = {f"{way}_retrieval_{what}@{k}": value for value, (way, what, k) in enumerate(
         (way, what, k) for way in ("image", "text") for what in ("recall", "chance") for k in (1, 5)
     )}  # fmt: skip
-    assert recall_rows(metrics, (1, 5)) == [
+    assert metric_rows(metrics) == [
         ["text → image recall@1", 0, 2],
         ["text → image recall@5", 1, 3],
         ["image → text recall@1", 4, 6],

@@ -60,14 +60,14 @@ def test_the_command_line_stands_above_the_file(file):
     config = file("model: a\ndata: b\nk: [1, 7]\njson: true\nbatch_size: 5\n")
     settings = evaluate_parser().parse_args(["--config", config])
     assert (settings.model, settings.data, settings.k, settings.json, settings.batch_size) == (
-        "a",
+        ["a"],
         "b",
         [1, 7],
         True,
         5,
     )
     settings = evaluate_parser().parse_args(["--k", "3", "--config", config, "--no-json", "--data", "c"])
-    assert (settings.model, settings.data, settings.k, settings.json) == ("a", "c", [3], False)
+    assert (settings.model, settings.data, settings.k, settings.json) == (["a"], "c", [3], False)
 
 
 def test_positional_settings(file):
@@ -133,5 +133,5 @@ def test_a_command_from_its_file_alone(file, tmp_path, pictures, processor, caps
     tiny_model().save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     config = file(f"model: {tmp_path / 'model'}\ndata: {pictures}\njson: true\nk: [1]\n")
-    assert main(["evaluate", "--config", config]) == 0
-    assert json.loads(capsys.readouterr().out)["images"] == 8
+    assert main(["evaluate", "--config", config, "--output", str(tmp_path / "evaluation")]) == 0
+    assert json.loads(capsys.readouterr().out)["figures"][0]["images"] == 8

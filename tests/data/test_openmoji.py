@@ -3,6 +3,7 @@
 import io
 import json
 
+import emoji
 import pytest
 from PIL import Image
 
@@ -119,6 +120,66 @@ def test_no_concept_or_caption_is_in_both_splits(everything, monkeypatch, tmp_pa
     assert all(captions["train"].values())
     assert counts["unseen"] == len(concepts["unseen"]) > 120
     assert concepts["train"] | concepts["unseen"] == {item.concept for item in everything}
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_several_languages_have_the_pictures_of_english(everything, monkeypatch, tmp_path):
+    monkeypatch.setattr(openmoji, "_png", lambda item, size: b"")
+    counts = write_openmoji(tmp_path / "en")
+    assert write_openmoji(tmp_path / "all", language=emoji.LANGUAGES) == counts
+    for split in ("train", "unseen"):
+        english, several = read(tmp_path / "en" / split), read(tmp_path / "all" / split)
+        assert [row["emoji"] for row in several] == [row["emoji"] for row in english]
+        assert [row["captions"]["en"] for row in several] == [row["captions"] for row in english]
+        assert all(list(row["captions"]) == emoji.LANGUAGES for row in several)
+    names = {row["emoji"]: row["captions"] for row in read(tmp_path / "all" / "train")}
+    assert names["🐶"]["zh"] == ["狗脸"]
+    assert names["🐶"]["en"] == ["dog face", "dog"]
+    assert all(row["captions"]["zh"] for row in read(tmp_path / "all" / "unseen"))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_name_of_a_held_out_concept_is_in_train_in_any_language(everything, monkeypatch, tmp_path, seed):
+    monkeypatch.setattr(openmoji, "_png", lambda item, size: b"")
+    write_openmoji(tmp_path, seed=seed, language=emoji.LANGUAGES)
+    concepts = {row["concept"] for row in read(tmp_path / "unseen")}
+    held = {item.characters for item in everything if item.concept in concepts}
+    train = {name for row in read(tmp_path / "train") for names in row["captions"].values() for name in names}
+    # Straight from the package: of each variant of these concepts the name in every language.
+    secret = {emoji.EMOJI_DATA[each][language] for each in held for language in emoji.LANGUAGES}
+    assert len(secret) > 1500
+    assert not {name.strip(":").replace("_", " ").lower() for name in secret} & train
+    assert not {row["emoji"] for row in read(tmp_path / "train")} & held
+    if seed == 0:  # "pesca", fishing in Portuguese, is a peach in Italian
+        assert "peach" in concepts
+        fishing = next(row for row in read(tmp_path / "train") if row["emoji"] == "🎣")
+        assert fishing["captions"]["pt"] == []
+        assert fishing["captions"]["it"]
+
+
+def test_a_column_for_each_language(everything, monkeypatch, tmp_path):
+    chosen = [item for item in everything if item.characters in ("🧑‍🚀", "👩‍🚀", "🐶", "🐱")]
+    monkeypatch.setattr(openmoji, "held_out", lambda concepts, seed: {"astronaut"})
+    real = openmoji.list_emoji
+    monkeypatch.setattr(
+        openmoji, "list_emoji", lambda language: chosen if language == "en" else only(real(language), chosen, "🐱")
+    )
+    assert write_openmoji(tmp_path, size=24, language=("en", "zh")) == {"train": 2, "unseen": 1}
+    unseen = open_source(tmp_path / "unseen", caption_column="captions.zh")
+    assert unseen.captions(0) == ["宇航员"]
+    train = open_source(tmp_path / "train", caption_column="captions.zh", captions_required=False)
+    assert sorted(train.captions(row) for row in range(2)) == [[], ["狗脸"]]  # the cat has no name here
+    assert open_source(tmp_path / "train", caption_column="captions.en").captions(0)
+    with pytest.raises(InputError, match="empty caption"):
+        open_source(tmp_path / "train", caption_column="captions.zh")
+
+
+def only(items, chosen, nameless):
+    characters = {item.characters for item in chosen} - {nameless}
+    return [item for item in items if item.characters in characters]
 
 
 def test_names_in_another_language():

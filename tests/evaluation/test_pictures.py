@@ -9,11 +9,12 @@ import torch
 from conftest import write_pictures
 from matplotlib.colors import to_rgba
 from PIL import Image
+from torch import tensor
 
 from hf_clip.data.sources import open_source
 from hf_clip.embedding import Embeddings
 from hf_clip.evaluation import pictures
-from hf_clip.evaluation.pictures import RIGHT, draw_retrieval_grid, draw_training_curve
+from hf_clip.evaluation.pictures import RIGHT, best_and_worst, draw_retrieval_grid, draw_training_curve
 
 GREEN = tuple(round(255 * part) for part in matplotlib.colors.to_rgb(RIGHT))
 
@@ -99,9 +100,67 @@ def test_the_caption_of_each_picture(tmp_path, monkeypatch):
     assert all(axes.spines["left"].get_edgecolor() == to_rgba(pictures.RIGHT) for axes in figures[0].axes[1::2])
 
 
+def shown(figure) -> list[list[str]]:
+    """The texts of each row's first column."""
+    return [[text.get_text() for text in axes.texts] for axes in figure.axes if not axes.images]
+
+
+def test_the_captions_asked_for_in_their_order_with_their_ranks(source, tmp_path, monkeypatch):
+    figures = capture(monkeypatch)
+    ranks = tensor([0, 1, 2, 36, 4, 5, 1234, 7])
+    settings = {"captions": tensor([6, 0, 3]), "ranks": ranks, "title": "The worst", "k": 2}
+    draw_retrieval_grid(source, found_at(1), tmp_path / "a.png", **settings)
+    assert shown(figures[0]) == [
+        ["purple g", "rank 1,235 of 8"],
+        ["red a", "rank 1"],
+        ["yellow d", "rank 37 of 8"],
+    ]
+    drawn = [tuple(axes.images[0].get_array()[9, 9]) for axes in figures[0].axes if axes.images]
+    # One place after another: brown before purple's own, …
+    assert drawn == [(255, 165, 0), (128, 0, 128), (165, 42, 42), (255, 0, 0), (0, 0, 255), (255, 255, 0)]
+    assert figures[0].get_suptitle() == "The worst: the 2 pictures most alike, of 8"
+
+
+def test_by_default_captions_are_spread_evenly_and_have_no_rank(source, tmp_path, monkeypatch):
+    figures = capture(monkeypatch)
+    draw_retrieval_grid(source, found_at(0), tmp_path / "a.png", queries=3, k=1)
+    assert shown(figures[0]) == [["red a"], ["yellow d"], ["brown h"]]
+    assert figures[0].get_suptitle() == "The 1 pictures most alike, of 8"
+
+
+def test_no_captions_are_no_picture(source, tmp_path):
+    draw_retrieval_grid(source, found_at(0), tmp_path / "a.png", captions=tensor([], dtype=torch.long))
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_chinese_captions_stay_in_their_column(tmp_path, monkeypatch):
+    folder = write_pictures(tmp_path / "data", count=1)
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "caption": "%s"}' % ("猫" * 40))
+    figures = capture(monkeypatch)
+    draw_retrieval_grid(open_source(folder), found_at(0, 1), tmp_path / "a.png")
+    assert [len(line) for line in shown(figures[0])[0][0].split("\n")] == [15, 15, 10]
+
+
+def test_the_best_and_the_worst():
+    ranks = tensor([3, 0, 0, 9, 0, 9, 1])
+    margins = tensor([-0.2, 0.1, 0.5, -0.3, 0.2, -0.4, -0.1])
+    best, worst = best_and_worst(ranks, margins, 2)
+    assert best.tolist() == [2, 4]
+    assert worst.tolist() == [5, 3]
+    best, worst = best_and_worst(ranks, margins, 5)
+    assert best.tolist() == [2, 4, 1], "three are found first"
+    assert worst.tolist() == [5, 3, 0, 6, 1]
+
+
+def test_nothing_found_has_no_best():
+    best, worst = best_and_worst(tensor([2, 1]), tensor([-0.1, -0.2]), 3)
+    assert best.tolist() == []
+    assert worst.tolist() == [0, 1]
+
+
 def capture(monkeypatch) -> list:
     figures = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, file: figures.append(figure))
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, file: figures.append(figure))
     return figures
 
 

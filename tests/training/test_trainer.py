@@ -15,6 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from hf_clip import HFClipModel, HFClipTrainingArguments
 from hf_clip.embedding import embed_source
 from hf_clip.errors import InputError
+from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.retrieval import evaluate_retrieval
 from hf_clip.training import trainer as trainer_module
 
@@ -199,7 +200,8 @@ def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
     trainer = make_trainer(tmp_path / "run", data, per_device_eval_batch_size=4)
     metrics = trainer.evaluate()
     source = trainer.eval_dataset.source
-    expected = evaluate_retrieval(embed_source(trainer.model, trainer.processing_class, source, progress=False))
+    embedded = embed_source(trainer.model, trainer.processing_class, source, progress=False)
+    expected = evaluate_retrieval(embedded).metrics
     assert expected["images"] == 6
     assert expected["captions"] == 12
     assert expected["skipped_images"] == 1
@@ -211,11 +213,12 @@ def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
 def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
     scores = iter([0.2, 0.9, 0.4])
 
-    def scripted(embeddings):
-        return {"image_retrieval_recall@10": next(scores)}
+    def scripted(task, *args, **kwargs):
+        assert task == "retrieval"
+        return Outcome({"image_retrieval_recall@4": next(scores)})
 
-    original = trainer_module.evaluate_retrieval
-    trainer_module.evaluate_retrieval = scripted
+    original = trainer_module.measure
+    trainer_module.measure = scripted
     try:
         trainer = make_trainer(
             tmp_path / "run",
@@ -225,11 +228,11 @@ def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
             save_strategy="epoch",
             save_total_limit=1,
             load_best_model_at_end=True,
-            metric_for_best_model="image_retrieval_recall@10",
+            metric_for_best_model="image_retrieval_recall@4",
         )
         trainer.train()
     finally:
-        trainer_module.evaluate_retrieval = original
+        trainer_module.measure = original
     best = tmp_path / "run" / "checkpoint-4"
     assert trainer.state.best_model_checkpoint == str(best)
     saved = HFClipModel.from_pretrained(best).state_dict()

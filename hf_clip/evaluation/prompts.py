@@ -1,0 +1,141 @@
+"""Names of classes and sentences around them: from files, from named sets, or from open_clip where it is installed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+
+# The first three are those of CLIP's paper (arXiv:2103.00020, §3.1.4); {c} is a name of the class.
+TEMPLATES = {
+    "name": ["{c}"],
+    "photo": ["a photo of a {c}."],
+    "food": ["a photo of {c}, a type of food."],
+    "satellite": ["a satellite photo of {c}."],
+    "views": [
+        "a photo of a {c}.",
+        "a photo of the {c}.",
+        "a close-up photo of a {c}.",
+        "a photo of a {c} from afar.",
+        "a dark photo of a {c}.",
+        "a bright photo of a {c}.",
+        "a blurred photo of a {c}.",
+        "a drawing of a {c}.",
+    ],
+    "emoji": ["{c}", "an emoji of {c}", "a drawing of {c}"],
+    "chinese": ["{c}", "一张{c}的照片。", "一幅{c}的图画。"],
+}
+_OPEN_CLIP = "open_clip/"
+
+
+def open_templates(name: str) -> list[str] | dict[str, list[str]]:
+    """Templates, or whole prompts for each class.
+
+    Args:
+        name: a key of `TEMPLATES`; a template itself, with {c} or {} in it; `open_clip/NAME` for a list of templates
+            in open_clip's metadata, such as `open_clip/OPENAI_IMAGENET_TEMPLATES`; or a file: `.txt` with a template
+            a line, `.json` or `.yaml` with a list of them, or with a mapping from each class to its own prompts
+            (arXiv:2209.03320).
+
+    Raises:
+        InputError: no such set or file, or a template without a place for the name.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    if name.startswith(_OPEN_CLIP):
+        # Its templates are functions of the name.
+        return [template("{c}") for template in _from_open_clip(name)]
+    if not Path(name).suffix or "{" in name:
+        if "{" not in name:
+            raise InputError(f"no templates {name!r}: choose {', '.join(TEMPLATES)}, a file, or write one with {{}}")
+        return [_checked_template(name, "the template")]
+    content = _read(name)
+    if isinstance(content, dict):
+        return {str(label): [str(prompt) for prompt in _as_list(prompts)] for label, prompts in content.items()}
+    return [_checked_template(str(line), f"{name}: template {number}") for number, line in enumerate(content, 1)]
+
+
+def open_class_names(name: str) -> list[list[str]]:
+    """The names of class 0, 1, …: each has one or several, the first of which it goes by.
+
+    Args:
+        name: `open_clip/IMAGENET_CLASSNAMES` or another list of open_clip's metadata; or a file: `.txt` with a class
+            a line, its names separated by `|`; `.json` or `.yaml` with a list of names, or of lists of names.
+
+    Raises:
+        InputError: no such file, fewer than two classes, a class without a name.
+    """
+    content = list(_from_open_clip(name)) if name.startswith(_OPEN_CLIP) else _read(name, keep_empty=True)
+    if isinstance(content, dict):
+        raise InputError(f"{name} is a mapping: give a list of the classes' names, in the order of their numbers")
+    classes = [
+        [part.strip() for part in (str(entry or "").split("|") if not isinstance(entry, list) else map(str, entry))]
+        for entry in content
+    ]
+    return checked_class_names(classes, name)
+
+
+def checked_class_names(classes: Sequence[Sequence[str]], name: str) -> list[list[str]]:
+    """
+    Raises:
+        InputError: fewer than two classes, a class without a name.
+    """
+    if len(classes) < 2:
+        raise InputError(f"{name} holds {len(classes)} classes: give two or more to choose among")
+    for number, names in enumerate(classes):
+        if not names or not all(names):
+            raise InputError(f"{name}: class {number} (line {number + 1}) has an empty name: fill it in")
+    return [list(names) for names in classes]
+
+
+def prompts_of(names: Sequence[str], templates: Sequence[str] | dict[str, list[str]]) -> list[str]:
+    """Every prompt of a class: each of its names in each template.
+
+    Raises:
+        InputError: prompts by class lack this one.
+    """
+    if isinstance(templates, dict):
+        if names[0] not in templates:
+            raise InputError(f"no prompts for the class {names[0]!r}: add them, or give templates for all classes")
+        return templates[names[0]]
+    return [template.replace("{c}", name) for name in names for template in templates]
+
+
+def _checked_template(template: str, where: str) -> str:
+    template = template.replace("{}", "{c}")
+    if "{c}" not in template:
+        raise InputError(f"{where}, {template!r}, has no {{}} to put the name in")
+    return template
+
+
+def _read(name: str, keep_empty: bool = False) -> Any:
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+        if name.endswith((".json", ".yaml", ".yml")):
+            content = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+        else:
+            lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+            content = lines if keep_empty else [line for line in lines if line]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{name!r} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, list | dict) or not content:
+        raise InputError(f"{name!r} holds no list: give one entry a line")
+    return content
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _from_open_clip(name: str) -> Any:
+    try:
+        from open_clip import zero_shot_metadata
+    except ImportError as error:
+        raise InputError(f"{name} needs open_clip: pip install open_clip_torch, or give a file") from error
+    known = sorted(key for key in vars(zero_shot_metadata) if key.isupper())
+    if name.removeprefix(_OPEN_CLIP) not in known:
+        raise InputError(f"no {name}: choose {', '.join(_OPEN_CLIP + key for key in known)}")
+    return getattr(zero_shot_metadata, name.removeprefix(_OPEN_CLIP))

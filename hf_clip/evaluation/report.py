@@ -1,0 +1,333 @@
+"""An evaluation in full: every figure with its interval and protocol, as JSON and as a page with pictures."""
+
+import importlib.util
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from ..data.images import skipped_line
+from ..data.sources import Source
+from ..embedding import Embeddings
+from ..embedding_store import replace_file, weights_digest
+from .comparison import compare, confidence_interval, holm
+from .metrics import recall_at_k
+from .outcome import Outcome
+
+RESULTS, PAGE, PICTURES = "results.json", "report.md", "pictures"
+_COUNTS = ("images", "captions", "skipped_images", "classes", "classes_without_pictures")
+_TITLES = {
+    "retrieval": "Retrieval",
+    "zero-shot": "Zero-shot classification",
+    "knn": "Nearest neighbours",
+    "linear-probe": "Linear probe",
+}
+
+
+@dataclass
+class Measured:
+    """One model on one task.
+
+    Args:
+        model: {name, revision, digest, precision}.
+        task: of `TASKS`; for a language, `retrieval/zh`.
+    """
+
+    model: dict[str, Any]
+    task: str
+    outcome: Outcome
+
+
+def model_facts(model: PreTrainedModel, name: str) -> dict[str, Any]:
+    """What a figure must say of the model that reached it."""
+    return {
+        "name": name,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "digest": weights_digest(model),
+        "precision": str(model.dtype).removeprefix("torch."),
+    }
+
+
+@dataclass
+class Report:
+    """What was measured of one data set, and how sure it is.
+
+    Args:
+        data: of `embedding_store.data_facts`.
+        measured: model by model, task by task.
+        skipped: (row, name, reason) of the pictures that could not be read.
+        resamples: of the bootstrap.
+        pictures: file names, as `draw` left them.
+    """
+
+    data: dict[str, Any]
+    measured: list[Measured]
+    skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    resamples: int = 2000
+    pictures: list[str] = field(default_factory=list)
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Every figure with all that it depends on, so that each may be quoted alone."""
+        return [figure for measured in self.measured for figure in self._figures_of(measured)]
+
+    def _figures_of(self, measured: Measured) -> Iterator[dict[str, Any]]:
+        metrics, counts = measured.outcome.metrics, {}
+        for name in _COUNTS:
+            if name in metrics:
+                counts[name] = metrics[name]
+        for name, value in metrics.items():
+            if name in _COUNTS or "_chance" in name or "_ceiling" in name:
+                continue
+            share = measured.outcome.shares.get(name)
+            low, high = confidence_interval(share, resamples=self.resamples) if share else (None, None)
+            k = name.rpartition("@")[2] if "@" in name else None
+            yield {
+                "model": measured.model["name"],
+                "task": measured.task,
+                "metric": name,
+                "value": value,
+                "low": low,
+                "high": high,
+                "chance": metrics.get(f"{name}_chance", _beside(metrics, name, "chance")),
+                "ceiling": _beside(metrics, name, "ceiling"),
+                "k": int(k) if k else None,
+                "protocol": measured.outcome.protocol,
+                "data": self.data["name"],
+                "split": self.data["split"],
+                "data_revision": self.data["fingerprint"],
+                "revision": measured.model["revision"] or measured.model["digest"],
+                "precision": measured.model["precision"],
+                **counts,
+            }
+
+    def differences(self) -> list[dict[str, Any]]:
+        """Of every other model from the first, figure by figure; p-values over all of them by Holm."""
+        first = self.measured[0].model["name"]
+        base = {m.task: m.outcome for m in self.measured if m.model["name"] == first}
+        rows = []
+        for other in self.measured:
+            if other.model["name"] == first:
+                continue
+            for name, share in other.outcome.shares.items():
+                difference = compare(base[other.task].shares[name], share, resamples=self.resamples)
+                rows.append(
+                    {"from": first, "to": other.model["name"], "task": other.task, "metric": name} | vars(difference)
+                )
+        for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+            row |= {"p_value": p_value, "real": p_value < 0.05 and not row["low"] <= 0 <= row["high"]}
+        return rows
+
+    def models(self) -> list[dict[str, Any]]:
+        return list({m.model["name"]: m.model for m in self.measured}.values())
+
+    def results(self) -> dict[str, Any]:
+        """What `results.json` holds."""
+        from .. import __version__
+
+        return {
+            "hf_clip": __version__,
+            "models": self.models(),
+            "data": self.data,
+            "intervals": f"95 %, bootstrap of pictures, {self.resamples} resamples",
+            "figures": self.figures(),
+            "differences": self.differences(),
+            "notes": {f"{m.model['name']} / {m.task}": m.outcome.notes for m in self.measured if m.outcome.notes},
+            "skipped": [list(entry) for entry in self.skipped],
+            "pictures": self.pictures,
+        }
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Writes `results.json` and `report.md`, each whole or not at all."""
+        results = self.results()
+        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+        replace_file(folder / RESULTS, lambda file: file.write_text(text, encoding="utf-8"))
+        replace_file(folder / PAGE, lambda file: file.write_text(page(results), encoding="utf-8"))
+        return results
+
+
+def _beside(metrics: dict[str, float], name: str, what: str) -> float | None:
+    """The chance or the ceiling of a recall@k."""
+    return metrics.get(name.replace("recall@", f"{what}@")) if "recall@" in name else None
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------
+
+
+def page(results: dict[str, Any]) -> str:
+    """`results` as Markdown."""
+    tasks = list(dict.fromkeys(figure["task"] for figure in results["figures"]))
+    names = [model["name"] for model in results["models"]]
+    parts = [f"# Evaluation of {_cell(', '.join(names))}", _about(results)]
+    for task in tasks:
+        figures = [figure for figure in results["figures"] if figure["task"] == task]
+        parts += [f"## {_title(task)}", _figure_table(figures, names), _protocol(figures[0])]
+        differences = [row for row in results["differences"] if row["task"] == task]
+        if differences:
+            parts += [f"### What differs from {_cell(names[0])}", _difference_table(differences)]
+    if results["notes"]:
+        lines = [f"- {_cell(where)}: {_cell(note)}" for where, notes in results["notes"].items() for note in notes]
+        parts += ["## What to know of these figures", "\n".join(lines)]
+    parts += [f"![{Path(name).stem.replace('_', ' ')}]({PICTURES}/{name})" for name in results["pictures"]]
+    if results["skipped"]:
+        lines = [f"- {_cell(skipped_line(*entry))}" for entry in results["skipped"][:100]]
+        more = len(results["skipped"]) - len(lines)
+        parts += ["## Pictures that could not be read", "\n".join(lines) + (f"\n- and {more} more" if more else "")]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(results: dict[str, Any]) -> str:
+    data, first = results["data"], results["figures"][0]
+    counts = ", ".join(f"{first[name]:,} {name}" for name in ("images", "captions") if name in first)
+    rows = [
+        f"Data: {_cell(data['name'])}, split {_cell(data['split'])}, content {data['fingerprint']}: {counts}; "
+        f"{first.get('skipped_images', 0)} pictures could not be read.",
+        *(
+            f"Model {_cell(model['name'])}: revision {model['revision'] or model['digest']}, {model['precision']}."
+            for model in results["models"]
+        ),
+        f"In brackets: {results['intervals']}. hf_clip {results['hf_clip']}.",
+    ]
+    return "\n".join(f"- {row}" for row in rows)
+
+
+def _figure_table(figures: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    metrics = list(dict.fromkeys(figure["metric"] for figure in figures))
+    found = {(figure["metric"], figure["model"]): figure for figure in figures}
+    rows = []
+    for metric in metrics:
+        of_models = [found.get((metric, name)) for name in names]
+        first = next(figure for figure in of_models if figure)
+        rows.append([metric, *map(_value, of_models), _number(first["chance"]), _number(first["ceiling"])])
+    return _table(["", *names, "chance", "ceiling"], rows)
+
+
+def _difference_table(differences: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        [
+            row["metric"],
+            row["to"],
+            f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            f"{row['p_value']:.3g}",
+            "**yes**" if row["real"] else "not shown",
+        ]
+        for row in differences
+    ]
+    return _table(["", "model", "difference", "p (Holm)", "more than chance?"], rows)
+
+
+def _protocol(figure: dict[str, Any]) -> str:
+    said = [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in figure["protocol"].items()]
+    return "Protocol: " + "; ".join(map(_cell, said)) + "."
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(f"“{entry}”" if isinstance(entry, str) else str(entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _value(figure: dict[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    interval = "" if figure["low"] is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
+    return _number(figure["value"]) + interval
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """In one line, and no column of its own."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def _title(task: str) -> str:
+    name, _, language = task.partition("/")
+    return _TITLES[name] + (f": {language}" if language else "")
+
+
+# ---- pictures -----------------------------------------------------------------------------------------------------
+
+
+def can_draw() -> bool:
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw(measured: Sequence[Measured], folder: Path) -> list[str]:
+    """The charts of all models together; their file names, in the order of the page."""
+    from . import charts
+
+    names = []
+    for task, of_task in itertools.groupby(sorted(measured, key=lambda m: m.task), lambda m: m.task):
+        details = {m.model["name"]: m.outcome.details for m in of_task}
+        first = next(iter(details.values()))
+        suffix = task.replace("/", "_").replace("-", "_")
+        if "ranks" in first:
+            _draw_retrieval(charts, details, first, folder, suffix)
+            names += [f"recall_{suffix}.png", f"similarities_{suffix}.png"]
+        if "reliability" in first:
+            errors = {
+                m.model["name"]: m.outcome.metrics["zero_shot_calibration_error"] for m in measured if m.task == task
+            }
+            bins = {model: of_model["reliability"] for model, of_model in details.items()}
+            charts.draw_reliability(bins, errors, folder / f"reliability_{suffix}.png")
+            names.append(f"reliability_{suffix}.png")
+        if "answers" in first:
+            for number, of_model in enumerate(details.values(), 1):
+                name = f"confusion_{suffix}{f'_{number}' if len(details) > 1 else ''}.png"
+                classes = of_model.get("class_names") or _numbered(of_model)
+                charts.draw_confusion(of_model["labels"], of_model["answers"], classes, folder / name)
+                names.append(name)
+    return names
+
+
+def _draw_retrieval(charts: Any, details: dict[str, Any], first: dict[str, Any], folder: Path, suffix: str) -> None:
+    ways = ("image", "text")
+    charts.draw_recall_against_k(
+        {model: of_model["ranks"] for model, of_model in details.items()},
+        first["positives"],
+        {"image": len(first["ranks"]["text"]), "text": len(first["ranks"]["image"])},
+        folder / f"recall_{suffix}.png",
+        {way: lambda k, way=way: recall_at_k(first["ceilings"][way], k) for way in ways},
+    )
+    cosines = {model: of_model["cosines"] for model, of_model in details.items()}
+    charts.draw_similarities(cosines, folder / f"similarities_{suffix}.png")
+
+
+def _numbered(details: dict[str, Any]) -> list[str]:
+    classes = int(torch.cat([details["labels"], details["answers"]]).max()) + 1
+    return [f"class {number}" for number in range(classes)]
+
+
+def draw_best_and_worst(
+    source: Source, embeddings: Embeddings, outcome: Outcome, folder: Path, number: int | str = ""
+) -> list[str]:
+    """Two grids of captions with the pictures found: of those that did best, and of those that did worst."""
+    from .pictures import best_and_worst, draw_retrieval_grid
+
+    ranks, (cosines, _) = outcome.details["ranks"]["image"], outcome.details["cosines"]
+    names = []
+    for name, captions in zip(("best", "worst"), best_and_worst(ranks, cosines, 8), strict=True):
+        if len(captions):
+            file = f"{name}_retrievals{f'_{number}' if number else ''}.png"
+            draw_retrieval_grid(
+                source,
+                embeddings,
+                folder / file,
+                captions=captions,
+                ranks=ranks,
+                title=f"The captions that did {name}",
+            )
+            names.append(file)
+    return names

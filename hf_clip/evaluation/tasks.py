@@ -1,0 +1,210 @@
+"""The tasks by name: each measures one model on one embedded data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..data.sources import Source
+from ..embedding import Embeddings
+from ..errors import InputError
+from ..modeling_hf_clip import HFClipModel
+from ..processing_hf_clip import HFClipProcessor
+from .outcome import Outcome
+from .prompts import open_templates
+from .retrieval import evaluate_retrieval
+from .zero_shot import class_embeddings, evaluate_zero_shot
+
+if TYPE_CHECKING:
+    from .linear_probe import Labelled
+
+TASKS = ("retrieval", "zero-shot", "knn", "linear-probe")
+FEATURES = ("projected", "pooled")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a measurement depends on beside model and data.
+
+    Args:
+        ks: of retrieval; default: 1, 5, 10 as far as there are candidates.
+        templates: of zero-shot classification, as `open_templates` takes them.
+        class_names: the names of each class; default: those of the data, one each.
+        features: of the probe and the neighbours: `projected` (unit length, the shared space) or `pooled` (what the
+            image tower gives before the projection).
+        neighbours: that vote.
+        shots: pictures a class of few-shot probes; none: only the probe on all.
+        seeds: draws of each few-shot probe.
+    """
+
+    ks: Sequence[int] | None = None
+    templates: str = "photo"
+    class_names: Sequence[Sequence[str]] | None = None
+    features: str = "projected"
+    neighbours: int = 20
+    shots: Sequence[int] = ()
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        if self.features not in FEATURES:
+            raise InputError(f"features must be one of {', '.join(FEATURES)}, not {self.features!r}")
+
+
+def tasks_for(data: Source | Embeddings) -> list[str]:
+    """Retrieval where there are captions, zero-shot classification where there are labels of classes with names.
+
+    Where the names of the classes are the captions, retrieval would only find pictures of the same class.
+    """
+    if isinstance(data, Source):
+        captioned, classes = bool(data.caption_column), data.class_names if data.label_column else None
+    else:
+        classes = data.class_names if data.labels is not None else None
+        captioned = len(data.text_embeds) > 0 and not classes
+    return ["retrieval"] * captioned + ["zero-shot"] * bool(classes)
+
+
+def measure(
+    task: str,
+    model: HFClipModel,
+    processor: HFClipProcessor,
+    embeddings: Embeddings,
+    protocol: Protocol | None = None,
+    *,
+    train: Embeddings | None = None,
+    validation: Embeddings | None = None,
+    temperature: tuple[Tensor, Tensor | None] | None = None,
+) -> Outcome:
+    """
+    Args:
+        task: one of `TASKS`.
+        embeddings: of the data to measure on.
+        train, validation: labelled, for the linear probe (and `train` for the neighbours); without `train` the probe
+            is trained on a part of the data itself, and neighbours are the other pictures of the data.
+        temperature: (logit_scale, logit_bias) on the CPU; default: the model's.
+
+    Raises:
+        InputError: no such task; data that lack what it needs.
+    """
+    protocol = protocol or Protocol()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if task == "retrieval":
+        return evaluate_retrieval(embeddings, protocol.ks, device=device)
+    if task == "zero-shot":
+        scale, bias = temperature or temperature_of(model)
+        return _zero_shot(model, processor, embeddings, protocol, scale, bias)
+    if task == "knn":
+        return _neighbours(embeddings, train, protocol)
+    if task == "linear-probe":
+        return _probe(embeddings, train, validation, protocol)
+    raise InputError(f"no task {task!r}: choose one of {', '.join(TASKS)}")
+
+
+def _zero_shot(
+    model: HFClipModel,
+    processor: HFClipProcessor,
+    embeddings: Embeddings,
+    protocol: Protocol,
+    scale: Tensor,
+    bias: Tensor | None,
+) -> Outcome:
+    names = protocol.class_names or [[name] for name in embeddings.class_names or ()]
+    if not names:
+        raise InputError("the classes have no names: give a file of class names")
+    templates = open_templates(protocol.templates)
+    outcome = evaluate_zero_shot(embeddings, class_embeddings(model, processor, names, templates), scale, bias)
+    outcome.protocol |= {
+        "templates": "prompts of each class" if isinstance(templates, dict) else templates,
+        "names_a_class": max(map(len, names)),
+    }
+    outcome.details["class_names"] = [of_class[0] for of_class in names]
+    return outcome
+
+
+def temperature_of(model: HFClipModel) -> tuple[Tensor, Tensor | None]:
+    """(logit_scale, logit_bias), on the CPU."""
+    bias = model.logit_bias
+    return model.logit_scale.detach().cpu(), None if bias is None else bias.detach().cpu()
+
+
+def _neighbours(embeddings: Embeddings, train: Embeddings | None, protocol: Protocol) -> Outcome:
+    from .nearest_neighbours import evaluate_nearest_neighbours
+
+    features, neighbours = protocol.features, protocol.neighbours
+    own = _labelled(embeddings, features)
+    if train is None:
+        return evaluate_nearest_neighbours(own, features=features, neighbours=neighbours)
+    others = _labelled(_with_classes_of(embeddings, train), features)
+    return evaluate_nearest_neighbours(others, own, features=features, neighbours=neighbours)
+
+
+def _probe(
+    embeddings: Embeddings, train: Embeddings | None, validation: Embeddings | None, protocol: Protocol
+) -> Outcome:
+    from .linear_probe import evaluate_linear_probe
+
+    name = protocol.features
+    if train is None:
+        train, validation, embeddings = _own_split(embeddings)
+        name += "_own_split"
+    outcome = evaluate_linear_probe(
+        _labelled(_with_classes_of(embeddings, train), protocol.features),
+        _labelled(embeddings, protocol.features),
+        _labelled(_with_classes_of(embeddings, validation), protocol.features) if validation else None,
+        features=name,
+        shots=protocol.shots,
+        seeds=protocol.seeds,
+        classes=embeddings.class_names,
+    )
+    outcome.metrics["images"] = len(embeddings.image_embeds)
+    outcome.details["class_names"] = embeddings.class_names
+    return outcome
+
+
+def _own_split(embeddings: Embeddings) -> list[Embeddings]:
+    """Three, one and one fifth of the pictures, by their content: the same picture is in one of them only."""
+    fifth = embeddings.image_ids.remainder(5)
+    return [_select(embeddings, part) for part in (fifth > 1, fifth == 1, fifth == 0)]
+
+
+def _select(embeddings: Embeddings, chosen: Tensor) -> Embeddings:
+    """Of the fields that are about pictures, the chosen ones; without captions."""
+    labels, features = embeddings.labels, embeddings.image_features
+    return replace(
+        embeddings,
+        image_embeds=embeddings.image_embeds[chosen],
+        image_rows=embeddings.image_rows[chosen],
+        image_ids=embeddings.image_ids[chosen],
+        labels=None if labels is None else labels[chosen],
+        image_features=None if features is None else features[chosen],
+        text_embeds=embeddings.text_embeds[:0],
+        text_to_image=embeddings.text_to_image[:0],
+        caption_ids=embeddings.caption_ids[:0],
+    )
+
+
+def _with_classes_of(embeddings: Embeddings, others: Embeddings) -> Embeddings:
+    """The others, their classes numbered as those of the same name are in `embeddings`; more come behind them.
+
+    Two folders of pictures, say, number the classes that each has by itself.
+    """
+    names, theirs = embeddings.class_names, others.class_names
+    if names is None or theirs is None or names == theirs or others.labels is None:
+        return others
+    numbers = {name: number for number, name in enumerate(dict.fromkeys([*names, *theirs]))}
+    renumbered = torch.tensor([numbers[name] for name in theirs])
+    return replace(others, labels=torch.index_select(renumbered, 0, others.labels))
+
+
+def _labelled(embeddings: Embeddings, features: str) -> "Labelled":
+    from .linear_probe import Labelled
+
+    if embeddings.labels is None:
+        raise InputError("the data have no labels that are classes: set label_column, or give class names")
+    if embeddings.labels.ndim == 2:
+        raise InputError("pictures with several labels have no one class for a probe or neighbours: use zero-shot")
+    chosen = embeddings.image_embeds if features == "projected" else embeddings.image_features
+    if chosen is None:
+        raise InputError("these embeddings hold only what comes after the projection: use features projected")
+    return Labelled(chosen, embeddings.labels)
