@@ -158,6 +158,16 @@ def train_and_evaluate(rank: int, world_size: int, folder: str, data: str, steps
         torch.save({"weights": weights, "metrics": metrics}, Path(folder, f"trained-{world_size}.pt"))
 
 
+# Captions and classes of the same pictures, and features before the projection.
+EVALUATION = {
+    "per_device_train_batch_size": 12,
+    "eval_tasks": ["retrieval", "zero-shot", "knn"],
+    "eval_features": "pooled",
+    "eval_neighbours": 3,
+    "label_column": "label",
+}
+
+
 def evaluate(rank: int, world_size: int, folder: str, data: str) -> None:
     """What each process says of pictures that they have looked at together."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
@@ -165,7 +175,7 @@ def evaluate(rank: int, world_size: int, folder: str, data: str) -> None:
 
     _join(rank, world_size, folder)
     sizes = {"per_device_train_batch_size": 12 // world_size, "per_device_eval_batch_size": 2}
-    metrics = make_trainer(Path(folder, "run"), Path(data), **sizes).evaluate()
+    metrics = make_trainer(Path(folder, "run"), Path(data), **(EVALUATION | sizes)).evaluate()
     torch.save(metrics, Path(folder, f"{rank}.pt"))
 
 

@@ -24,10 +24,12 @@ def make_processor(folder: Path) -> HFClipProcessor:
     return HFClipProcessor(image_processor=square_image_processor(32), tokenizer=tokenizer)
 
 
-def make_trainer(folder: Path, data: Path, *, model=None, augmentation=None, callbacks=None, **args: Any):
+def make_trainer(
+    folder: Path, data: Path, *, model=None, augmentation=None, callbacks=None, label_column=None, **args: Any
+):
     """A trainer of the tiny model on a folder of pictures, which it is also evaluated on."""
     processor = make_processor(folder.parent / "tokenizer")
-    source = open_source(data)
+    source = open_source(data, label_column=label_column)
     defaults = {
         "output_dir": str(folder),
         "per_device_train_batch_size": 4,

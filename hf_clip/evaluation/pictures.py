@@ -65,6 +65,8 @@ def draw_retrieval_grid(
 ) -> None:
     """A row a query: the caption, then the k pictures most alike, the right one framed in green with a tick.
 
+    With `ranks`, a last column shows the right picture where it is not among them.
+
     Args:
         queries: how many captions, spread evenly over the source.
         credit: printed below; where the pictures' licence asks for attribution.
@@ -78,8 +80,9 @@ def draw_retrieval_grid(
     if not len(captions):  # of a model that finds nothing there are no best ones
         return
     found = top_images(embeddings, captions, k)  # (captions, k)
-    figure = new_figure(1.1 * k + 3, 1.12 * len(captions) + 0.5, layout=None)
-    grid = figure.subplots(len(captions), k + 1, squeeze=False, width_ratios=[2.4] + [1] * k)
+    columns = k + (ranks is not None)
+    figure = new_figure(1.1 * columns + 3, 1.12 * len(captions) + 0.5, layout=None)
+    grid = figure.subplots(len(captions), columns + 1, squeeze=False, width_ratios=[2.4] + [1] * columns)
     for axes_row, caption, images in zip(grid, captions.tolist(), found.tolist(), strict=True):
         right_image = int(embeddings.text_to_image[caption])
         axes_row[0].axis("off")
@@ -91,6 +94,11 @@ def draw_retrieval_grid(
             _draw_result(axes, _picture_of(source, embeddings, image), image == right_image)
         for axes in axes_row[1 + len(images) :]:
             axes.axis("off")
+        if ranks is not None and right_image not in images:
+            _draw_result(axes_row[-1], _picture_of(source, embeddings, right_image), False)
+            axes_row[-1].axis("on")
+            axes_row[-1].set_xlabel("not found", size=8, color=FAINT, labelpad=1)
+            axes_row[-1].spines[:].set(color=RIGHT, linestyle="--", linewidth=1.2)
     most_alike = f"the {found.shape[1]} pictures most alike, of {len(embeddings.image_embeds)}"
     figure.suptitle(f"{title}: {most_alike}" if title else most_alike.capitalize(), size=11)
     figure.text(0.99, 0.005, credit, ha="right", va="bottom", size=7, color=INK)

@@ -134,9 +134,11 @@ def _neighbours(embeddings: Embeddings, train: Embeddings | None, protocol: Prot
     features, neighbours = protocol.features, protocol.neighbours
     own = _labelled(embeddings, features)
     if train is None:
-        return evaluate_nearest_neighbours(own, features=features, neighbours=neighbours)
-    others = _labelled(_with_classes_of(embeddings, train), features)
-    return evaluate_nearest_neighbours(others, own, features=features, neighbours=neighbours)
+        outcome = evaluate_nearest_neighbours(own, features=features, neighbours=neighbours)
+    else:
+        others = _labelled(_with_classes_of(embeddings, train), features)
+        outcome = evaluate_nearest_neighbours(others, own, features=features, neighbours=neighbours)
+    return _about(embeddings) | outcome
 
 
 def _probe(
@@ -148,7 +150,7 @@ def _probe(
     if train is None:
         train, validation, embeddings = _own_split(embeddings)
         name += "_own_split"
-    outcome = evaluate_linear_probe(
+    return _about(embeddings) | evaluate_linear_probe(
         _labelled(_with_classes_of(embeddings, train), protocol.features),
         _labelled(embeddings, protocol.features),
         _labelled(_with_classes_of(embeddings, validation), protocol.features) if validation else None,
@@ -157,9 +159,13 @@ def _probe(
         seeds=protocol.seeds,
         classes=embeddings.class_names,
     )
-    outcome.metrics["images"] = len(embeddings.image_embeds)
-    outcome.details["class_names"] = embeddings.class_names
-    return outcome
+
+
+def _about(embeddings: Embeddings) -> Outcome:
+    return Outcome(
+        metrics={"images": len(embeddings.image_embeds), "skipped_images": len(embeddings.skipped)},
+        details={"class_names": embeddings.class_names},
+    )
 
 
 def _own_split(embeddings: Embeddings) -> list[Embeddings]:

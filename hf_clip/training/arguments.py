@@ -93,6 +93,7 @@ class HFClipTrainingArguments(TrainingArguments):
         default="projected",
         metadata={"help": "Of knn and linear-probe: projected, or pooled: what the image tower gives before it."},
     )
+    eval_neighbours: int = field(default=20, metadata={"help": "Pictures that vote in knn."})
     strict: bool = field(default=False, metadata={"help": "Stop at the first picture that cannot be read."})
     mask_duplicates: bool = field(
         default=True,

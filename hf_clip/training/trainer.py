@@ -329,7 +329,12 @@ class HFClipTrainer(Trainer):
 
     @property
     def _protocol(self) -> Protocol:
-        return Protocol(ks=self.args.eval_k, templates=self.args.eval_templates, features=self.args.eval_features)
+        return Protocol(
+            ks=self.args.eval_k,
+            templates=self.args.eval_templates,
+            features=self.args.eval_features,
+            neighbours=self.args.eval_neighbours,
+        )
 
     def _check_ks(self) -> None:
         """

@@ -1,6 +1,7 @@
 """Two and three gloo processes against one process on the same pairs: value and every gradient, in float64."""
 
 import functools
+import json
 
 import processes
 import pytest
@@ -111,9 +112,13 @@ def test_the_trainer_on_two_processes_is_the_trainer_on_one(tmp_path):
 def test_three_processes_count_each_picture_once(tmp_path):
     """8 pictures, in batches of 2, for 3 processes: the last batches are padded with pictures that came already."""
     data = write_pictures(tmp_path / "pictures", count=8, captions_each=2)
+    labelled = data / "metadata.jsonl"
+    rows = [json.loads(line) for line in labelled.read_text().splitlines()]
+    labelled.write_text("".join(json.dumps(row | {"label": "ab"[i % 2]}) + "\n" for i, row in enumerate(rows)))
     processes.run(processes.evaluate, 3, str(tmp_path), str(data))
-    alone = make_trainer(tmp_path / "one", data, per_device_train_batch_size=12).evaluate()
+    alone = make_trainer(tmp_path / "one", data, **processes.EVALUATION).evaluate()
     assert (alone["eval_images"], alone["eval_captions"]) == (8, 16)
+    assert {"eval_zero_shot_acc1", "eval_knn3_pooled_leave_one_out_acc1"} <= alone.keys()
     for rank in range(3):
         metrics = torch.load(tmp_path / f"{rank}.pt")
         for name in alone.keys() - {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}:

@@ -1,6 +1,7 @@
 """The trainer: what is frozen, clamped, grouped, logged, evaluated, saved and resumed."""
 
 import copy
+import json
 import math
 
 import pytest
@@ -17,6 +18,7 @@ from hf_clip.embedding import embed_source
 from hf_clip.errors import InputError
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.retrieval import evaluate_retrieval
+from hf_clip.evaluation.zero_shot import class_embeddings, evaluate_zero_shot
 from hf_clip.training import trainer as trainer_module
 
 
@@ -238,6 +240,98 @@ def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
     saved = HFClipModel.from_pretrained(best).state_dict()
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, saved[name]), name
+
+
+def labelled(folder, count=8):
+    """Pictures with captions and one of two classes each."""
+    file = write_pictures(folder, count=count) / "metadata.jsonl"
+    rows = [
+        json.loads(line) | {"label": ("red", "blue")[i % 2]} for i, line in enumerate(file.read_text().splitlines())
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_classes_are_measured_beside_captions(tmp_path):
+    data = labelled(tmp_path / "pictures")
+    trainer = make_trainer(tmp_path / "run", data, label_column="label", eval_templates="{} thing")
+    metrics = trainer.evaluate()
+    model, processor, source = trainer.model, trainer.processing_class, trainer.eval_dataset.source
+    names = [["blue"], ["red"]]  # a source sorts the names that stand in its rows
+    embedded = embed_source(model, processor, source, progress=False)
+    assert embedded.labels.tolist() == [1, 0] * 4
+    classes = class_embeddings(model, processor, names, ["{c} thing"])
+    expected = evaluate_zero_shot(embedded, classes, model.logit_scale.detach()).metrics
+    assert expected["zero_shot_acc1_chance"] == 0.5
+    for name in ("zero_shot_acc1", "zero_shot_mean_per_class_recall", "zero_shot_calibration_error"):
+        assert metrics[f"eval_{name}"] == pytest.approx(expected[name]), name
+    assert "eval_image_retrieval_recall@5" in metrics
+
+
+def test_every_task_can_be_asked_for(tmp_path):
+    data = labelled(tmp_path / "pictures", count=60)
+    settings = {"eval_tasks": ["knn", "linear-probe"], "eval_neighbours": 3, "eval_features": "pooled"}
+    metrics = make_trainer(tmp_path / "run", data, label_column="label", **settings).evaluate()
+    assert {"eval_knn3_pooled_leave_one_out_acc1", "eval_linear_probe_pooled_own_split_acc1"} <= metrics.keys()
+    assert not any("retrieval" in name for name in metrics)
+
+
+def test_several_named_sets_and_the_best_model_by_one_of_them(tmp_path, pictures):
+    """Training stops once the named set's figure has not grown for one evaluation, whatever the other's does."""
+    scores = {"birds": iter([0.2, 0.9, 0.4, 0.5]), "plants": iter([0.9, 0.8, 0.7, 0.6])}
+    trainer = make_trainer(
+        tmp_path / "run", pictures, num_train_epochs=4, eval_strategy="epoch", save_strategy="epoch",
+        load_best_model_at_end=True, metric_for_best_model="birds_image_retrieval_recall@5",
+        early_stopping_patience=1,
+    )  # fmt: skip
+    trainer.eval_dataset = dict.fromkeys(scores, trainer.eval_dataset)
+    score = trainer.score
+
+    def scripted(embeddings, tasks, prefix="eval"):
+        found = score(embeddings, tasks, prefix)
+        assert f"{prefix}_image_retrieval_recall@5" in found
+        return found | {f"{prefix}_image_retrieval_recall@5": next(scores[prefix.removeprefix("eval_")])}
+
+    trainer.score = scripted
+    trainer.train()
+    assert trainer.state.best_metric == 0.9
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "run" / "checkpoint-4")
+    assert trainer.state.global_step == 6, "stopped after the third epoch"
+    last = {name for entry in trainer.state.log_history for name in entry}
+    assert {"eval_birds_image_retrieval_recall@1", "eval_plants_loss", "eval_plants_image_retrieval_map@5"} <= last
+
+
+def test_a_k_that_the_evaluation_set_has_not_is_refused_before_training(tmp_path, pictures):
+    trainer = make_trainer(
+        tmp_path / "run", pictures, metric_for_best_model="text_retrieval_recall@9", load_best_model_at_end=True,
+        save_strategy="epoch", eval_strategy="epoch",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="recall@9 of the 8 pictures of the evaluation set is always 1"):
+        trainer.train()
+    with pytest.raises(InputError, match="recall@20 of the 8 pictures"):
+        make_trainer(tmp_path / "run", pictures, eval_k=[1, 20]).train()
+
+
+def test_the_k_of_the_best_model_is_measured(tmp_path, pictures):
+    trainer = make_trainer(
+        tmp_path / "run", pictures, metric_for_best_model="image_retrieval_map@3", load_best_model_at_end=True,
+        save_strategy="epoch", eval_strategy="epoch",
+    )  # fmt: skip
+    assert {"eval_image_retrieval_map@3", "eval_text_retrieval_recall@1"} <= trainer.evaluate().keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eval_tasks": ["captioning"]}, "eval_tasks: no task 'captioning': choose of retrieval, zero-shot, knn"),
+        ({"eval_k": [5, 0]}, "eval_k must be 1 or more, not 0"),
+        ({"eval_templates": "a photo"}, "no templates 'a photo'"),
+        ({"eval_features": "raw"}, "features must be one of projected, pooled, not 'raw'"),
+    ],
+)
+def test_evaluation_settings_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        HFClipTrainingArguments("unused", use_cpu=True, **settings)
 
 
 def test_embeddings_that_are_not_finite_name_the_tower(tmp_path, pictures):
