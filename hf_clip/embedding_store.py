@@ -90,7 +90,7 @@ def write_embeddings(
     if strict and manifest["skipped"]:  # by a pass before this one, which was not strict
         raise broken_picture(*manifest["skipped"][0])
     if state.is_main_process:
-        _write_manifest(folder, manifest)
+        write_manifest(folder, manifest)
     state.wait_for_everyone()
     return manifest
 
@@ -260,7 +260,7 @@ def _prepare(folder: Path, manifest: dict[str, Any]) -> None:
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}: give another folder") from error
     if not (folder / MANIFEST).is_file():
-        _write_manifest(folder, manifest)
+        write_manifest(folder, manifest)
 
 
 def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -280,7 +280,7 @@ def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     replace_file(folder / MANIFEST, lambda file: file.write_text(text, encoding="utf-8"))
 

@@ -93,7 +93,7 @@ def gather_batch(
     caption_ids: Tensor | None = None,
 ) -> GlobalBatch:
     """Gathers embeddings and ids from all processes; batches of unequal size are padded on the way and cut again."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if _process_count() == 1:
         return GlobalBatch(image_embeds, text_embeds, image_ids, caption_ids)
     sizes = _gather_sizes(image_embeds)
     embeds = _gather_rows(torch.stack([image_embeds, text_embeds], dim=1), sizes)  # (world, 2, dim)
@@ -146,6 +146,10 @@ def in_batch_accuracy(world: GlobalBatch, pictures: int) -> Tensor:
         return ((scores >= own).sum(1) == 1).float().sum()
 
 
+def _process_count() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 @contextlib.contextmanager
 def without_gradient_sync(model: nn.Module) -> Iterator[None]:
     """Backward passes add to this process's gradients alone; DDP and FSDP2 share them out after one outside."""
@@ -165,14 +169,14 @@ def without_gradient_sync(model: nn.Module) -> Iterator[None]:
 
 def share_statistics(model: nn.Module) -> None:
     """Gives every process the first one's running statistics, which are what is saved: each has moved its own."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if _process_count() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def gather_objects(value: object) -> list:
     """One picklable value of each process, in the order of their ranks."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if _process_count() == 1:
         return [value]
     values: list = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
@@ -180,7 +184,7 @@ def gather_objects(value: object) -> list:
 
 
 def largest_of_processes(number: int, device: torch.device) -> int:
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if _process_count() == 1:
         return number
     largest = torch.tensor(number, device=device)
     dist.all_reduce(largest, dist.ReduceOp.MAX)

@@ -43,7 +43,7 @@ from ..data.pixels import processed_pixels
 from ..data.sources import Source
 from ..data.split import content_keys
 from ..embedding import split_rows
-from ..embedding_store import UNFINISHED, public_name, replace_file, tensors_digest
+from ..embedding_store import UNFINISHED, public_name, replace_file, tensors_digest, write_manifest
 from ..errors import InputError
 from ..modeling_hf_clip import HFClipModel
 from .distributed import gather_objects
@@ -301,7 +301,7 @@ def open_features(
         _fill(folder, tower, pairs, accelerator)
         accelerator.wait_for_everyone()
         if first:
-            _write_manifest(folder, manifest | {"complete": True})
+            write_manifest(folder, manifest | {"complete": True})
     accelerator.wait_for_everyone()
     return Features(folder)
 
@@ -374,7 +374,7 @@ def _prepare(folder: Path, manifest: dict[str, Any], index: dict[str, np.ndarray
     known = _read_manifest(folder)
     same = known | {"complete": False} == manifest | {"data": known.get("data"), "hf_clip": known.get("hf_clip")}
     if not same:
-        _write_manifest(folder, manifest)
+        write_manifest(folder, manifest)
 
 
 def _holds(folder: Path, name: str, array: np.ndarray) -> bool:
@@ -394,11 +394,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    replace_file(folder / MANIFEST, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _fill(folder: Path, tower: _Tower, pairs: TrainingPairs, accelerator: Accelerator) -> None:
