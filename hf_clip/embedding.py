@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -120,28 +121,61 @@ def _finite(embeds: Tensor, tower: str) -> Tensor:
 
 
 def join_batches(batches: Iterable[EmbeddedBatch], skipped: list[tuple[int, str, str]]) -> Embeddings:
-    """All batches in the order of their rows; a row that came twice (padding for a last batch) counts once."""
-    batches = list(batches)
-    if not batches:
+    """All batches in the order of their rows; a row that came twice (padding for a last batch) counts once.
+
+    Batches that come in order, and not all at once, take no more memory than what is joined.
+
+    Args:
+        skipped: looked at when the last batch has come.
+    """
+    columns: dict[str, _Column] = {}
+    for batch in batches:
+        for name in (f.name for f in dataclasses.fields(batch)):
+            if getattr(batch, name) is not None:
+                columns.setdefault(name, _Column()).add(getattr(batch, name))
+    if not columns:
         first = f"; the first: {skipped[0][1]}, {skipped[0][2]}" if skipped else ""
         raise InputError(f"not one picture could be read{first}: nothing to evaluate")
-    fields = {f.name: [getattr(batch, f.name) for batch in batches] for f in dataclasses.fields(EmbeddedBatch)}
-    whole = EmbeddedBatch(**{name: torch.cat(parts) for name, parts in fields.items() if parts[0] is not None})
-    images = _first_of_each(whole.rows)
-    counts = whole.caption_counts[images]
-    old_starts = (whole.caption_counts.cumsum(0) - whole.caption_counts)[images]
+    rows, all_counts = columns["rows"].take(), columns["caption_counts"].take()
+    images = _first_of_each(rows)
+    counts = all_counts[images]
+    old_starts = (all_counts.cumsum(0) - all_counts)[images]
     new_starts = counts.cumsum(0) - counts
     captions = torch.arange(int(counts.sum())) + (old_starts - new_starts).repeat_interleave(counts)
     return Embeddings(
-        image_embeds=whole.image_embeds[images],
-        text_embeds=whole.text_embeds[captions],
-        image_rows=whole.rows[images],
+        image_embeds=columns["image_embeds"].take(images),
+        text_embeds=columns["text_embeds"].take(captions),
+        image_rows=rows[images],
         text_to_image=torch.arange(len(images)).repeat_interleave(counts),
-        image_ids=whole.image_ids[images],
-        caption_ids=whole.caption_ids[captions],
+        image_ids=columns["image_ids"].take(images),
+        caption_ids=columns["caption_ids"].take(captions),
         skipped=sorted(set(skipped)),
-        image_features=None if whole.image_features is None else whole.image_features[images],
+        image_features=columns["image_features"].take(images) if "image_features" in columns else None,
     )
+
+
+class _Column:
+    """A field of batches, one after another, in an array that grows by an eighth."""
+
+    def __init__(self) -> None:
+        self.array, self.length = np.empty(0), 0
+
+    def add(self, part: Tensor) -> None:
+        end = self.length + len(part)
+        if self.length == 0:
+            self.array = np.empty((end, *part.shape[1:]), part.numpy().dtype)
+        elif end > len(self.array):
+            # The system moves the pages of a large array; a new tensor would need room for both.
+            self.array.resize((end + end // 8, *part.shape[1:]), refcheck=False)
+        self.array[self.length : end] = part.numpy()
+        self.length = end
+
+    def take(self, order: Tensor | None = None) -> Tensor:
+        """All rows, or those at the places given: without a copy where these are the first ones."""
+        whole = torch.from_numpy(self.array[: self.length])
+        if order is None:
+            return whole
+        return whole[: len(order)] if torch.equal(order, torch.arange(len(order))) else whole[order]
 
 
 def with_labels(embeddings: Embeddings, source: Source) -> Embeddings:
@@ -182,11 +216,15 @@ def embed_source(
     """
     rows = split_rows(range(len(source)), batch_size)
     settings: dict[str, Any] = {"num_workers": num_workers, "strict": strict, "progress": progress, "pooled": pooled}
-    embedded = list(embed_batches(model, processor, source, rows, **settings))
-    embeddings = join_batches(
-        [batch for batch, _ in embedded if len(batch.rows)], [entry for _, skipped in embedded for entry in skipped]
-    )
-    return with_labels(embeddings, source)
+    skipped: list[tuple[int, str, str]] = []
+
+    def embedded() -> Iterator[EmbeddedBatch]:
+        for batch, left_out in embed_batches(model, processor, source, rows, **settings):
+            skipped.extend(left_out)
+            if len(batch.rows):
+                yield batch
+
+    return with_labels(join_batches(embedded(), skipped), source)
 
 
 def split_rows(rows: range, batch_size: int) -> list[range]:

@@ -34,7 +34,7 @@ FORMAT = 1
 UNFINISHED = ".part"
 _FACTS = b"hf_clip"  # key of a shard's own metadata
 # What a resumed pass must have in common with the one before it.
-_SAME = ("format", "model", "preprocessing", "dimension", "data", "rows", "shard_size")
+_SAME = ("format", "model", "preprocessing", "dimension", "data", "class_names", "rows", "shard_size")
 
 
 def write_embeddings(

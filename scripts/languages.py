@@ -36,21 +36,21 @@ from hf_clip.towers import open_model_and_processor
 from hf_clip.training.run import train
 
 KS = (1, 5, 10)
-PIECES = 30_000  # that are learned from the names; most of them whole words
-EPOCHS = 10
+PIECES = 22_000  # that are learned from the names; most of them whole words
+EPOCHS = 5
 TEXT_RATE = 1e-4
 ENGLISH, ALIGNED, TRAINED = "English", "aligned", "multilingual"
 
 
 def run(output: Path, english: Path | None, epochs: float, seed: int) -> str:
     """Writes `data`, `model`, `results.json`, `table.md` and `recall.png`; the tables are what it returns."""
-    write_openmoji(output / "data", seed=seed, language=LANGUAGES)
     if english is None:
         english = output / "english" / "model"
         if hf_clip_command(["demo", "--output_dir", str(english.parent), "--seed", str(seed)]):
             raise InputError("the English model could not be trained: give one with --english")
-    unseen = {name: open_source(output / "data" / "unseen", caption_column=f"captions.{name}") for name in LANGUAGES}
     model, processor = open_model_and_processor(str(english))
+    write_openmoji(output / "data", seed=seed, language=LANGUAGES)
+    unseen = {name: open_source(output / "data" / "unseen", caption_column=f"captions.{name}") for name in LANGUAGES}
     outcomes = {ENGLISH: evaluate_languages(model, processor, unseen, KS)}
 
     set_seed(seed)
@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = parser.parse_args(arguments)
     start = time.monotonic()
     try:
-        if settings.output.exists() and any(settings.output.iterdir()):
+        if settings.output.exists() and (not settings.output.is_dir() or any(settings.output.iterdir())):
             raise InputError(f"{settings.output} already exists: give another --output, or remove it")
         tables = run(settings.output, settings.english, settings.epochs, settings.seed)
     except InputError as error:

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
 from conftest import tiny_model, write_pictures
@@ -179,3 +180,89 @@ def test_strict_stops_at_the_first_broken_picture(source, processor):
     (source.folder / "5.png").unlink()
     with pytest.raises(InputError, match=r"row 6: 5.png: No such file or directory: mend or remove it, or leave out"):
         embed_source(tiny_model(), processor, source, strict=True, progress=False)
+
+
+# ---- labels and pooled features -----------------------------------------------------------------------------------
+
+
+def labelled(folder, labels: list, **settings):
+    """Pictures of `write_pictures` with labels of any kind."""
+    rows = {"image": [str(folder / f"{i}.png") for i in range(len(labels))], "kind": labels}
+    datasets.Dataset.from_dict(rows).to_parquet(folder / "a.parquet")
+    return open_source(folder / "a.parquet", label_column="kind", **settings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "class_names", "names", "expected"),
+    [
+        ([3, 0, 0, 1, 2, 3, 1], None, None, [0, 0, 1, 2, 1]),
+        (list("dabbcda"), None, list("abcd"), [0, 1, 1, 2, 0]),
+        (list("dabbcda"), list("dcbax"), list("dcbax"), [3, 2, 2, 1, 3]),
+        (
+            [["c"], ["a"], [], ["b", "a"], ["a"], ["c"], ["b"]],
+            None,
+            list("abc"),
+            [[1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0]],
+        ),
+    ],
+)
+def test_labels_follow_their_pictures_where_some_are_skipped(
+    labels, class_names, names, expected, tmp_path, processor
+):
+    folder = write_pictures(tmp_path / "data", count=7)
+    (folder / "0.png").write_bytes(b"")
+    (folder / "5.png").unlink()
+    source = labelled(folder, labels, class_names=class_names, captions_required=False)
+    found = embed_source(tiny_model(), processor, source, batch_size=2, progress=False)
+    assert found.image_rows.tolist() == [1, 2, 3, 4, 6]
+    assert found.labels.tolist() == expected
+    assert found.labels.dtype == (torch.int64 if found.labels.ndim == 1 else torch.bool)
+    assert found.class_names == names
+
+
+def test_without_labels_there_are_none(source, processor):
+    found = embed_source(tiny_model(), processor, source, progress=False)
+    assert (found.labels, found.class_names, found.image_features) == (None, None, None)
+
+
+@pytest.mark.parametrize("projection", ["linear", "mlp"])
+def test_pooled_is_what_the_image_tower_gives_before_the_projection(projection, processor, tmp_path):
+    source = open_source(write_pictures(tmp_path / "data", count=11, captions_each=2))
+    (source.folder / "0.png").write_bytes(b"")
+    (source.folder / "5.png").unlink()
+    model, seen = tiny_model(projection=projection), []
+    # A batch of one: the first holds no picture at all.
+    plain = {size: embed_source(model, processor, source, batch_size=size, progress=False) for size in (1, 64)}
+    model.vision_model.register_forward_pre_hook(
+        lambda *call: seen.append(len(call[2]["pixel_values"])), with_kwargs=True
+    )
+    for size, expected in plain.items():
+        seen.clear()
+        found = embed_source(model, processor, source, batch_size=size, progress=False, pooled=True)
+        assert size == 1 or seen == [8, 1], "each picture is looked at once"
+        torch.testing.assert_close(found.image_embeds, expected.image_embeds, atol=1e-6, rtol=0)
+        assert found.text_embeds.equal(expected.text_embeds)
+        assert found.image_rows.tolist() == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+        images = [Image.open(source.folder / f"{i}.png").convert("RGB") for i in found.image_rows.tolist()]
+        pixels = processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            features = model.pool_image(pixels)
+        assert found.image_features.dtype == torch.float32
+        torch.testing.assert_close(found.image_features, features, atol=1e-5, rtol=0)
+
+
+def test_pooled_features_that_are_not_finite_name_their_tower(source, processor):
+    model = tiny_model()
+    pool = model.pool_image
+    model.pool_image = lambda pixels: pool(pixels) * torch.inf
+    with pytest.raises(FloatingPointError, match="the image tower gave embeddings that are not finite"):
+        embed_source(model, processor, source, progress=False, pooled=True)
+
+
+def test_pooled_pictures_alone(processor, tmp_path):
+    folder = write_pictures(tmp_path / "data", count=3)
+    (folder / "metadata.jsonl").unlink()
+    source = open_source(folder, captions_required=False)
+    found = embed_source(tiny_model(), processor, source, progress=False, pooled=True)
+    assert (found.image_features.shape, found.image_embeds.shape) == ((3, 40), (3, 16))
+    assert found.text_embeds.shape == (0, 16)

@@ -96,6 +96,70 @@ def test_pictures_alone_and_labels(processor, tmp_path):
     assert pd.read_parquet(tmp_path / "labelled" / "shards")["label"].tolist() == [0, 1, 0, 1]
 
 
+def labelled(folder, labels: list, captions: list | None = None, **settings):
+    """Six pictures, the third broken, and labels of any kind."""
+    write_pictures(folder, count=6)
+    (folder / "2.png").write_bytes(b"")
+    rows = {"image": [str(folder / f"{i}.png") for i in range(6)], "kind": labels}
+    rows |= {"caption": captions} if captions else {}
+    datasets.Dataset.from_dict(rows).to_parquet(folder / "a.parquet")
+    return open_source(folder / "a.parquet", label_column="kind", **settings)
+
+
+SEVERAL = [[], ["b"], ["a"], ["c", "a"], [], ["b"]]
+CAPTIONS = list("uvwxyz")
+
+
+@pytest.mark.parametrize(
+    ("labels", "captions", "class_names", "expected", "names"),
+    [
+        ([4, 0, 1, 1, 2, 0], CAPTIONS, None, [4, 0, 1, 2, 0], None),
+        ([1, 0, 1, 1, 2, 0], None, list("abc"), [1, 0, 1, 2, 0], list("abc")),
+        (list("babcca"), None, None, [1, 0, 2, 2, 0], list("abc")),
+        (list("babcca"), CAPTIONS, list("cba"), [1, 2, 0, 0, 2], list("cba")),
+        (SEVERAL, CAPTIONS, None, [[0, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0], [0, 1, 0]], list("abc")),
+        ([[0], [1], [2], [2, 0], [], [1]], CAPTIONS, list("abc"),
+         [[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0], [0, 1, 0]], list("abc")),
+    ],
+)  # fmt: skip
+def test_labels_are_given_back_as_one_pass_gives_them(
+    labels, captions, class_names, expected, names, processor, tmp_path
+):
+    source = labelled(tmp_path / "data", labels, captions, class_names=class_names)
+    manifest = write(source, processor, tmp_path / "out")
+    whole = embed_source(tiny_model(), processor, source, batch_size=2, progress=False)
+    found = open_embeddings(tmp_path / "out")
+    for embeddings in (whole, found):
+        assert embeddings.labels.tolist() == expected
+        assert embeddings.class_names == names
+        assert embeddings.image_rows.tolist() == [0, 1, 3, 4, 5]
+    assert found.labels.dtype == whole.labels.dtype
+    assert manifest["class_names"] == names
+    column = pd.read_parquet(tmp_path / "out" / "shards")["label"].tolist()
+    assert [list(label) if labels[0] == [] or isinstance(labels[0], list) else label for label in column] == [
+        source.label_of(source.rows[row]) for row in (0, 1, 3, 4, 5)
+    ]
+
+
+def test_several_numbers_without_names_are_stored_but_are_no_classes(processor, tmp_path):
+    source = labelled(tmp_path / "data", [[5, 0], [1], [2], [2], [3], [4]], CAPTIONS)
+    write(source, processor, tmp_path / "out")
+    assert pd.read_parquet(tmp_path / "out" / "shards")["label"].tolist()[0].tolist() == [5, 0]
+    assert (open_embeddings(tmp_path / "out").labels, open_embeddings(tmp_path / "out").class_names) == (None, None)
+
+
+def test_other_names_for_the_classes_are_not_mixed_in(processor, tmp_path):
+    # Shards hold numbers: of the same pictures and words, another order makes others of them.
+    labels = list("babcca")
+    write(labelled(tmp_path / "data", labels, CAPTIONS, class_names=list("abc")), processor, tmp_path / "out")
+    before = bits(tmp_path / "out")
+    with pytest.raises(
+        InputError, match=r"begun with class_names \['a', 'b', 'c'\], not \['c', 'b', 'a'\]: give the same"
+    ):
+        write(labelled(tmp_path / "data", labels, CAPTIONS, class_names=list("cba")), processor, tmp_path / "out")
+    assert bits(tmp_path / "out") == before
+
+
 def test_only_what_is_missing_or_damaged_is_computed_again(source, processor, tmp_path):
     write(source, processor, tmp_path / "uncut")
     write(source, processor, tmp_path / "out")

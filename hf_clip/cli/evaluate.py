@@ -152,6 +152,8 @@ def _measure(name: str, model_name: str, data: _Data, report: Any, folder: Path)
     )
     model, processor = open_model(model_name)
     facts = model_facts(model, name)
+    if data.stored:
+        facts["precision"] += ", stored as float16"
     embeddings, train, validation = data.embed(model, processor, model_name)
     grids = []
     for task in data.tasks:

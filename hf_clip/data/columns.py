@@ -166,6 +166,8 @@ def label_numbers(labels: pa.ChunkedArray, class_names: Sequence[str] | None) ->
         InputError: lists, and the classes are not known.
     """
     each, rows = labels_of_rows(labels)
+    if pa.types.is_null(each.type):  # of lists that are all empty
+        each = each.cast(pa.int64())
     if not pa.types.is_integer(each.type):
         each = pc.index_in(each, pa.array(class_names or [], each.type))
     numbers = each.to_numpy().astype(np.int64)
@@ -181,17 +183,16 @@ def label_numbers(labels: pa.ChunkedArray, class_names: Sequence[str] | None) ->
 def check_labels(
     rows: datasets.Dataset, column: str, class_names: Sequence[str] | None, name: str, required: bool = False
 ) -> None:
-    """Refuses labels that are neither whole numbers nor text, those that are none of the classes and, if required,
-    empty lists of them."""
+    """Refuses labels that are neither whole numbers nor text, and those that are none of the classes; where a row has
+    a list of them, rows without one and, if required, with an empty one."""
     for start, labels in column_batches(rows, column):
-        if required and (pa.types.is_list(labels.type) or pa.types.is_large_list(labels.type)):
-            empty = _rows_where(pc.equal(pc.list_value_length(labels), 0))
-            if len(empty):
-                raise InputError(f"{name}: row {start + empty[0].as_py() + 1} has no label: remove such rows")
-        labels, rows_of_labels = labels_of_rows(labels)
+        lists = labels
+        labels, rows_of_labels = labels_of_rows(lists)
+        if rows_of_labels is not None:
+            _check_lists(lists, start, name, required)
         kind = labels.type
         if pa.types.is_null(kind):
-            known = pa.chunked_array([pa.array([False] * len(labels))])
+            known = pa.chunked_array([pa.array([False] * len(labels), pa.bool_())])
         elif pa.types.is_integer(kind):
             most = len(class_names) - 1 if class_names else None
             known = pc.greater_equal(labels, 0) if class_names else pc.is_valid(labels)
@@ -205,3 +206,13 @@ def check_labels(
             place = unknown[0].as_py()
             row = rows_of_labels[place].as_py() if rows_of_labels is not None else place
             raise InputError(f"{name}: row {start + row + 1} has a label {labels[place].as_py()!r} that is no class")
+
+
+def _check_lists(lists: pa.ChunkedArray, start: int, name: str, required: bool) -> None:
+    faults = {"a label None that is no class": pc.is_null(lists)}
+    if required:
+        faults["no label: remove such rows"] = pc.equal(pc.list_value_length(lists), 0)
+    for fault, faulty in faults.items():
+        rows = _rows_where(faulty)
+        if len(rows):
+            raise InputError(f"{name}: row {start + rows[0].as_py() + 1} has {fault}")

@@ -113,6 +113,11 @@ class Source:
         batches = column_batches(self.rows, self.label_column)
         return np.concatenate([label_numbers(batch, self.class_names) for _, batch in batches])
 
+    @property
+    def labels_are_captions(self) -> bool:
+        """Whether a row without a label is one without a caption."""
+        return self.captions_required and not self.caption_column
+
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.class_names or ())}
@@ -161,7 +166,10 @@ class Source:
             if self.captions_required and not all(caption and caption.strip() for caption in captions or [None]):
                 raise InputError(f"{where} has an empty caption: fill or remove such rows")
         if self.label_column:
-            for label in _as_list(self.label_of(record)):
+            labels = _as_list(self.label_of(record))
+            if not labels and self.labels_are_captions:
+                raise InputError(f"{where} has no label: remove such rows")
+            for label in labels:
                 self._check_label(label, where)
 
     def _check_label(self, label: Any, where: str) -> None:
@@ -171,7 +179,7 @@ class Source:
             known = isinstance(label, int | str)
         if not known:
             raise InputError(f"{where} has a label {label!r} that is no class")
-        if self.captions_required and not self.caption_column and not self.class_names and isinstance(label, int):
+        if self.labels_are_captions and not self.class_names and isinstance(label, int):
             raise _no_captions(self)
 
 
@@ -240,9 +248,9 @@ def _checked(source: Source) -> Source:
         if source.caption_column:
             check_captions(source.rows, source.caption_column, source.name, source.captions_required)
         if source.label_column:
-            are_captions = source.captions_required and not source.caption_column
-            check_labels(source.rows, source.label_column, source.class_names, source.name, are_captions)
-        if source.captions_required and not source.caption_column and not source.class_names:
+            names, are_captions = source.class_names, source.labels_are_captions
+            check_labels(source.rows, source.label_column, names, source.name, required=are_captions)
+        if source.labels_are_captions and not source.class_names:
             raise _no_captions(source)
     return source
 

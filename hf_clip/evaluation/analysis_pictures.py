@@ -7,46 +7,48 @@ from typing import Any
 
 import numpy as np
 
-from ..embedding_store import replace_file
 from .analysis import Rows
+from .charts import FAINT, FRAME, INK, MODELS, RIGHT, WRONG, dress, house_style, new_figure, save_figure
 from .outcome import Outcome
 
-INK, RIGHT, WRONG = "#333333", "#1a7f37", "#b42318"
 _COLUMNS = 6
 
 
+@house_style()
 def draw_clip_scores(outcome: Outcome, file: Path) -> None:
     """A histogram of the CLIPScores of all captions, and of captions of other pictures beside."""
-    figure = _figure(6.4, 3.2)
+    figure = new_figure(6.4, 3.2)
     axes = figure.subplots()
     own, mismatched = outcome.details["clip_score"], outcome.details["mismatched_clip_score"]
     edges = np.linspace(0, max(own.max(), mismatched.max(initial=0), 0.01), 50)
-    for scores, name, color in ((mismatched, "with another's caption", "#999999"), (own, "with its own", "#0969da")):
+    for scores, name, colour in ((mismatched, "with another's caption", FAINT), (own, "with its own", MODELS[0])):
         if len(scores):
             weights = np.full(len(scores), 100 / len(scores))
-            axes.hist(scores, edges, weights=weights, color=color, alpha=0.6, label=name)
+            axes.hist(scores, edges, weights=weights, color=colour, alpha=0.6, label=name)
     axes.set(xlabel="CLIPScore", ylabel="% of captions", title="How well pictures and captions agree")
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes)
     axes.legend(frameon=False)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
+@house_style()
 def draw_word_pairs(outcome: Outcome, rows: Rows, pairs: Sequence[tuple[str, str]], file: Path) -> None:
     """A row a pair: on the left the pictures that the first fits best, on the right those that the second does, each
     with the probability of that one."""
     order, scores = outcome.details["word_pair_order"], outcome.details["word_pairs"]
     count = min(_COLUMNS, len(order))
-    figure = _figure(2.2 * count + 0.6, 1.6 * len(pairs))
+    figure = new_figure(2.2 * count + 0.6, 1.6 * len(pairs))
     grid = figure.subfigures(len(pairs), 2, squeeze=False)
     for number, (pair, halves) in enumerate(zip(pairs, grid, strict=True)):
         for side, images in enumerate((order[:count, number], order[: -count - 1 : -1, number])):
-            halves[side].suptitle(_wrapped(pair[side], 60, 1), size=10, parse_math=False)
+            halves[side].suptitle(_wrapped(pair[side], 60, 1), size=10)
             for axes, image in zip(halves[side].subplots(1, count, squeeze=False)[0], images, strict=True):
                 probability = abs(side - scores[image, number])
                 _draw_cell(axes, rows.picture(image), [(f"{probability:.2f}", INK)])
-    _save(figure, file)
+    save_figure(figure, file)
 
 
+@house_style()
 def draw_mislabelled(outcome: Outcome, rows: Rows, file: Path, count: int = 18) -> None:
     """The most suspect pairs: the picture, its row, its caption in red, and in green the caption that fits it best."""
     cells = []
@@ -57,6 +59,7 @@ def draw_mislabelled(outcome: Outcome, rows: Rows, file: Path, count: int = 18) 
     _draw_grid(cells, file, 2.4)
 
 
+@house_style()
 def draw_outliers(outcome: Outcome, rows: Rows, file: Path, count: int = 18) -> None:
     """The pictures farthest from all others, with their rows and mean cosines to the nearest."""
     cosines = outcome.details["neighbour_cosine"]
@@ -70,13 +73,13 @@ def draw_outliers(outcome: Outcome, rows: Rows, file: Path, count: int = 18) -> 
 def _draw_grid(cells: list[tuple[Any, list[tuple[str, str]]]], file: Path, height: float) -> None:
     lines = -(-len(cells) // _COLUMNS)
     columns = min(_COLUMNS, len(cells))
-    figure = _figure(1.7 * columns, height * lines)
+    figure = new_figure(1.7 * columns, height * lines)
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, (picture, texts) in zip(grid, cells, strict=False):
         _draw_cell(axes, picture, texts)
     for axes in grid[len(cells) :]:
         axes.axis("off")
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _draw_cell(axes: Any, picture: Any, texts: list[tuple[str, str]]) -> None:
@@ -84,32 +87,16 @@ def _draw_cell(axes: Any, picture: Any, texts: list[tuple[str, str]]) -> None:
     picture.thumbnail((300, 300))
     axes.imshow(picture)
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(color="#dddddd")
+    axes.spines[:].set(color=FRAME)
     below = 0
-    for text, color in texts:
+    for text, colour in texts:
         text = _wrapped(text, 26, 2)
         axes.annotate(
             text, (0.5, 0), (0, -3 - below), xycoords="axes fraction", textcoords="offset points", ha="center",
-            va="top", size=8, color=color, parse_math=False,
+            va="top", size=8, color=colour,
         )  # fmt: skip
         below += 10 * (1 + text.count("\n")) + 1
 
 
 def _wrapped(text: str, width: int, lines: int) -> str:
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder="…"))
-
-
-def _figure(width: float, height: float) -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: Any, file: Path) -> None:
-    from matplotlib import pyplot
-
-    replace_file(file, lambda aside: figure.savefig(aside, dpi=120, format="png"))
-    pyplot.close(figure)

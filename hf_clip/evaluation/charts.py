@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..embedding_store import replace_file
 from .metrics import recall_at_k
 
-INK, FAINT = "#333333", "#8c959f"
+INK, FAINT, FRAME = "#333333", "#8c959f", "#dddddd"
+RIGHT, WRONG = "#1a7f37", "#b42318"
 # A colour a model, in the order given; from the eighth on they come round again.
 MODELS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#0a3069", "#9a6700")
 # The first has Latin, Greek, Cyrillic, Hebrew and Arabic; one of the others may have what it lacks.
@@ -55,8 +57,10 @@ def dress(*every: Any) -> None:
 
 
 def save_figure(figure: Any, file: Path) -> None:
+    """In the format of the suffix, whole or not at all; the folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    # The file written aside has another suffix.
+    replace_file(file, lambda aside: figure.savefig(aside, dpi=120, format=file.suffix.removeprefix(".")))
 
 
 def _with_colours(models: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:

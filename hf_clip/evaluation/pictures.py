@@ -11,10 +11,8 @@ from torch import Tensor
 from ..data.images import read_image
 from ..data.sources import Source
 from ..embedding import Embeddings
-from .charts import FAINT, INK, dress, house_style, new_figure, save_figure
+from .charts import FAINT, FRAME, INK, RIGHT, dress, house_style, new_figure, save_figure
 from .retrieval import top_images
-
-RIGHT, WRONG = "#1a7f37", "#b42318"
 
 
 @house_style()
@@ -124,7 +122,7 @@ def _draw_result(axes: Any, picture: Any, right: bool) -> None:
     axes.imshow(picture)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(color=RIGHT if right else "#dddddd", linewidth=3 if right else 0.8)
+        spine.set(color=RIGHT if right else FRAME, linewidth=3 if right else 0.8)
     if right:
         axes.text(0.96, 0.94, "✓", transform=axes.transAxes, ha="right", va="top", color=RIGHT, weight="bold", size=13)
 

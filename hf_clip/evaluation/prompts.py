@@ -41,21 +41,23 @@ def open_templates(name: str) -> list[str] | dict[str, list[str]]:
             (arXiv:2209.03320).
 
     Raises:
-        InputError: no such set or file, or a template without a place for the name.
+        InputError: no such set or file, a template without a place for the name, a class without a prompt.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
     if name.startswith(_OPEN_CLIP):
         # Its templates are functions of the name.
-        return [template("{c}") for template in _from_open_clip(name)]
+        return [template("{c}") for template in _from_open_clip(name, "TEMPLATES")]
     if not Path(name).suffix or "{" in name:
         if "{" not in name:
             raise InputError(f"no templates {name!r}: choose {', '.join(TEMPLATES)}, a file, or write one with {{}}")
         return [_checked_template(name, "the template")]
     content = _read(name)
     if isinstance(content, dict):
-        return {str(label): [str(prompt) for prompt in _as_list(prompts)] for label, prompts in content.items()}
-    return [_checked_template(str(line), f"{name}: template {number}") for number, line in enumerate(content, 1)]
+        return {
+            str(label): _checked_prompts(prompts, f"{name}: class {label!r}") for label, prompts in content.items()
+        }
+    return [_checked_template(_text(line), f"{name}: template {number}") for number, line in enumerate(content, 1)]
 
 
 def open_class_names(name: str) -> list[list[str]]:
@@ -68,12 +70,12 @@ def open_class_names(name: str) -> list[list[str]]:
     Raises:
         InputError: no such file, fewer than two classes, a class without a name.
     """
-    content = list(_from_open_clip(name)) if name.startswith(_OPEN_CLIP) else _read(name, keep_empty=True)
+    from_open_clip = name.startswith(_OPEN_CLIP)
+    content = _from_open_clip(name, "CLASSNAMES") if from_open_clip else _read(name, keep_empty=True)
     if isinstance(content, dict):
         raise InputError(f"{name} is a mapping: give a list of the classes' names, in the order of their numbers")
     classes = [
-        [part.strip() for part in (str(entry or "").split("|") if not isinstance(entry, list) else map(str, entry))]
-        for entry in content
+        [_text(part) for part in (entry if isinstance(entry, list) else _text(entry).split("|"))] for entry in content
     ]
     return checked_class_names(classes, name)
 
@@ -111,11 +113,23 @@ def _checked_template(template: str, where: str) -> str:
     return template
 
 
+def _checked_prompts(prompts: Any, where: str) -> list[str]:
+    texts = [_text(prompt) for prompt in (prompts if isinstance(prompts, list) else [prompts])]
+    if not texts or not all(texts):
+        raise InputError(f"{where} has an empty prompt, or none: fill it in")
+    return texts
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
 def _read(name: str, keep_empty: bool = False) -> Any:
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        text = Path(name).read_text(encoding="utf-8-sig")
         if name.endswith((".json", ".yaml", ".yml")):
-            content = json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+            # In YAML all is text: a class may be called 0 or no.
+            content = json.loads(text) if name.endswith(".json") else yaml.load(text, yaml.BaseLoader)
         else:
             lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
             content = lines if keep_empty else [line for line in lines if line]
@@ -126,16 +140,16 @@ def _read(name: str, keep_empty: bool = False) -> Any:
     return content
 
 
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _from_open_clip(name: str) -> Any:
+def _from_open_clip(name: str, kind: str) -> Any:
+    """
+    Args:
+        kind: what the names of such lists end with.
+    """
     try:
         from open_clip import zero_shot_metadata
     except ImportError as error:
         raise InputError(f"{name} needs open_clip: pip install open_clip_torch, or give a file") from error
-    known = sorted(key for key in vars(zero_shot_metadata) if key.isupper())
+    known = sorted(key for key in vars(zero_shot_metadata) if key.endswith(kind))
     if name.removeprefix(_OPEN_CLIP) not in known:
         raise InputError(f"no {name}: choose {', '.join(_OPEN_CLIP + key for key in known)}")
     return getattr(zero_shot_metadata, name.removeprefix(_OPEN_CLIP))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from transformers import PreTrainedModel
@@ -16,6 +17,7 @@ from ..data.sources import Source
 from ..embedding import Embeddings
 from ..embedding_store import replace_file, weights_digest
 from .comparison import compare, confidence_interval, holm
+from .markdown import escaped, table
 from .metrics import recall_at_k
 from .outcome import Outcome
 
@@ -162,19 +164,21 @@ def page(results: dict[str, Any]) -> str:
     """`results` as Markdown."""
     tasks = list(dict.fromkeys(figure["task"] for figure in results["figures"]))
     names = [model["name"] for model in results["models"]]
-    parts = [f"# Evaluation of {_cell(', '.join(names))}", _about(results)]
+    parts = [f"# Evaluation of {escaped(', '.join(names))}", _about(results)]
     for task in tasks:
         figures = [figure for figure in results["figures"] if figure["task"] == task]
         parts += [f"## {_title(task)}", _figure_table(figures, names), _protocol(figures[0])]
         differences = [row for row in results["differences"] if row["task"] == task]
         if differences:
-            parts += [f"### What differs from {_cell(names[0])}", _difference_table(differences)]
+            parts += [f"### What differs from {escaped(names[0])}", _difference_table(differences)]
     if results["notes"]:
-        lines = [f"- {_cell(where)}: {_cell(note)}" for where, notes in results["notes"].items() for note in notes]
+        lines = [f"- {escaped(where)}: {escaped(note)}" for where, notes in results["notes"].items() for note in notes]
         parts += ["## What to know of these figures", "\n".join(lines)]
-    parts += [f"![{Path(name).stem.replace('_', ' ')}]({PICTURES}/{name})" for name in results["pictures"]]
+    parts += [
+        f"![{escaped(Path(name).stem.replace('_', ' '))}]({PICTURES}/{quote(name)})" for name in results["pictures"]
+    ]
     if results["skipped"]:
-        lines = [f"- {_cell(skipped_line(*entry))}" for entry in results["skipped"][:100]]
+        lines = [f"- {escaped(skipped_line(*entry))}" for entry in results["skipped"][:100]]
         more = len(results["skipped"]) - len(lines)
         parts += ["## Pictures that could not be read", "\n".join(lines) + (f"\n- and {more} more" if more else "")]
     return "\n\n".join(parts) + "\n"
@@ -184,10 +188,10 @@ def _about(results: dict[str, Any]) -> str:
     data, first = results["data"], results["figures"][0]
     counts = ", ".join(f"{first[name]:,} {name}" for name in ("images", "captions") if name in first)
     rows = [
-        f"Data: {_cell(data['name'])}, split {_cell(data['split'])}, content {data['fingerprint']}: {counts}; "
+        f"Data: {escaped(data['name'])}, split {escaped(data['split'])}, content {data['fingerprint']}: {counts}; "
         f"{first.get('skipped_images', 0)} pictures could not be read.",
         *(
-            f"Model {_cell(model['name'])}: revision {model['revision'] or model['digest']}, {model['precision']}."
+            f"Model {escaped(model['name'])}: revision {model['revision'] or model['digest']}, {model['precision']}."
             for model in results["models"]
         ),
         f"In brackets: {results['intervals']}. hf_clip {results['hf_clip']}.",
@@ -203,26 +207,26 @@ def _figure_table(figures: Sequence[dict[str, Any]], names: Sequence[str]) -> st
         of_models = [found.get((metric, name)) for name in names]
         first = next(figure for figure in of_models if figure)
         rows.append([metric, *map(_value, of_models), _number(first["chance"]), _number(first["ceiling"])])
-    return _table(["", *names, "chance", "ceiling"], rows)
+    return table(["", *map(escaped, names), "chance", "ceiling"], rows)
 
 
 def _difference_table(differences: Sequence[dict[str, Any]]) -> str:
     rows = [
         [
             row["metric"],
-            row["to"],
+            escaped(row["to"]),
             f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
             f"{row['p_value']:.3g}",
             "**yes**" if row["real"] else "not shown",
         ]
         for row in differences
     ]
-    return _table(["", "model", "difference", "p (Holm)", "more than chance?"], rows)
+    return table(["", "model", "difference", "p (Holm)", "more than chance?"], rows)
 
 
 def _protocol(figure: dict[str, Any]) -> str:
     said = [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in figure["protocol"].items()]
-    return "Protocol: " + "; ".join(map(_cell, said)) + "."
+    return "Protocol: " + "; ".join(map(escaped, said)) + "."
 
 
 def _shown(value: Any) -> str:
@@ -242,19 +246,9 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """In one line, and no column of its own."""
-    return " ".join(str(text).split()).replace("|", "\\|")
-
-
 def _title(task: str) -> str:
     name, _, language = task.partition("/")
-    return _TITLES[name] + (f": {language}" if language else "")
+    return _TITLES[name] + (f": {escaped(language)}" if language else "")
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------

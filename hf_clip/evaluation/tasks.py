@@ -138,7 +138,7 @@ def _neighbours(embeddings: Embeddings, train: Embeddings | None, protocol: Prot
     else:
         others = _labelled(_with_classes_of(embeddings, train), features)
         outcome = evaluate_nearest_neighbours(others, own, features=features, neighbours=neighbours)
-    return _about(embeddings) | outcome
+    return _beside_chance(outcome, embeddings)
 
 
 def _probe(
@@ -150,7 +150,7 @@ def _probe(
     if train is None:
         train, validation, embeddings = _own_split(embeddings)
         name += "_own_split"
-    return _about(embeddings) | evaluate_linear_probe(
+    outcome = evaluate_linear_probe(
         _labelled(_with_classes_of(embeddings, train), protocol.features),
         _labelled(embeddings, protocol.features),
         _labelled(_with_classes_of(embeddings, validation), protocol.features) if validation else None,
@@ -159,12 +159,20 @@ def _probe(
         seeds=protocol.seeds,
         classes=embeddings.class_names,
     )
+    if name != protocol.features:
+        outcome.protocol["split"] = "the data's own, by picture: ⅗ train, ⅕ validation, ⅕ test"
+    return _beside_chance(outcome, embeddings)
 
 
-def _about(embeddings: Embeddings) -> Outcome:
-    return Outcome(
-        metrics={"images": len(embeddings.image_embeds), "skipped_images": len(embeddings.skipped)},
-        details={"class_names": embeddings.class_names},
+def _beside_chance(outcome: Outcome, embeddings: Embeddings) -> Outcome:
+    """With the counts of pictures and classes, and what a guess among the classes would reach."""
+    classes = len(embeddings.class_names or embeddings.labels.unique())
+    counts = {"images": len(embeddings.image_embeds), "skipped_images": len(embeddings.skipped), "classes": classes}
+    chance = {
+        f"{name}_chance": 1 / classes for name in outcome.metrics if name.endswith(("_acc1", "_mean_per_class_recall"))
+    }
+    return (
+        Outcome(metrics=counts | outcome.metrics | chance, details={"class_names": embeddings.class_names}) | outcome
     )
 
 

@@ -1,5 +1,6 @@
 """Classification without examples: the class whose prompts are most alike a picture (arXiv:2103.00020, §3.1)."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,9 +43,11 @@ def class_embeddings(
         templates: with {c} for the name, or all prompts of each class by its first name.
     """
     prompts = [prompts_of(names, templates) for names in class_names]
-    counts = [len(of_class) for of_class in prompts]
-    embeds = embed_texts(model, processor, [prompt for of_class in prompts for prompt in of_class])
-    return torch.stack([normalize(part.mean(0), dim=0) for part in embeds.split(counts)])
+    # Each once: in another batch the same prompt would be rounded otherwise, and classes that share it not tie.
+    rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(itertools.chain(*prompts)))}
+    embeds = embed_texts(model, processor, list(rows))
+    means = [embeds[[rows[prompt] for prompt in of_class]].mean(0) for of_class in prompts]
+    return normalize(torch.stack(means))
 
 
 def evaluate_zero_shot(

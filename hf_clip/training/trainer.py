@@ -24,7 +24,7 @@ from ..data.dataset import CaptionedImages
 from ..data.images import broken_picture, skipped_line
 from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedPairs
-from ..embedding import Embeddings, embed_batch, is_convolutional, join_batches, with_labels
+from ..embedding import EmbeddedBatch, Embeddings, embed_batch, is_convolutional, join_batches, with_labels
 from ..errors import InputError, NotFinite, first_line
 from ..evaluation.outcome import Outcome
 from ..evaluation.tasks import Protocol, measure, tasks_for
@@ -360,21 +360,32 @@ class HFClipTrainer(Trainer):
             model.to(self.args.device)
         share_statistics(model)
         model.eval()
-        batches, skipped = [], []
-        for batch in tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False):
-            for entry in batch.pop("skipped"):
-                self._stop_if_strict(*entry)
-                skipped.append(entry)
-            if len(batch["rows"]):
-                with self.autocast_smart_context_manager():
-                    inputs = self._normalized(self._prepare_inputs(batch))
-                    batches.append(embed_batch(model, inputs, pooled=self.args.eval_features == "pooled"))
-        gathered = gather_objects((batches, skipped))
-        embeddings = join_batches(
-            (batch for part, _ in gathered for batch in part), [entry for _, part in gathered for entry in part]
-        )
+        skipped: list[tuple[int, str, str]] = []
+
+        def embedded() -> Iterator[EmbeddedBatch]:
+            for batch in tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False):
+                # Batch by batch: gathered all at once they would take their memory several times.
+                for part, left_out in gather_objects(self._embed_batch(model, batch)):
+                    skipped.extend(left_out)
+                    if part:
+                        yield part
+
+        embeddings = join_batches(embedded(), skipped)
         dataset = dataloader.dataset
         return with_labels(embeddings, dataset.source) if isinstance(dataset, CaptionedImages) else embeddings
+
+    def _embed_batch(
+        self, model: PreTrainedModel, batch: dict[str, Any]
+    ) -> tuple[EmbeddedBatch | None, list[tuple[int, str, str]]]:
+        """What this process's batch gives (None where no picture of it could be read), and what was skipped."""
+        skipped = batch.pop("skipped")
+        for entry in skipped:
+            self._stop_if_strict(*entry)
+        if not len(batch["rows"]):
+            return None, skipped
+        with self.autocast_smart_context_manager():
+            inputs = self._normalized(self._prepare_inputs(batch))
+            return embed_batch(model, inputs, pooled=self.args.eval_features == "pooled"), skipped
 
     def _loss_of(self, embeddings: Embeddings) -> float:
         """The mean loss over batches of the training size, each picture with its first caption, in row order."""

@@ -11,11 +11,11 @@ from conftest import tiny_model, write_pictures
 from PIL import Image
 from scipy.special import softmax
 
-import hf_clip.cli.analyze
 import hf_clip.embedding
 from hf_clip.cli.main import main
 from hf_clip.data.sources import open_source
 from hf_clip.embedding import embed_source
+from hf_clip.evaluation.analysis_report import AnalysisReport
 
 PICTURES = ["clip_scores.png", "word_pairs.png", "mislabelled.png", "outliers.png"]
 
@@ -35,7 +35,7 @@ def drawn():
 @pytest.fixture(autouse=True)
 def _undrawn(request, monkeypatch):
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(hf_clip.cli.analyze, "_draw", lambda *args: [])
+        monkeypatch.setattr(AnalysisReport, "draw", lambda *args: [])
 
 
 @pytest.fixture
@@ -150,14 +150,6 @@ def test_markdown_is_not_broken_by_captions(drawn, command, pictures, out, capsy
         "mislabelled.png",
         "outliers.png",
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("a | b", "a \\| b"), ("two\r\n lines", "two lines"), ("<b>`*[x]", "\\<b>\\`\\*\\[x\\]"), ("a\\|", "a\\\\\\|")],
-)
-def test_escapes(text, expected):
-    assert hf_clip.cli.analyze._plain(text) == expected
 
 
 def test_the_report_says_how_likely_each_side_is(command, out, capsys):

@@ -140,6 +140,157 @@ def test_without_matplotlib_the_figures_are_there(command, tmp_path, monkeypatch
     assert list((tmp_path / "evaluation" / "pictures").iterdir()) == []
 
 
+# ---- several models, languages, classes ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_folder(tmp_path, processor):
+    tiny_model(seed=1).save_pretrained(tmp_path / "other")
+    processor.save_pretrained(tmp_path / "other")
+    return tmp_path / "other"
+
+
+def test_two_models_side_by_side(command, other_folder, pictures, processor, tmp_path, capsys):
+    command.insert(command.index("--data"), str(other_folder))
+    assert main([*command, "--k", "1", "3", "--resamples", "200"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["retrieval: 8 images, 8 captions", lines[1]]
+    assert lines[1].split() == ["model", "other", "chance"]
+    results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    source = open_source(pictures)
+    for name, seed in (("model", 0), ("other", 1)):
+        embeddings = embed_source(tiny_model(seed), processor, source, progress=False)
+        expected = evaluate_retrieval(embeddings, (1, 3)).metrics
+        found = {f["metric"]: f["value"] for f in results["figures"] if f["model"] == name}
+        assert found == pytest.approx({metric: expected[metric] for metric in found})
+        column = 1 if name == "model" else 2
+        assert f"{expected['image_retrieval_recall@3']:.3f}" == next(
+            line.split()[column] for line in lines if line.startswith("image_retrieval_recall@3")
+        )
+    by_model = {(f["model"], f["metric"]): f["value"] for f in results["figures"]}
+    assert {row["metric"] for row in results["differences"]} == {
+        f"{way}_retrieval_{name}@{k}" for way in ("image", "text") for name in ("recall", "map") for k in (1, 3)
+    }
+    for row in results["differences"]:
+        assert (row["from"], row["to"], row["task"]) == ("model", "other", "retrieval")
+        metric = row["metric"]
+        assert row["value"] == pytest.approx(by_model["other", metric] - by_model["model", metric])
+    digests = {model["name"]: model["digest"] for model in results["models"]}
+    assert list(digests) == ["model", "other"]
+    assert digests["model"] != digests["other"]
+    page = (tmp_path / "evaluation" / "report.md").read_text()
+    assert "|  | model | other | chance | ceiling |" in page
+    assert "### What differs from model" in page
+    grids = [picture for picture in results["pictures"] if "worst" in picture]
+    assert grids == ["worst_retrievals_1.png", "worst_retrievals_2.png"]
+    assert {file.name for file in (tmp_path / "evaluation" / "pictures").iterdir()} == set(results["pictures"])
+
+
+def test_a_model_given_twice(command, model_folder, monkeypatch, capsys):
+    monkeypatch.setattr(hf_clip.embedding, "embed_source", lambda *args, **kwargs: 1 / 0)
+    command.insert(command.index("--data"), str(model_folder))
+    assert "names a model twice: give each once" in complaint(command, capsys)
+
+
+def test_folders_of_the_same_name_are_told_apart(command, other_folder, model_folder, tmp_path, capsys):
+    namesake = other_folder.rename(tmp_path / "later") / "model"
+    namesake.parent.rename(tmp_path / "aside")
+    namesake.parent.mkdir()
+    (tmp_path / "aside").rename(namesake)
+    command.insert(command.index("--data"), str(namesake))
+    assert main([*command, "--k", "1", "--resamples", "200", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [model["name"] for model in results["models"]] == [str(model_folder), str(namesake)]
+    assert {(row["from"], row["to"]) for row in results["differences"]} == {(str(model_folder), str(namesake))}
+
+
+COLOURS = {"en": ["red", "green", "blue", "yellow", "black", "orange", "purple", "brown"],
+           "de": ["rot", "grun", "blau", "gelb", "schwarz", "orange", "lila", "braun"]}  # fmt: skip
+
+
+@pytest.fixture
+def two_languages(command, pictures):
+    rows = [
+        {"file_name": f"{i}.png", "captions": {language: [names[i]] for language, names in COLOURS.items()}}
+        for i in range(8)
+    ]
+    (pictures / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [*command, "--languages", "en=captions.en", "de=captions.de", "--k", "1", "3", "--resamples", "200"]
+
+
+def test_languages(two_languages, pictures, processor, tmp_path, capsys):
+    assert main(two_languages) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("retrieval")] == [
+        "retrieval/en: 8 images, 8 captions",
+        "retrieval/de: 8 images, 8 captions",
+    ]
+    results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert {f["task"] for f in results["figures"]} == {"retrieval/en", "retrieval/de"}
+    for language in COLOURS:
+        source = open_source(pictures, caption_column=f"captions.{language}")
+        expected = evaluate_retrieval(embed_source(tiny_model(), processor, source, progress=False), (1, 3)).metrics
+        found = {f["metric"]: f["value"] for f in results["figures"] if f["task"] == f"retrieval/{language}"}
+        assert found == pytest.approx({metric: expected[metric] for metric in found})
+        assert len(found) == 10
+    page = (tmp_path / "evaluation" / "report.md").read_text()
+    assert page.index("## Retrieval: en") < page.index("## Retrieval: de")
+    assert "language: de." in page
+    drawn = {f"{kind}_retrieval_{language}.png" for kind in ("recall", "similarities") for language in COLOURS}
+    assert set(results["pictures"]) == drawn
+
+
+def test_a_language_that_is_not_there(two_languages, capsys):
+    two_languages[two_languages.index("de=captions.de")] = "zh=captions.zh"
+    assert "captions.zh" in complaint(two_languages, capsys)
+
+
+def classes_of(folder, count: int, first: int):
+    """Pictures of one colour in a folder of its name, all different."""
+    for colour, shade in (("red", (200, 0, 0)), ("blue", (0, 0, 200)), ("green", (0, 200, 0))):
+        (folder / colour).mkdir(parents=True)
+        for number in range(first, first + count):
+            Image.new("RGB", (32, 32), tuple(max(value - 5 * number, 0) for value in shade)).save(
+                folder / colour / f"{number}.png"
+            )
+    return folder
+
+
+def test_classes_of_folders_by_all_tasks(model_folder, tmp_path, capsys):
+    test, train = classes_of(tmp_path / "test", 4, first=0), classes_of(tmp_path / "train", 8, first=4)
+    output = tmp_path / "evaluation"
+    tasks = ["--task", "zero-shot", "knn", "linear-probe", "--neighbours", "3", "--resamples", "200"]
+    arguments = ["evaluate", "--model", str(model_folder), "--data", str(test), "--train_data", str(train), *tasks]
+    assert main([*arguments, "--output", str(output)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith("12 images")] == [
+        "zero-shot: 12 images",
+        "knn: 12 images",
+        "linear-probe: 12 images",
+    ]
+    results = json.loads((output / "results.json").read_text())
+    found = {figure["metric"]: figure for figure in results["figures"]}
+    assert {(figure["task"], metric) for metric, figure in found.items()} == {
+        ("zero-shot", "zero_shot_acc1"),
+        ("zero-shot", "zero_shot_mean_per_class_recall"),
+        ("zero-shot", "zero_shot_calibration_error"),
+        ("knn", "knn3_projected_acc1"),
+        ("knn", "knn3_projected_mean_per_class_recall"),
+        ("linear-probe", "linear_probe_projected_acc1"),
+        ("linear-probe", "linear_probe_projected_mean_per_class_recall"),
+    }
+    assert found["zero_shot_acc1"]["chance"] == pytest.approx(1 / 3)
+    # Colours are told apart by any tower; plain folders of train and test number their classes alike.
+    assert found["knn3_projected_acc1"]["value"] == 1
+    assert found["knn3_projected_acc1"]["protocol"]["train_pictures"] == 24
+    page = (output / "report.md").read_text()
+    for title in ("Zero-shot classification", "Nearest neighbours", "Linear probe"):
+        assert f"## {title}" in page
+    assert results["pictures"] == [
+        "confusion_knn.png", "confusion_linear_probe.png", "reliability_zero_shot.png", "confusion_zero_shot.png",
+    ]  # fmt: skip
+
+
 def test_nothing_of_the_users_is_written_over(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hf_clip.embedding, "embed_source", lambda *args, **kwargs: 1 / 0)
     folder = tmp_path / "evaluation"

@@ -1,6 +1,7 @@
 """Every kind of source opens to the same rows, and every fault of one is refused in a sentence."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 
@@ -13,9 +14,10 @@ from conftest import write_pictures
 from PIL import Image
 
 from hf_clip.data import columns
+from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.columns import check_captions
-from hf_clip.data.dataset import CaptionedImages
+from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import open_source
 from hf_clip.errors import InputError
@@ -310,6 +312,155 @@ def test_impossible_labels_are_refused(labels, feature, class_names, message, st
     with pytest.raises(InputError, match=rf"a.parquet.* {message}") as raised:
         list(open_source(file, **settings).read_shard(0))
     assert "\n" not in str(raised.value)
+
+
+# ---- several labels a row -----------------------------------------------------------------------------------------
+
+TEXT = datasets.Value("string")
+BIRDS = ["cat", "dog", "emu"]
+
+
+def records(source):
+    return source.read_shard(0) if source.streaming else source.rows
+
+
+def lists_of(feature, length: int = -1) -> datasets.List:
+    return datasets.List(feature, length=length)
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "class_names", "names", "of_rows"),
+    [
+        ([[1, 0], [1]], lists_of(CLASS), None, ["cat", "dog"], [[1, 0], [1]]),
+        ([[1, 0], [1]], lists_of(CLASS), ["a", "b"], ["a", "b"], [[1, 0], [1]]),
+        ([[1, 0], [1]], datasets.LargeList(CLASS), None, ["cat", "dog"], [[1, 0], [1]]),
+        ([["emu", "cat"], ["dog"]], lists_of(TEXT), None, BIRDS, [[2, 0], [1]]),
+        ([["emu", "cat"], ["dog"]], lists_of(datasets.Value("large_string")), BIRDS[::-1], BIRDS[::-1], [[0, 2], [1]]),
+        ([[2, 0], [0]], lists_of(NUMBER), BIRDS, BIRDS, [[2, 0], [0]]),
+        ([[2, 0], [1, 2]], lists_of(NUMBER, 2), BIRDS, BIRDS, [[2, 0], [1, 2]]),
+        ([["emu", "cat"], ["dog", "cat"]], lists_of(TEXT, 2), None, BIRDS, [[2, 0], [1, 0]]),
+    ],
+)
+def test_several_labels_a_row(labels, feature, class_names, names, of_rows, tmp_path):
+    file = labelled(tmp_path / "a.parquet", labels, feature)
+    source = open_source(file, label_column="kind", class_names=class_names)
+    assert source.class_names == names
+    assert [source.label_of(row) for row in source.rows] == of_rows
+    captions = [[names[label] for label in of_row] for of_row in of_rows]
+    assert [source.captions(row) for row in range(2)] == captions
+    several = source.labels()
+    assert (several.dtype, several.shape) == (bool, (2, len(names)))
+    assert [row.nonzero()[0].tolist() for row in several] == [sorted(of_row) for of_row in of_rows]
+    stream = open_source(file, label_column="kind", class_names=class_names, streaming=True)
+    assert [stream.captions_of(record) for record in stream.read_shard(0)] == captions
+
+
+def test_several_labels_over_many_stretches_and_with_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "_BATCH", 3)
+    labels = [["a"], [], ["c", "a"], [], ["b"], ["a", "b", "c"], []]
+    source = open_source(
+        labelled(tmp_path / "a.parquet", labels, lists_of(TEXT)), label_column="kind", captions_required=False
+    )
+    expected = [[name in of_row for name in "abc"] for of_row in labels]
+    assert source.labels().tolist() == expected
+    assert [source.captions(row) for row in range(7)] == labels
+    part = dataclasses.replace(source, rows=source.rows.select([5, 3, 2]))
+    assert part.labels().tolist() == [expected[row] for row in (5, 3, 2)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("labels", "feature", "class_names", "message"),
+    [
+        ([["a"], ["b", "x"]], lists_of(TEXT), ["a", "b"], "row 2 has a label 'x' that is no class"),
+        ([[0, 1], [1], [0, -1]], lists_of(CLASS), None, "row 3 has a label -1 that is no class"),
+        ([[0, 1], [-1]], lists_of(NUMBER), ["a", "b"], "row 2 has a label -1 that is no class"),
+        ([[0, 1], [1, 3]], lists_of(NUMBER, 2), ["a", "b"], "row 2 has a label 3 that is no class"),
+        ([["a"], ["b", None]], lists_of(TEXT), None, "row 2 has a label None that is no class"),
+        ([["a"], [], ["b"]], lists_of(TEXT), None, "row 2 has no label: remove such rows"),
+        ([[0], [1], []], lists_of(CLASS), None, "row 3 has no label: remove such rows"),
+        ([["a"], None], lists_of(TEXT), None, "row 2 has a label None that is no class"),
+        ([["a", "b"], None], lists_of(TEXT, 2), None, "row 2 has a label None that is no class"),
+        ([[], []], lists_of(TEXT), None, "row 1 has no label: remove such rows"),
+        ([[], []], lists_of(datasets.Value("null")), None, "row 1 has no label: remove such rows"),
+        ([[0, 1]], lists_of(NUMBER), None, "no captions, and its labels in 'kind' are numbers: give class_names"),
+        ([[0.5]], lists_of(datasets.Value("float32")), None, "(column 'kind' holds float|has a label 0.5)"),
+    ],
+)
+def test_impossible_lists_of_labels_are_refused(labels, feature, class_names, message, streaming, tmp_path):
+    file = labelled(tmp_path / "a.parquet", labels, feature)
+    settings = {"label_column": "kind", "class_names": class_names, "streaming": streaming}
+    with pytest.raises(InputError, match=rf"a.parquet.* {message}") as raised:
+        list(open_source(file, **settings).read_shard(0))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("labels", "feature"), [([["a"], None, []], lists_of(TEXT)), ([["a", "b"], None], lists_of(TEXT, 2))]
+)
+def test_only_an_empty_list_says_that_a_row_is_of_no_class(labels, feature, streaming, tmp_path):
+    file = labelled(tmp_path / "a.parquet", labels, feature)
+    settings = {"label_column": "kind", "captions_required": False, "streaming": streaming}
+    with pytest.raises(InputError, match="row 2 has a label None that is no class"):
+        list(open_source(file, **settings).read_shard(0))
+    labelled(file, [["a"], []], lists_of(TEXT))
+    assert [len(record["kind"]) for record in records(open_source(file, **settings))] == [1, 0]
+
+
+def test_not_one_label(tmp_path):
+    file = write_rows(tmp_path / "a.jsonl", [{"image": "a.png", "labels": []}] * 2)
+    source = open_source(file, label_column="labels", class_names=["x", "y"], captions_required=False)
+    assert source.labels().tolist() == [[False, False]] * 2
+
+
+def test_numbers_without_names_are_no_table_of_classes(tmp_path):
+    file = labelled(tmp_path / "a.parquet", [[5, 0], [1]], lists_of(NUMBER), caption=["x", "y"])
+    source = open_source(file, label_column="kind")
+    assert source.captions(0) == ["x"]
+    with pytest.raises(InputError, match="several labels each, and the classes are not known: give class_names"):
+        source.labels()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", ["label", "labels", "class", "cls"])
+def test_labels_that_are_required_are_found_beside_captions(name, streaming, tmp_path):
+    rows = [{"image": "a.png", "caption": "x", name: [1, 0]}, {"image": "b.png", "caption": "y", name: []}]
+    file = write_rows(tmp_path / "a.jsonl", rows)
+    assert open_source(file, streaming=streaming).label_column is None
+    source = open_source(file, class_names=["a", "b"], labels_required=True, streaming=streaming)
+    assert (source.label_column, source.caption_column) == (name, "caption")
+    assert [source.label_of(record) for record in records(source)] == [[1, 0], []], "captions are there"
+    other = write_rows(tmp_path / "b.jsonl", [{"image": "a.png", "caption": "x", "kind": 1}])
+    with pytest.raises(InputError, match="none of the columns label, labels, class, cls: set label_column to one of"):
+        open_source(other, labels_required=True, streaming=streaming)
+    assert open_source(other, label_column="kind", labels_required=True, streaming=streaming).label_column == "kind"
+
+
+def test_a_column_of_classes_comes_before_one_that_is_called_label(tmp_path):
+    file = labelled(tmp_path / "a.parquet", [[1, 0]], lists_of(CLASS), label=["z"], caption=["x"])
+    source = open_source(file, labels_required=True)
+    assert (source.label_column, source.captions(0), source.labels().tolist()) == ("kind", ["x"], [[True, True]])
+
+
+def test_required_labels_of_class_folders(tmp_path):
+    source = open_source(class_folders(tmp_path / "a"), labels_required=True, captions_required=False)
+    assert (source.label_column, source.labels().tolist()) == ("label", [0, 0, 1])
+
+
+def test_training_draws_one_of_a_rows_labels_each_epoch(tmp_path, pictures, tokenizer):
+    rows = {"image": [str(pictures / "0.png")] * 2, "kind": [["red", "white"], ["green"]]}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "a.parquet")
+    pairs = TrainingPairs(
+        open_source(tmp_path / "a.parquet", label_column="kind"), square_image_processor(16), Augmentation()
+    )
+    seen = [set(), set()]
+    for epoch in range(12):
+        pairs.set_epoch(epoch)
+        for of_row, item in zip(seen, pairs.__getitems__([0, 1]), strict=True):
+            of_row.add(item["captions"][0])
+    assert seen == [{"red", "white"}, {"green"}]
+    assert pairs.caption_lengths() == [4, 5], "(3 + 5) / 2, and 5"
 
 
 def test_columns_called_like_inputs_of_the_model_do_no_harm(pictures, tokenizer):

@@ -365,7 +365,7 @@ def test_rows_are_called_as_the_reader_calls_them(tmp_path):
 @pytest.fixture
 def figures(monkeypatch) -> list:
     kept = []
-    monkeypatch.setattr(analysis_pictures, "_save", lambda figure, file: kept.append(figure))
+    monkeypatch.setattr(analysis_pictures, "save_figure", lambda figure, file: kept.append(figure))
     return kept
 
 

@@ -3,6 +3,7 @@
 import itertools
 import sys
 import time
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.stats import hypergeom
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import tensor
 
+from hf_clip.errors import InputError
 from hf_clip.evaluation import charts
 from hf_clip.evaluation.charts import (
     draw_by_language,
@@ -355,6 +357,28 @@ def test_every_chart_is_written_into_a_new_folder(tmp_path, names):
         picture = np.asarray(Image.open(file).convert("L"))
         assert picture.min() < 100
         assert picture[[0, -1]].min() == picture[:, [0, -1]].min() == 255, f"{file.name} is cut"
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "a.png"
+    charts.save_figure(charts.new_figure(1, 2), file)
+    before = file.read_bytes()
+    assert Image.open(file).size == (120, 240)
+
+    def half(aside, **settings):
+        aside.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"a\.png could not be written .*No space left"):
+        charts.save_figure(SimpleNamespace(savefig=half), file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(("suffix", "beginning"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_the_suffix_says_the_format(tmp_path, suffix, beginning):
+    charts.save_figure(charts.new_figure(1, 1), tmp_path / f"a.b.{suffix}")
+    assert (tmp_path / f"a.b.{suffix}").read_bytes().startswith(beginning)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_names_are_no_formulas(figures, tmp_path):

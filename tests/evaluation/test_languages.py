@@ -46,15 +46,17 @@ def sources(tmp_path):
     return open_languages(write_names(tmp_path / "both", a=A, b=B), "a", "b")
 
 
-def test_pictures_are_embedded_once(sources, processor):
+def test_pictures_and_names_are_embedded_once(sources, processor):
     model = tiny_model()
-    seen = []
-    model.vision_model.register_forward_pre_hook(
-        lambda module, args, given: seen.append(len(given["pixel_values"])), with_kwargs=True
-    )
+    seen, read = [], []
+    for tower, counts in ((model.vision_model, seen), (model.text_model, read)):
+        tower.register_forward_pre_hook(
+            lambda module, args, given, counts=counts: counts.append(len(next(iter(given.values())))), with_kwargs=True
+        )
     outcomes = evaluate_languages(model, processor, sources, batch_size=3, progress=False)
     assert list(outcomes) == ["a", "b"]
     assert sum(seen) == 8
+    assert sum(read) == 8 + 7
 
 
 def test_a_language_is_measured_as_if_there_were_no_other(sources, processor, tmp_path):
@@ -158,7 +160,7 @@ def test_a_new_piece_begins_as_what_it_stands_for(processor, monkeypatch):
     monkeypatch.setattr(script, "PIECES", 100)
     model, english = tiny_model(), processor.tokenizer
     before = model.text_model.get_input_embeddings().weight.detach().clone()
-    captions = [{"en": ["a"], "zh": ["甲"]}, {"en": ["b"], "zh": ["乙"]}, {"en": ["b"], "zh": ["乙", "b"]}]
+    captions = [{"en": ["a"], "zh": ["甲"]}, {"en": ["b"], "zh": ["乙"]}, {"en": ["b"], "zh": ["乙", "a"]}]
     script.read_languages(model, processor, captions)
     tokenizer, after = processor.tokenizer, model.text_model.get_input_embeddings().weight
     assert tokenizer.tokenize("甲乙 dog") == ["甲", "乙", *english.tokenize("dog")]

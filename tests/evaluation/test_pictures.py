@@ -102,7 +102,7 @@ def test_the_caption_of_each_picture(tmp_path, monkeypatch):
 
 def shown(figure) -> list[list[str]]:
     """The texts of each row's first column."""
-    return [[text.get_text() for text in axes.texts] for axes in figure.axes if not axes.images]
+    return [[text.get_text() for text in axes.texts] for axes in figure.axes if axes.texts and not axes.images]
 
 
 def test_the_captions_asked_for_in_their_order_with_their_ranks(source, tmp_path, monkeypatch):
