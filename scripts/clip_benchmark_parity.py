@@ -5,8 +5,8 @@
     python scripts/clip_benchmark_parity.py
 
 CLIP_benchmark's `evaluate` functions run as they are, on a model that hands out the embeddings. Its own pins clash
-with hf_clip's and are not needed for these, hence `--no-deps` and an environment of its own; NumPy refuses from 2.4 on
-what it does without five classes. Nothing is downloaded. Exit code 1 says that a figure is too far apart.
+with hf_clip's and are not needed for these, hence `--no-deps` and an environment of its own; its accuracy is written
+for NumPy before 2.4. Nothing is downloaded. Exit code 1 says that a figure is too far apart.
 
 Every class has a picture: of one without, CLIP_benchmark counts an average precision of 0, and hf_clip none. No right
 score ties with a wrong one: CLIP_benchmark takes either first, and hf_clip counts it against the model.
@@ -75,11 +75,11 @@ class Given(torch.nn.Module):
         return SimpleNamespace(text_embeds=normalize(self.text_embeds[input_ids]))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     apart = defaultdict(list)
-    for seed in range(parser.parse_args().seeds):
+    for seed in range(parser.parse_args(arguments).seeds):
         for name, difference in differences(seed):
             apart[name].append(difference)
     for name, found in apart.items():

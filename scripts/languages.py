@@ -7,7 +7,7 @@ Nothing is downloaded. The image tower stays as it is; the text tower learns to 
 words and pieces of the names in the other languages, each of which begins as the mean of the English pieces that it
 stands for, found by word alignment (IBM's Model 1). Then all of the text tower learns by CLIP's loss.
 
-The figures are of concepts that had neither picture nor name in training, in no language.
+The figures are of concepts that had no picture in training, and no name in any language.
 """
 
 import argparse

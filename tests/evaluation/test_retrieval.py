@@ -1,5 +1,6 @@
 """Retrieval both ways, with several captions a picture: every number worked out by hand."""
 
+import dataclasses
 import itertools
 import math
 
@@ -125,6 +126,20 @@ def test_a_k_above_the_candidates_is_left_out_or_refused():
     assert "recall above k = 3 is left out: there is no more to find" in outcome.notes
     with pytest.raises(InputError, match="recall@5 of 3 pictures and 4 captions is always 1: give k up to 3"):
         evaluate_retrieval(WHOLE, ks=(1, 5))
+
+
+def test_a_caption_without_a_picture_is_named():
+    for wrong in (3, -1):
+        broken = dataclasses.replace(WHOLE, text_to_image=torch.tensor([0, 0, 1, wrong]))
+        with pytest.raises(InputError, match=f"caption 3 belongs to picture {wrong}, and there are 3"):
+            evaluate_retrieval(broken)
+
+
+def test_embeddings_that_are_not_finite_are_refused():
+    broken = WHOLE.image_embeds.clone()
+    broken[1, 0] = math.nan
+    with pytest.raises(ValueError, match="image_embeds are not finite, first in row 1"):
+        evaluate_retrieval(dataclasses.replace(WHOLE, image_embeds=broken))
 
 
 def test_a_picture_without_a_caption_is_named():

@@ -1,5 +1,7 @@
 """Each task by its name on tiny labelled data, end to end; what it needs and is not there is refused in a line."""
 
+import json
+
 import datasets
 import pytest
 import torch
@@ -7,10 +9,13 @@ from conftest import COLORS, tiny_model, write_pictures
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
+from hf_clip.cli import evaluate as command
 from hf_clip.data.sources import open_source
 from hf_clip.embedding import embed_source
 from hf_clip.embedding_store import open_embeddings, write_embeddings
 from hf_clip.errors import InputError
+from hf_clip.evaluation import linear_probe
+from hf_clip.evaluation.prompts import TEMPLATES
 from hf_clip.evaluation.retrieval import evaluate_retrieval
 from hf_clip.evaluation.tasks import TASKS, Protocol, measure, tasks_for, temperature_of
 from hf_clip.evaluation.zero_shot import class_embeddings, evaluate_zero_shot
@@ -75,8 +80,6 @@ def test_retrieval(model, processor, captioned):
 def test_zero_shot_with_the_names_of_the_data(model, processor, labelled):
     found = measure("zero-shot", model, processor, labelled, Protocol(templates="views"))
     names = sorted(COLORS[:4])
-    from hf_clip.evaluation.prompts import TEMPLATES
-
     class_embeds = class_embeddings(model, processor, [[name] for name in names], TEMPLATES["views"])
     expected = evaluate_zero_shot(labelled, class_embeds, model.logit_scale.detach())
     assert found.metrics == expected.metrics
@@ -89,9 +92,8 @@ def test_zero_shot_with_the_names_of_the_data(model, processor, labelled):
 
 def test_zero_shot_with_names_that_are_given(model, processor, labelled, tmp_path):
     names = [["a"], ["b", "bee"], ["c"], ["d"], ["nothing here"]]
-    (tmp_path / "prompts.json").write_text(
-        '{"a": ["x"], "b": ["y"], "c": ["z"], "d": ["w", "v"], "nothing here": "u"}'
-    )
+    prompts = {"a": ["x"], "b": ["y"], "c": ["z"], "d": ["w", "v"], "nothing here": "u"}
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
     protocol = Protocol(class_names=names, templates=str(tmp_path / "prompts.json"))
     found = measure("zero-shot", model, processor, labelled, protocol)
     assert found.metrics["classes"] == 5
@@ -102,8 +104,27 @@ def test_zero_shot_with_names_that_are_given(model, processor, labelled, tmp_pat
         measure("zero-shot", model, processor, labelled, Protocol(class_names=names[:3]))
 
 
+@pytest.mark.parametrize("labels", [list("bacab"), [["b"], ["a", "c"], [], ["a"], ["b", "c"]]])
+def test_names_that_are_given_in_another_order_are_matched_to_those_of_the_data(labels, model, processor, tmp_path):
+    # A stored data set keeps the numbers that its own order of the names gave.
+    own, asked = (
+        embed_source(
+            model, processor, table(tmp_path, labels, class_names=names, captions_required=False), progress=False
+        )
+        for names in (None, list("cba"))
+    )
+    protocol = Protocol(class_names=[["c", "see"], ["b"], ["a"]])
+    found = measure("zero-shot", model, processor, own, protocol)
+    assert found.metrics == measure("zero-shot", model, processor, asked, protocol).metrics
+    assert found.details["class_names"] == list("cba")
+    assert found.details["labels"].equal(asked.labels)
+    assert not own.labels.equal(asked.labels)
+    more = measure("zero-shot", model, processor, own, Protocol(class_names=[["d"], ["c"], ["b"], ["a"]]))
+    assert more.metrics["classes_without_pictures"] == 1
+
+
 def test_zero_shot_of_a_sigmoid_model_and_of_a_temperature(processor, labelled):
-    sigmoid = tiny_model(loss_type="sigmoid")
+    sigmoid = tiny_model(loss="sigmoid")
     found = measure("zero-shot", sigmoid, processor, labelled)
     assert found.protocol["probabilities"] == "sigmoid, each class alone"
     scale, bias = temperature_of(sigmoid)
@@ -114,7 +135,7 @@ def test_zero_shot_of_a_sigmoid_model_and_of_a_temperature(processor, labelled):
 
 
 def test_zero_shot_of_several_labels(processor, tmp_path):
-    model = tiny_model(loss_type="sigmoid")
+    model = tiny_model(loss="sigmoid")
     embeddings = embed_source(model, processor, table(tmp_path, SEVERAL, captions_required=False), progress=False)
     found = measure("zero-shot", model, processor, embeddings)
     assert {"zero_shot_map", "zero_shot_micro_f1"} < found.metrics.keys()
@@ -125,12 +146,9 @@ def test_zero_shot_of_several_labels(processor, tmp_path):
 def test_neighbours_among_the_others_and_among_those_of_train(features, model, processor, labelled, tmp_path):
     protocol = Protocol(features=features, neighbours=3)
     found = measure("knn", model, processor, labelled, protocol)
-    assert set(found.metrics) == {
-        "images",
-        f"knn3_{features}_leave_one_out_acc1",
-        f"knn3_{features}_leave_one_out_mean_per_class_recall",
-    }
-    assert found.metrics["images"] == 4 * EACH
+    names = [f"knn3_{features}_leave_one_out_{what}" for what in ("acc1", "mean_per_class_recall")]
+    assert set(found.metrics) == {"images", "skipped_images", "classes", *names, *(f"{name}_chance" for name in names)}
+    assert [found.metrics[name] for name in ("images", "classes", f"{names[0]}_chance")] == [4 * EACH, 4, 1 / 4]
     train = embedded(model, processor, class_folders(tmp_path / "train", COLORS[:4], 5, first=20), pooled=True)
     found = measure("knn", model, processor, labelled, protocol, train=train)
     own, theirs = (
@@ -164,15 +182,13 @@ def test_a_probe_on_train_and_validation(model, processor, labelled, tmp_path):
 
 
 def test_a_probes_own_split_is_by_content(model, processor, tmp_path, monkeypatch):
-    """Every picture stands twice, in two files."""
-    folder = class_folders(tmp_path / "data", COLORS[:4], 15)
+    """Every picture stands twice, in two files, 14 rows apart."""
+    folder = class_folders(tmp_path / "data", COLORS[:4], 14)
     for file in list(folder.glob("*/*.png")):
         (file.parent / f"copy of {file.name}").write_bytes(file.read_bytes())
     embeddings = embedded(model, processor, folder)
-    assert len(embeddings.image_ids.unique()) == 60
+    assert len(embeddings.image_ids.unique()) == 56
     seen = []
-
-    from hf_clip.evaluation import linear_probe
 
     def spy(train, test, validation, **settings):
         seen.extend([train, validation, test])
@@ -181,24 +197,24 @@ def test_a_probes_own_split_is_by_content(model, processor, tmp_path, monkeypatc
     evaluate = linear_probe.evaluate_linear_probe
     monkeypatch.setattr(linear_probe, "evaluate_linear_probe", spy)
     found = measure("linear-probe", model, processor, embeddings)
-    of_id = {
-        tuple(embed.tolist()): int(i) for embed, i in zip(embeddings.image_embeds, embeddings.image_ids, strict=True)
-    }
-    assert len(of_id) == 60, "all embeddings differ"
+    ids = embeddings.image_ids.tolist()
+    of_id = dict(zip(map(tuple, embeddings.image_embeds.tolist()), ids, strict=True))
+    assert len(of_id) == 56, "all embeddings differ"
     parts = [[of_id[tuple(row.tolist())] for row in part.features] for part in seen]
-    assert sorted(i for part in parts for i in part) == sorted(embeddings.image_ids.tolist()), "each in one of them"
+    assert sorted(i for part in parts for i in part) == sorted(ids), "each in one of them"
     for part, others in zip(parts, (parts[1] + parts[2], parts[0] + parts[2], parts[0] + parts[1]), strict=True):
         assert len(part) == 2 * len(set(part)), "a picture and its copy"
         assert not set(part) & set(others)
-    # Binomial of 60 by 3/5: σ is below 4.
-    assert 24 < len(set(parts[0])) < 48
-    names = {name for name in found.metrics if "linear" in name}
+    # Binomial of 56 by 3/5: σ is below 4.
+    assert 22 < len(set(parts[0])) < 46
+    names = {name for name in found.metrics if "linear" in name and not name.endswith("_chance")}
     assert names == {f"linear_probe_projected_own_split_{what}" for what in ("acc1", "mean_per_class_recall")}
     assert found.metrics["images"] == len(parts[2])
+    assert found.protocol["split"] == "the data's own, by picture: ⅗ train, ⅕ validation, ⅕ test"
     # The labels went with their pictures.
-    labels = dict(zip(embeddings.image_ids.tolist(), embeddings.labels.tolist(), strict=True))
-    for part, ids in zip(seen, parts, strict=True):
-        assert part.labels.tolist() == [labels[i] for i in ids]
+    labels = dict(zip(ids, embeddings.labels.tolist(), strict=True))
+    for part, of_part in zip(seen, parts, strict=True):
+        assert part.labels.tolist() == [labels[i] for i in of_part]
 
 
 def test_an_own_split_of_pooled_features(model, processor, labelled):
@@ -254,9 +270,7 @@ def test_an_unknown_task_or_unknown_features(model, processor, captioned):
 
 
 def test_the_command_names_the_same_tasks():
-    from hf_clip.cli import evaluate
-
-    assert evaluate.TASKS == TASKS
+    assert command.TASKS == TASKS
 
 
 @pytest.mark.parametrize("task", TASKS[2:])
