@@ -8,19 +8,19 @@ from typing import Any
 from ..errors import InputError
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model, positive_int
+from .report_folder import prepare_folder
 
 
 def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
     pairs = _read_pairs(settings.pairs or [])
-    folder = Path(settings.output)
-    _prepare(folder)
 
     from ..embedding import embed_texts
     from ..embedding_store import public_name
     from ..evaluation.analysis import Rows, analyze
-    from ..evaluation.analysis_report import AnalysisReport
+    from ..evaluation.analysis_report import RESULTS, AnalysisReport
 
+    folder = prepare_folder(settings.output, RESULTS)
     source, embeddings, model, processor = _embed(settings)
     prompts = [prompt for pair in pairs for prompt in pair]
     pair_embeds = embed_texts(model, processor, prompts).unflatten(0, (-1, 2)) if pairs else None
@@ -96,14 +96,6 @@ def _pair(text: str, where: str) -> tuple[str, str]:
             "'a happy face / a sad face'"
         )
     return sides[0], sides[1]
-
-
-def _prepare(folder: Path) -> None:
-    """Finds out what stands in the way of writing before the work of embedding, not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {folder} is no folder that can be made: {error.strerror}") from error
 
 
 # ---- what is printed ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import InputError
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model, positive_int
+from .report_folder import prepare_folder
 
 # As evaluation/tasks.py and prompts.py have them, which `--help` need not import.
 TASKS = ("retrieval", "zero-shot", "knn", "linear-probe")
@@ -16,12 +17,12 @@ _LABELLED = set(TASKS[1:])
 
 def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
-    folder = _prepare(Path(settings.output))
 
     from ..data.images import skipped_line
     from ..evaluation import report
     from ..evaluation.prompts import open_class_names, open_templates
 
+    folder = prepare_folder(settings.output, report.RESULTS)
     classes = open_class_names(settings.class_names) if settings.class_names else None
     open_templates(settings.templates)  # before the work
     data = _Data(settings, classes)
@@ -43,30 +44,13 @@ def run(arguments: list[str], printer: Printer) -> None:
     printer.line(f"figures, protocol and pictures: {folder / report.PAGE}")
 
 
-def _prepare(folder: Path) -> Path:
-    """Finds out what stands in the way of writing before the work of embedding, not after it; removes the pictures of
-    an evaluation that was there."""
-    from ..evaluation.report import PICTURES, RESULTS
-
-    try:
-        is_used = any(file.is_file() for file in folder.rglob("*"))
-        if is_used and not (folder / RESULTS).is_file():
-            raise InputError(f"--output {folder} is not empty and holds no evaluation: give another folder")
-        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-        for picture in (folder / PICTURES).glob("*.png"):
-            picture.unlink()
-    except OSError as error:
-        raise InputError(f"--output {folder} is no folder that can be written: {error.strerror}") from error
-    return folder
-
-
 def _names(models: list[str]) -> dict[str, str]:
     """Folders and Hub ids by what they are called in the report; of folders of the same name, by all of the path."""
     from ..embedding_store import public_name
 
     short = [public_name(model) for model in models]
     called = [model if short.count(name) > 1 else name for model, name in zip(models, short, strict=True)]
-    if len(set(called)) < len(called):
+    if len({Path(model).resolve() for model in models}) < len(models):
         raise InputError(f"--model {' '.join(models)} names a model twice: give each once")
     return dict(zip(called, models, strict=True))
 
@@ -93,13 +77,16 @@ class _Data:
             return
         names = [of_class[0] for of_class in classes] if classes else None
         labelled: dict[str, Any] = {"labels_required": bool(tasks & _LABELLED), "class_names": names}
-        captioned = not (tasks or settings.languages) or "retrieval" in tasks
-        self.source = open_data(settings, captions_required=captioned, **labelled)
-        self.facts = data_facts(self.source, settings.split)
+        captioned = not tasks or "retrieval" in tasks
         self.languages = {
             language: open_data(settings, captions_required=False, caption_column=column)
             for language, column in _pairs(settings.languages).items()
         }
+        if self.languages and not tasks:
+            self.source = next(iter(self.languages.values()))
+        else:
+            self.source = open_data(settings, captions_required=captioned, **labelled)
+        self.facts = data_facts(self.source, settings.split)
         self.tasks = settings.task or ([] if self.languages else tasks_for(self.source))
         for name, split in (("train", settings.train_split), ("validation", settings.validation_split)):
             if path := vars(settings)[f"{name}_data"]:

@@ -1,4 +1,4 @@
-"""The folder of an analysis: analysis.json, scores.csv, mislabelled.csv, report.md, pictures."""
+"""The folder of an analysis: analysis.json, scores.csv, mislabelled.csv, report.md, pictures/."""
 
 import csv
 import json
@@ -15,6 +15,7 @@ from .outcome import Outcome
 from .report import can_draw
 
 RESULTS, SCORES, SUSPECTS, PAGE = "analysis.json", "scores.csv", "mislabelled.csv", "report.md"
+PICTURES = "pictures"
 EXTREMES = 6  # pictures named at either end of a word pair
 PAIR_HEADER = ["word pair", "mean", "above ½"]
 
@@ -42,7 +43,7 @@ class AnalysisReport:
         """Writes every file, each whole or not at all; what `analysis.json` holds."""
         results = self.results()
         if self.rows.source and can_draw():
-            results["pictures"] = self.draw(folder)
+            results["pictures"] = self.draw(folder / PICTURES)
         elif self.rows.source:
             results["notes"].append("No pictures were drawn: matplotlib is not installed (pip install matplotlib).")
         text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -207,7 +208,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def _shown(results: dict[str, Any], picture: str) -> list[str]:
-    return [f"![{picture}]({picture})"] if picture in results["pictures"] else []
+    return [f"![{picture}]({PICTURES}/{picture})"] if picture in results["pictures"] else []
 
 
 def _extremes_list(results: dict[str, Any]) -> str:

@@ -134,7 +134,7 @@ def _sign_flip_p_value(differences: np.ndarray, resamples: int, rng: np.random.G
     from scipy.stats import permutation_test
 
     differences = differences[differences != 0]  # a sign changes nothing there
-    if not len(differences):
+    if len(differences) < 2:  # of one picture, |Σ| is the same with either sign
         return 1.0
     if len(differences) <= math.log2(resamples):
         return float(

@@ -114,10 +114,10 @@ def test_the_report_is_the_same_in_every_file(drawn, command, out, capsys):
         assert entry["caption"] == by_row[entry["row"]]["caption"]
         assert entry["best_caption"] in {row["caption"] for row in rows}
     assert sorted(report["pictures"]) == sorted(PICTURES)
-    assert sorted(file.name for file in out.iterdir()) == sorted(
+    assert sorted(file.name for file in out.rglob("*") if file.is_file()) == sorted(
         [*PICTURES, "analysis.json", "mislabelled.csv", "report.md", "scores.csv"]
     ), "and nothing half-written"
-    assert all(min(Image.open(out / name).size) > 150 for name in PICTURES)
+    assert all(min(Image.open(out / "pictures" / name).size) > 150 for name in PICTURES)
 
 
 def test_the_table(command, out, capsys):
@@ -145,7 +145,7 @@ def test_markdown_is_not_broken_by_captions(drawn, command, pictures, out, capsy
     assert {line.replace("\\|", "").count("|") for line in rows} == {7}, "six columns each"
     assert any(text in report for text in ("a \\| b", "two lines", "\\<b>bold", "\\`code\\`"))
     assert [row["caption"] for row in table(out / "scores.csv")] == captions
-    assert [name for name in PICTURES if f"]({name})" in report] == [
+    assert [name for name in PICTURES if f"](pictures/{name})" in report] == [
         "clip_scores.png",
         "mislabelled.png",
         "outliers.png",
@@ -172,7 +172,7 @@ def test_without_matplotlib_everything_else_is_there(drawn, command, out, monkey
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main([*command, "--pairs", "a cat/a dog"]) == 0
     assert "No pictures were drawn: matplotlib is not installed" in capsys.readouterr().out
-    assert not list(out.glob("*.png"))
+    assert not list(out.rglob("*.png"))
     assert "![" not in (out / "report.md").read_text(encoding="utf-8")
     assert len(table(out / "scores.csv")) == 8
 
@@ -299,7 +299,7 @@ def test_an_empty_file_of_pairs(command, tmp_path, capsys):
 
 def test_a_file_in_the_place_of_the_output(command, out, capsys):
     out.write_text("mine")
-    assert complaint(command, capsys) == f"--output {out} is no folder that can be made: File exists"
+    assert complaint(command, capsys) == f"--output {out} is no folder that can be written: Not a directory"
     assert out.read_text() == "mine"
 
 
@@ -308,7 +308,7 @@ def test_a_model_of_nans_gives_no_report(command, model_folder, out, capsys):
     torch.nn.init.constant_(model.visual_projection.weight, float("nan"))
     model.save_pretrained(model_folder)
     assert "the image tower gave embeddings that are not finite" in complaint(command, capsys)
-    assert not list(out.iterdir())
+    assert not [file for file in out.rglob("*") if file.is_file()]
 
 
 def test_labels_are_captions(command, pictures, tmp_path, out, capsys):

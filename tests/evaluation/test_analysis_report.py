@@ -72,7 +72,7 @@ def test_results_are_numbers_and_names_alone(report, tmp_path):
     assert json.loads((tmp_path / "analysis.json").read_text()) == json.loads(json.dumps(returned))
     assert [len(returned[kind]) for kind in ("mislabelled", "outliers")] == [2, 2]
     assert returned["skipped"] == [[30, HOSTILE[0], HOSTILE[3]]]
-    assert all((tmp_path / picture).is_file() for picture in returned["pictures"])
+    assert all((tmp_path / "pictures" / picture).is_file() for picture in returned["pictures"])
     before = (tmp_path / "analysis.json").read_bytes()
     report.outcome.metrics["clip_score_mean"] = float("nan")
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -212,7 +212,6 @@ def test_a_difference_is_from_the_same_task_of_the_first():
     }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="scipy's permutation_test takes two observations or more")
 def test_one_picture_that_differs_is_chance():
     measured = [Measured(model(name), "retrieval", retrieval(right)) for name, right in (("a", 10), ("b", 11))]
     (row,) = Report(DATA, measured).differences()

@@ -198,7 +198,7 @@ def test_the_sigmoid_models_probabilities_and_calibration_by_hand():
 
 
 def test_shares_sum_to_the_figures_and_resampled_stay_within_reach():
-    data, class_embeds = labelled(pictures=60)
+    data, class_embeds = labelled(classes=12, pictures=60)
     outcome = evaluate_zero_shot(data, class_embeds, SCALE)
     assert set(outcome.shares) == {"zero_shot_acc1", "zero_shot_acc5", "zero_shot_mean_per_class_recall"}
     for name, (sums, counts) in outcome.shares.items():
