@@ -17,6 +17,7 @@ from .data.dataset import CaptionedImages
 from .data.images import broken_picture
 from .data.sources import Source
 from .errors import InputError
+from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
 
 # The activations of more do not stay in its caches: a ResNet-50 takes twice as long a picture at 32.
@@ -295,6 +296,12 @@ def _embed_texts(model: PreTrainedModel, processor: HFClipProcessor, texts: list
     ).to(model.device)
     with torch.inference_mode():
         return _finite(model(**tokens).text_embeds, "text")
+
+
+def temperature_of(model: HFClipModel) -> tuple[Tensor, Tensor | None]:
+    """(logit_scale, logit_bias), on the CPU."""
+    bias = model.logit_bias
+    return model.logit_scale.detach().cpu(), None if bias is None else bias.detach().cpu()
 
 
 def max_caption_length(model: PreTrainedModel, processor: HFClipProcessor, asked: int | None = None) -> int:

@@ -11,7 +11,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
 
     from ..data.images import UnreadableImage, read_image
-    from ..embedding import embed_images, embed_texts
+    from ..embedding import embed_images, embed_texts, temperature_of
     from ..loss_hf_clip import score
 
     labels = _read_labels(settings.labels)
@@ -29,14 +29,9 @@ def run(arguments: list[str], printer: Printer) -> None:
         raise InputError(f"no picture can be read; {settings.images[0]}: {skipped[settings.images[0]]}")
     model, processor = open_model(settings.model)
     texts = [settings.template.replace("{}", label) for label in labels]
-    logits = score(
-        embed_images(model, processor, list(images.values())),
-        embed_texts(model, processor, texts),
-        *(
-            None if parameter is None else parameter.detach().cpu()
-            for parameter in (model.logit_scale, model.logit_bias)
-        ),
-    )  # (images, labels)
+    image_embeds = embed_images(model, processor, list(images.values()))
+    text_embeds = embed_texts(model, processor, texts)
+    logits = score(image_embeds, text_embeds, *temperature_of(model))  # (images, labels)
     # A model of the sigmoid loss answers for each label alone; of any other, for one label among all.
     independent = model.logit_bias is not None
     probabilities = logits.sigmoid() if independent else logits.softmax(1)

@@ -5,10 +5,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-# A matrix product rounds the same dot product otherwise at its edges than inside, by 1e-7.
-TIE = 1e-6
+# An fp32 matrix product rounds the same dot product otherwise at its edges than inside: below this it tells nothing.
+ROUNDING = 1e-6
+# Cosines, computed in fp64, of embeddings that are rounded to fp32: closer ones tie.
+TIE = torch.finfo(torch.float32).eps
+# Of more candidates than that which are within `ROUNDING`, all are taken for ties.
+_LOOKED_AT = 64
 # More pairs than that are gathered at a time only to be multiplied.
-_PAIRS = 16_384
+_PAIRS = 8192
 
 
 def retrieval_ranks(
@@ -22,7 +26,8 @@ def retrieval_ranks(
 ) -> tuple[Tensor, Tensor]:
     """Of every text among the images, and of every image among the texts, the ranks of its best positives.
 
-    Ties count against the model, so a collapsed one is not rewarded; scores that differ by rounding are ties.
+    Ties count against the model, so a collapsed one is not rewarded. Scores that an fp32 product is too coarse for are
+    computed again in fp64, so that what ties does not depend on where the blocks cut.
 
     Args:
         text_embeds: (texts, dim); image_embeds: (images, dim); unit length.
@@ -45,9 +50,9 @@ def retrieval_ranks(
     device = device or text_embeds.device
     pairs = pairs[pairs[:, 0].argsort(stable=True)]
     scores = pair_cosines(text_embeds, image_embeds, pairs)
-    # (best, texts), (best, images): what a negative must reach to count.
+    # (best, texts), (best, images), fp64: what a negative must reach to count.
     wanted = [
-        _best_positives(scores, pairs[:, side], count, best).to(device) - TIE
+        _best_positives(scores, pairs[:, side], count, best).to(device)
         for side, count in enumerate((len(text_embeds), len(image_embeds)))
     ]
     ranks = [torch.zeros_like(threshold, dtype=torch.int64) for threshold in wanted]
@@ -60,7 +65,12 @@ def retrieval_ranks(
             inside = own[(own[:, 1] >= images.start) & (own[:, 1] < images.stop)].to(device)
             tile[inside[:, 0] - texts.start, inside[:, 1] - images.start] = -torch.inf
             for side, part, dim in ((0, texts, 1), (1, images, 0)):
-                _count_reached(tile, dim, wanted[side][:, part], ranks[side][:, part], best)
+                near = _count_reached(tile, dim, wanted[side][:, part], ranks[side][:, part], best)
+                for place, query, candidate in near:
+                    of_block = torch.stack([query, candidate] if side == 0 else [candidate, query], dim=1)
+                    exact = pair_cosines(text_embeds[texts], image_embeds[images], of_block.cpu()).to(device)
+                    reached = exact >= wanted[side][place, part][query] - TIE
+                    ranks[side][place, part] += torch.bincount(query[reached], minlength=part.stop - part.start)
     by_text, by_image = (
         rank.masked_fill(threshold == torch.inf, -1).T.contiguous().cpu()
         for rank, threshold in zip(ranks, wanted, strict=True)
@@ -72,14 +82,19 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _count_reached(tile: Tensor, dim: int, wanted: Tensor, ranks: Tensor, limit: int) -> None:
-    """Adds to each rank how many scores along `dim` reach what is wanted; both (best, queries).
+def _count_reached(
+    tile: Tensor, dim: int, wanted: Tensor, ranks: Tensor, limit: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Adds to each rank how many scores along `dim` are above what is wanted; both (best, queries).
 
     Behind the first place only ranks below `limit` are counted on.
+
+    Yields:
+        (place, queries, candidates) of the block: scores that are too close to tell, and not counted yet.
     """
     highest = tile.amax(dim)  # (queries,)
-    for place, (threshold, rank) in enumerate(zip(wanted, ranks, strict=True)):
-        open_ones = highest >= threshold
+    for place, (threshold, rank) in enumerate(zip(wanted.float(), ranks, strict=True)):
+        open_ones = highest >= threshold - ROUNDING
         if place:
             open_ones &= rank < limit
         queries = open_ones.nonzero()[:, 0]
@@ -87,9 +102,21 @@ def _count_reached(tile: Tensor, dim: int, wanted: Tensor, ranks: Tensor, limit:
             queries, scores = torch.arange(len(rank), device=rank.device), tile
         else:
             scores = tile.index_select(1 - dim, queries)
+        needed = threshold[queries].unsqueeze(dim)
         # As fp32: a sum of booleans takes ten times as long. Exact up to 2²⁴ of them.
-        reached = torch.ge(scores, threshold[queries].unsqueeze(dim), out=torch.empty_like(scores))
-        rank[queries] += reached.sum(dim).long()
+        count = torch.empty_like(scores)
+        reached = torch.ge(scores, needed - ROUNDING, out=count).sum(dim).long()
+        above = torch.gt(scores, needed + ROUNDING, out=count).sum(dim).long()
+        close = reached - above
+        rank[queries] += torch.where(close > _LOOKED_AT, reached, above)
+        looked_at = ((close > 0) & (close <= _LOOKED_AT)).nonzero()[:, 0]
+        if len(looked_at):
+            by_query = scores.movedim(1 - dim, 0)[looked_at]  # (queries, candidates)
+            needed = threshold[queries[looked_at]][:, None]
+            query, candidate = ((by_query >= needed - ROUNDING) & (by_query <= needed + ROUNDING)).nonzero(
+                as_tuple=True
+            )
+            yield place, queries[looked_at][query], candidate
 
 
 def check_finite(embeds: Tensor, name: str) -> None:
@@ -112,13 +139,13 @@ def _check_pairs(pairs: Tensor, texts: int, images: int) -> None:
 
 
 def pair_cosines(text_embeds: Tensor, image_embeds: Tensor, pairs: Tensor) -> Tensor:
-    """(pairs,), fp32, of unit vectors.
+    """(pairs,), fp64, of unit vectors.
 
     Args:
         pairs: (pairs, 2) of (text, image) positions.
     """
     parts = [
-        (text_embeds[part[:, 0]].float() * image_embeds[part[:, 1]].float()).sum(1) for part in pairs.split(_PAIRS)
+        (text_embeds[part[:, 0]].double() * image_embeds[part[:, 1]].double()).sum(1) for part in pairs.split(_PAIRS)
     ]
     return torch.cat(parts)
 
@@ -132,7 +159,7 @@ def _best_positives(scores: Tensor, queries: Tensor, count: int, best: int) -> T
     best = min(best, int(counts.max()))
     place = torch.arange(len(queries)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     kept = place < best
-    wanted = torch.full((best, count), torch.inf)
+    wanted = torch.full((best, count), torch.inf, dtype=torch.double)
     wanted[place[kept], queries[order][kept]] = scores[order][kept]
     return wanted
 
@@ -181,9 +208,9 @@ def class_ranks(scores: Tensor, labels: Tensor, tie: float = TIE) -> Tensor:
     """(pictures,): how many other classes score at least as much as the right one; 0 is right. Ties count against.
 
     Args:
-        scores: (pictures, classes), fp32.
+        scores: (pictures, classes), fp64: in fp32, near ties are rounded either way.
         labels: (pictures,), the right class.
-        tie: how close two scores are that only rounding tells apart; of cosines 1e-6.
+        tie: how close two scores are that only rounding tells apart.
     """
     own = scores.gather(1, labels[:, None])  # (pictures, 1)
     return (scores >= own - tie).sum(1) - 1
@@ -215,7 +242,7 @@ def average_precision(scores: Tensor, positive: Tensor, tie: float = TIE) -> flo
     """Of one class: the mean, over its pictures, of the precision at their place; ties count against the model.
 
     Args:
-        scores: (pictures,).
+        scores: (pictures,), fp64.
         positive: (pictures,), boolean, one or more of them true.
         tie: as in `class_ranks`.
 

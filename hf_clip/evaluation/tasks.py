@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..data.images import content_id
 from ..data.sources import Source
-from ..embedding import Embeddings
+from ..embedding import Embeddings, temperature_of
 from ..errors import InputError
 from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
@@ -90,9 +90,8 @@ def measure(
         InputError: no such task; data that lack what it needs.
     """
     protocol = protocol or Protocol()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if task == "retrieval":
-        return evaluate_retrieval(embeddings, protocol.ks, device=device)
+        return evaluate_retrieval(embeddings, protocol.ks, device=model.device)
     if task == "zero-shot":
         scale, bias = temperature or temperature_of(model)
         return _zero_shot(model, processor, embeddings, protocol, scale, bias)
@@ -123,12 +122,6 @@ def _zero_shot(
     }
     outcome.details["class_names"] = [of_class[0] for of_class in names]
     return outcome
-
-
-def temperature_of(model: HFClipModel) -> tuple[Tensor, Tensor | None]:
-    """(logit_scale, logit_bias), on the CPU."""
-    bias = model.logit_bias
-    return model.logit_scale.detach().cpu(), None if bias is None else bias.detach().cpu()
 
 
 def _neighbours(embeddings: Embeddings, train: Embeddings | None, protocol: Protocol) -> Outcome:

@@ -156,7 +156,7 @@ def _answer(
     images: Tensor, class_embeds: Tensor, labels: Tensor, scale: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(pictures,) each: the rank of the right class, the class chosen, its probability."""
-    cosines = images @ class_embeds.T  # (pictures, classes)
+    cosines = images.double() @ class_embeds.double().T  # (pictures, classes)
     chosen = answers(cosines, labels)
     logits = score(images, class_embeds, scale, bias)
     probabilities = logits.sigmoid() if bias is not None else logits.softmax(1)
@@ -169,7 +169,8 @@ def _several_labels(
     """The mean over classes with pictures; where each has its own probability, also what ½ as a threshold gives."""
     precisions, shares, hits, named = [], [], 0, 0
     for class_embed, positive in zip(class_embeds, labels.T, strict=True):
-        cosines = embeddings.image_embeds @ class_embed  # (pictures,)
+        parts = embeddings.image_embeds.split(_PICTURES)
+        cosines = torch.cat([part.double() @ class_embed.double() for part in parts])  # (pictures,)
         if positive.any():
             precisions.append(average_precision(cosines, positive))
             shares.append(positive.double().mean().item())

@@ -10,6 +10,7 @@ from torch import tensor
 from torch.nn.functional import normalize
 
 from hf_clip.evaluation.metrics import (
+    TIE,
     answers,
     average_precision,
     average_precision_at_k,
@@ -89,6 +90,19 @@ def test_ties_are_ties_where_rounding_tells_them_apart(block):
     same = normalize(torch.randn(1, 512)).repeat(1003, 1)
     for ranks in retrieval_ranks(same, same, pairs(*range(1003)), block=block):
         assert ranks.unique().tolist() == [1002]
+
+
+@pytest.mark.parametrize("block", [(7, 9), (200, 60)])
+def test_scores_too_close_for_an_fp32_product_keep_their_order(block):
+    torch.manual_seed(0)
+    texts, images = normalize(torch.randn(200, 3)), normalize(torch.randn(3) + 2e-6 * torch.randn(60, 3))
+    targets = torch.randint(60, (200,))
+    exact = texts.double() @ images.double().T
+    best = exact.gather(1, targets[:, None])
+    assert ((exact - best).abs() < 1e-6).double().mean() > 0.2, "or this would show nothing"
+    expected = (exact >= best - TIE).sum(1) - 1
+    assert text_ranks(texts, images, pairs(*targets.tolist()), block=block) == expected.tolist()
+    assert len(expected.unique()) > 50
 
 
 def test_close_scores_are_told_apart():
@@ -202,7 +216,7 @@ def test_ranks_and_answers_of_classes_by_hand():
 
 
 def test_only_rounding_makes_a_tie():
-    close = tensor([[0.3, 0.3 + 5e-7], [0.3, 0.3 + 5e-6]])
+    close = tensor([[0.3, 0.3 + 5e-8], [0.3, 0.3 + 5e-7]], dtype=torch.double)
     assert class_ranks(close, tensor([1, 1])).tolist() == [1, 0]
     assert class_ranks(close, tensor([1, 1]), tie=0).tolist() == [0, 0]
 

@@ -119,6 +119,15 @@ def test_no_order_of_the_pictures_is_above_the_ceiling(seed):
         assert found[f"image_retrieval_ceiling@{k}"] == pytest.approx(best / 9)
 
 
+def test_the_same_caption_ties_also_where_another_batch_rounded_it_otherwise():
+    # Captions 1 and 2 are the same text; the second came out 5e-6 nearer to its picture.
+    near = embeddings([0, 90], [[5, 40], [40.0003]], texts=[1, 2, 2])
+    told_apart = embeddings([0, 90], [[5, 40], [40.0003]])
+    # Picture 90°: its own caption is farther off than 40° by nothing: it ties with that of picture 0°.
+    assert evaluate_retrieval(told_apart, ks=(1,)).metrics["text_retrieval_recall@1"] == 1
+    assert evaluate_retrieval(near, ks=(1,)).metrics["text_retrieval_recall@1"] == 1 / 2
+
+
 def test_a_k_above_the_candidates_is_left_out_or_refused():
     outcome = evaluate_retrieval(WHOLE)
     assert "image_retrieval_recall@1" in outcome.metrics
