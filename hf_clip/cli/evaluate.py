@@ -45,13 +45,19 @@ def run(arguments: list[str], printer: Printer) -> None:
 
 
 def _names(models: list[str]) -> dict[str, str]:
-    """Folders and Hub ids by what they are called in the report; of folders of the same name, by all of the path."""
+    """Folders and Hub ids by what they are called in the report; of folders of the same name, with those above them as
+    far as it takes to tell them apart."""
     from ..embedding_store import public_name
 
-    short = [public_name(model) for model in models]
-    called = [model if short.count(name) > 1 else name for model, name in zip(models, short, strict=True)]
     if len({Path(model).resolve() for model in models}) < len(models):
         raise InputError(f"--model {' '.join(models)} names a model twice: give each once")
+    called, parts = [public_name(model) for model in models], 1
+    while len(set(called)) < len(called):
+        parts += 1
+        called = [
+            str(Path(*Path(model).resolve().parts[-parts:])) if called.count(name) > 1 else name
+            for model, name in zip(models, called, strict=True)
+        ]
     return dict(zip(called, models, strict=True))
 
 
