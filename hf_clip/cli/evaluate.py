@@ -1,6 +1,7 @@
 """`hf-clip evaluate`: how good trained models are on captioned or labelled pictures."""
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,12 @@ class _Data:
 
     def __init__(self, settings: argparse.Namespace, classes: list[list[str]] | None):
         from ..embedding_store import MANIFEST, data_facts, open_embeddings, read_manifest
-        from ..evaluation.tasks import tasks_for
+        from ..evaluation.tasks import check_installed, tasks_for
 
+        for task in settings.task or ():
+            check_installed(task)
+        if len(settings.model) > 1 and importlib.util.find_spec("scipy") is None:
+            raise InputError('to compare models needs scipy: pip install "hf_clip[eval]"')
         self.settings, self.classes = settings, classes
         self.source = self.stored = self.train = self.validation = None
         self.languages: dict[str, Any] = {}

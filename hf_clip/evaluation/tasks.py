@@ -1,5 +1,6 @@
 """The tasks by name: each measures one model on one embedded data set."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -53,6 +54,15 @@ class Protocol:
             raise InputError(f"features must be one of {', '.join(FEATURES)}, not {self.features!r}")
 
 
+def check_installed(task: str) -> None:
+    """
+    Raises:
+        InputError: what the task needs beyond hf_clip's own dependencies is not there.
+    """
+    if task in ("knn", "linear-probe") and importlib.util.find_spec("sklearn") is None:
+        raise InputError(f'{task} needs scikit-learn: pip install "hf_clip[eval]"')
+
+
 def tasks_for(data: Source | Embeddings) -> list[str]:
     """Retrieval where there are captions, zero-shot classification where there are labels of classes with names.
 
@@ -90,6 +100,7 @@ def measure(
         InputError: no such task; data that lack what it needs.
     """
     protocol = protocol or Protocol()
+    check_installed(task)
     if task == "retrieval":
         return evaluate_retrieval(embeddings, protocol.ks, device=model.device)
     if task == "zero-shot":

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from ..evaluation.prompts import TEMPLATES, open_templates
 from ..evaluation.retrieval import KS
-from ..evaluation.tasks import TASKS, Protocol
+from ..evaluation.tasks import TASKS, Protocol, check_installed
 from .distributed import check_ranks
 
 
@@ -151,6 +151,7 @@ class HFClipTrainingArguments(TrainingArguments):
         for task in self.eval_tasks or ():
             if task not in TASKS:
                 raise ValueError(f"eval_tasks: no task {task!r}: choose of {', '.join(TASKS)}")
+            check_installed(task)
         if min(self.eval_k or [1]) < 1:
             raise ValueError(f"eval_k must be 1 or more, not {min(self.eval_k)}")
         best, _, k = (self.metric_for_best_model or "").rpartition("@")

@@ -293,6 +293,19 @@ def test_classes_of_folders_by_all_tasks(model_folder, tmp_path, capsys):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("module", "settings", "message"),
+    [
+        ("sklearn", ["--task", "knn"], 'knn needs scikit-learn: pip install "hf_clip[eval]"'),
+        ("sklearn", ["--task", "linear-probe"], "linear-probe needs scikit-learn"),
+        ("scipy", ["--model", "a", "b"], 'to compare models needs scipy: pip install "hf_clip[eval]"'),
+    ],
+)
+def test_what_is_not_installed_is_named_before_the_work(command, module, settings, message, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert message in complaint([*command, *settings], capsys)
+
+
 def test_nothing_of_the_users_is_written_over(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hf_clip.embedding, "embed_source", lambda *args, **kwargs: 1 / 0)
     folder = tmp_path / "evaluation"
