@@ -127,7 +127,9 @@ class Source:
         return row if self.row_numbers is None else int(self.row_numbers[row])
 
     def picture_name(self, record: dict[str, Any]) -> str:
-        return image_name(record[self.image_column])
+        """Its file, from the source's folder on: where that lies is nobody's business."""
+        name = image_name(record[self.image_column])
+        return str(Path(name).relative_to(self.name)) if Path(name).is_relative_to(self.name) else name
 
     def shard_name(self, shard: int) -> str:
         return self.files[shard] if self.files else self.name
@@ -205,7 +207,8 @@ def open_source(
         image_column, caption_column: default: the first known name that the source has. A dot leads into a
             structure: `json.caption`.
         label_column: default: where the source has no captions, its column of class labels.
-        class_names: of the labels 0, 1, …, or all that may stand in the label column; default: the source's own.
+        class_names: of the labels 0, 1, …, or all that may stand in the label column; default: the source's own,
+            which also stay where all of them are among these: evaluation then goes by name.
         streaming: rows are read, and checked, when training comes to them.
         captions_required: False for pictures alone.
         labels_required: True finds labels beside captions too, in the first column of classes or one named label,
@@ -227,14 +230,17 @@ def open_source(
         rows = load(kind, files, name, split, streaming)
         found = find_columns(column_names(rows, first := first_record(rows, name)), *wanted)
         rows = _select(rows, found, first)
-    class_names = list(class_names) if class_names else _class_names(rows, found.label)
+    own = _class_names(rows, found.label)
+    # Names that the data have say which number is which; others take their place by number.
+    if class_names is None or (own and set(own) <= set(class_names) and not _holds_names(rows, found.label)):
+        class_names = own
     source = Source(
         rows,
         *found[:2],
         folder=files[0].parent if files and kind != "imagefolder" else Path(),
         name=name,
         label_column=found.label,
-        class_names=class_names,
+        class_names=list(class_names) if class_names else None,
         captions_required=captions_required,
         files=tuple(map(str, files)) if streaming and len(files) == rows.num_shards else (),
     )
@@ -271,9 +277,23 @@ def _select(rows: Any, columns: Columns, first: dict[str, Any] | None) -> Any:
     return rows
 
 
+def _feature_of(rows: Any, label: str | None) -> Any:
+    """Also under a dotted name; None where it is not known."""
+    feature = rows.features
+    if not label or not feature or label in feature:
+        return feature.get(label) if label and feature else None
+    for field in label.split("."):
+        feature = feature.get(field) if isinstance(feature, dict) else None
+    return feature
+
+
+def _holds_names(rows: Any, label: str | None) -> bool:
+    return not isinstance(of_list(_feature_of(rows, label)), datasets.ClassLabel)
+
+
 def _class_names(rows: Any, label: str | None) -> list[str] | None:
     """Of a `ClassLabel`; of names that stand in the column themselves, where it can be read to its end."""
-    feature = of_list(rows.features.get(label)) if label and rows.features else None
+    feature = of_list(_feature_of(rows, label))
     if isinstance(feature, datasets.ClassLabel):
         return list(feature.names)
     if not label or isinstance(rows, datasets.IterableDataset):

@@ -27,6 +27,7 @@ from .metrics import (
     check_finite,
     class_ranks,
     mean_per_class_recall,
+    median_rank,
     recall_at_k,
     retrieval_ranks,
 )
@@ -105,7 +106,7 @@ Returns:
         result: dict[str, float] = {}
         for way, ranks in (("image", image_ranks[:, 0]), ("text", text_ranks[:, 0])):
             result |= {f"{way}_retrieval_recall@{k}": recall_at_k(ranks, k) for k in ks}
-            result[f"{way}_retrieval_median_rank"] = float(ranks.median()) + 1
+            result[f"{way}_retrieval_median_rank"] = median_rank(ranks)
         return result
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 ROUNDING = 1e-6
 # Cosines, computed in fp64, of embeddings that are rounded to fp32: closer ones tie.
 TIE = torch.finfo(torch.float32).eps
-# Of more candidates than that which are within `ROUNDING`, all are taken for ties.
-_LOOKED_AT = 64
+# A query's candidates within `ROUNDING` of its positive; of more than that, all are taken for ties.
+_LOOKED_AT = 256
 # More pairs than that are gathered at a time only to be multiplied.
 _PAIRS = 8192
 
@@ -55,7 +55,7 @@ def retrieval_ranks(
         _best_positives(scores, pairs[:, side], count, best).to(device)
         for side, count in enumerate((len(text_embeds), len(image_embeds)))
     ]
-    ranks = [torch.zeros_like(threshold, dtype=torch.int64) for threshold in wanted]
+    counts = [_Counts(threshold, best) for threshold in wanted]
     ends = torch.bincount(pairs[:, 0], minlength=len(text_embeds)).cumsum(0)
     for texts in _blocks(len(text_embeds), block[0]):
         queries = text_embeds[texts].to(device, torch.float32)
@@ -64,17 +64,9 @@ def retrieval_ranks(
             tile = queries @ image_embeds[images].to(device, torch.float32).T  # (texts, images) of the block
             inside = own[(own[:, 1] >= images.start) & (own[:, 1] < images.stop)].to(device)
             tile[inside[:, 0] - texts.start, inside[:, 1] - images.start] = -torch.inf
-            for side, part, dim in ((0, texts, 1), (1, images, 0)):
-                near = _count_reached(tile, dim, wanted[side][:, part], ranks[side][:, part], best)
-                for place, query, candidate in near:
-                    of_block = torch.stack([query, candidate] if side == 0 else [candidate, query], dim=1)
-                    exact = pair_cosines(text_embeds[texts], image_embeds[images], of_block.cpu()).to(device)
-                    reached = exact >= wanted[side][place, part][query] - TIE
-                    ranks[side][place, part] += torch.bincount(query[reached], minlength=part.stop - part.start)
-    by_text, by_image = (
-        rank.masked_fill(threshold == torch.inf, -1).T.contiguous().cpu()
-        for rank, threshold in zip(ranks, wanted, strict=True)
-    )
+            counts[0].add(tile, texts, text_embeds[texts], image_embeds[images])
+            counts[1].add(tile.T, images, image_embeds[images], text_embeds[texts])
+    by_text, by_image = (count.ranks() for count in counts)
     return by_text, by_image
 
 
@@ -82,41 +74,60 @@ def _blocks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _count_reached(
-    tile: Tensor, dim: int, wanted: Tensor, ranks: Tensor, limit: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Adds to each rank how many scores along `dim` are above what is wanted; both (best, queries).
+class _Counts:
+    """How many negatives reach what is wanted of each query, summed over blocks.
 
-    Behind the first place only ranks below `limit` are counted on.
-
-    Yields:
-        (place, queries, candidates) of the block: scores that are too close to tell, and not counted yet.
+    Args:
+        wanted: (best, queries), fp64, +inf where a query has fewer positives.
+        limit: behind the first place, counting ends there.
     """
-    highest = tile.amax(dim)  # (queries,)
-    for place, (threshold, rank) in enumerate(zip(wanted.float(), ranks, strict=True)):
-        open_ones = highest >= threshold - ROUNDING
-        if place:
-            open_ones &= rank < limit
-        queries = open_ones.nonzero()[:, 0]
-        if 2 * len(queries) > len(rank):  # to pick them out would take longer
-            queries, scores = torch.arange(len(rank), device=rank.device), tile
-        else:
-            scores = tile.index_select(1 - dim, queries)
-        needed = threshold[queries].unsqueeze(dim)
-        # As fp32: a sum of booleans takes ten times as long. Exact up to 2²⁴ of them.
-        count = torch.empty_like(scores)
-        reached = torch.ge(scores, needed - ROUNDING, out=count).sum(dim).long()
-        above = torch.gt(scores, needed + ROUNDING, out=count).sum(dim).long()
-        close = reached - above
-        rank[queries] += torch.where(close > _LOOKED_AT, reached, above)
-        looked_at = ((close > 0) & (close <= _LOOKED_AT)).nonzero()[:, 0]
-        if len(looked_at):
-            by_query = scores.movedim(1 - dim, 0)[looked_at]  # (queries, candidates)
-            needed = threshold[queries[looked_at]][:, None]
-            query, candidate = ((by_query >= needed - ROUNDING) & (by_query <= needed + ROUNDING)).nonzero(
-                as_tuple=True
+
+    def __init__(self, wanted: Tensor, limit: int):
+        self.wanted, self.limit = wanted, limit
+        # Above by more than an fp32 product rounds; within that; and of these, those that reach it in fp64.
+        self.above, self.close, self.exact = (torch.zeros_like(wanted, dtype=torch.int64) for _ in range(3))
+
+    def add(self, tile: Tensor, part: slice, query_embeds: Tensor, candidate_embeds: Tensor) -> None:
+        """Counts a block.
+
+        Args:
+            tile: (queries, candidates), fp32.
+            part: which queries these are.
+            query_embeds, candidate_embeds: those of the block, (queries, dim), (candidates, dim).
+        """
+        highest = tile.amax(1)  # (queries,)
+        for place in range(len(self.wanted)):
+            wanted, above, close, exact = (
+                counts[place, part] for counts in (self.wanted, self.above, self.close, self.exact)
             )
-            yield place, queries[looked_at][query], candidate
+            open_ones = highest >= wanted.float() - ROUNDING
+            if place:
+                open_ones &= above < self.limit
+            queries = open_ones.nonzero()[:, 0]
+            if 2 * len(queries) > len(wanted):  # to pick them out would take longer
+                queries, scores = torch.arange(len(wanted), device=wanted.device), tile
+            else:
+                scores = tile[queries]
+            low, high = wanted.float()[queries, None] - ROUNDING, wanted.float()[queries, None] + ROUNDING
+            # As fp32: a sum of booleans takes ten times as long. Exact up to 2²⁴ of them.
+            count = torch.empty_like(scores)
+            reached = torch.ge(scores, low, out=count).sum(1).long()
+            surely = torch.gt(scores, high, out=count).sum(1).long()
+            above[queries] += surely
+            close[queries] += reached - surely
+            looked_at = ((reached > surely) & (close[queries] <= _LOOKED_AT)).nonzero()[:, 0]
+            if len(looked_at):
+                of_these = scores[looked_at]
+                row, candidate = ((of_these >= low[looked_at]) & (of_these <= high[looked_at])).nonzero(as_tuple=True)
+                query = queries[looked_at[row]]
+                pairs = torch.stack([query, candidate], dim=1).cpu()
+                cosine = pair_cosines(query_embeds, candidate_embeds, pairs).to(wanted.device)
+                exact += torch.bincount(query[cosine >= wanted[query] - TIE], minlength=len(wanted))
+
+    def ranks(self) -> Tensor:
+        """(queries, best), on the CPU; −1 where a query has fewer positives."""
+        ranks = self.above + torch.where(self.close > _LOOKED_AT, self.close, self.exact)
+        return ranks.masked_fill(self.wanted == torch.inf, -1).T.contiguous().cpu()
 
 
 def check_finite(embeds: Tensor, name: str) -> None:
@@ -171,6 +182,12 @@ def recall_at_k(ranks: Tensor, k: int) -> float:
         ranks: (queries,), how many negatives score at least as much as the best positive.
     """
     return (ranks < k).double().mean().item()
+
+
+def median_rank(ranks: Tensor) -> float:
+    """Counted from 1; of an even number of queries the mean of the two in the middle."""
+    ordered = ranks.sort().values
+    return 1 + (ordered[(len(ranks) - 1) // 2] + ordered[len(ranks) // 2]).item() / 2
 
 
 def average_precision_at_k(ranks: Tensor, positives: Tensor, k: int) -> Tensor:

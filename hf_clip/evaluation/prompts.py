@@ -121,6 +121,8 @@ def _checked_prompts(prompts: Any, where: str) -> list[str]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list | dict):
+        raise InputError(f"{value!r} is no name and no sentence: give text, or a list of texts for each class")
     return "" if value is None else str(value).strip()
 
 

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from ..embedding import Embeddings
 from ..errors import InputError
-from .metrics import average_precision_at_k, chance_recall_at_k, pair_cosines, recall_at_k, retrieval_ranks
+from .metrics import (
+    average_precision_at_k,
+    chance_recall_at_k,
+    median_rank,
+    pair_cosines,
+    recall_at_k,
+    retrieval_ranks,
+)
 from .outcome import Outcome
 
 KS = (1, 5, 10)
@@ -70,7 +77,7 @@ def evaluate_retrieval(
             }
             for name, scores in (("recall", (first < k).double()), ("map", precision)):
                 outcome.shares[f"{way}_retrieval_{name}@{k}"] = _by_picture(way, scores, embeddings, captions_of)
-        outcome.metrics[f"{way}_retrieval_median_rank"] = first.median().item() + 1
+        outcome.metrics[f"{way}_retrieval_median_rank"] = median_rank(first)
     _say_what_is_left_out(outcome, asked, images, captions, embeddings)
     return outcome
 

@@ -552,3 +552,35 @@ def test_rows_are_counted_beyond_the_first_stretch_that_is_checked(tmp_path, mon
     )
     with pytest.raises(InputError, match="row 4 has an empty caption, and 1 more"):
         open_source(tmp_path / "a.csv")
+
+
+def test_class_names_beside_those_that_the_data_have(tmp_path):
+    """The data's own say which number is which: the same names in another order must not rename the classes."""
+    features = datasets.Features(image=datasets.Value("string"), kind=datasets.ClassLabel(names=["cat", "dog"]))
+    rows = datasets.Dataset.from_dict({"image": ["a.png", "b.png"], "kind": [0, 1]}, features=features)
+    rows.to_parquet(tmp_path / "rows.parquet")
+
+    def names(given):
+        settings = {"label_column": "kind", "captions_required": False}
+        return open_source(tmp_path / "rows.parquet", class_names=given, **settings).class_names
+
+    assert names(["dog", "cat"]) == ["cat", "dog"]
+    assert names(["bird", "dog", "cat"]) == ["cat", "dog"]
+    assert names(["Katze", "Hund"]) == ["Katze", "Hund"], "other names go by number"
+
+
+def test_classes_within_a_structure_have_their_names(tmp_path):
+    meta = {"label": datasets.ClassLabel(names=["cat", "dog"])}
+    features = datasets.Features(image=datasets.Value("string"), meta=meta)
+    rows = [{"image": "a.png", "meta": {"label": 1}}, {"image": "b.png", "meta": {"label": 0}}]
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "rows.parquet")
+    source = open_source(tmp_path / "rows.parquet", label_column="meta.label")
+    assert (source.class_names, source.labels().tolist(), source.captions(0)) == (["cat", "dog"], [1, 0], ["dog"])
+
+
+def test_pictures_are_named_from_the_folder_on(tmp_path):
+    for kind in ("cat", "dog"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "data" / kind / "1.png")
+    source = open_source(tmp_path / "data")
+    assert sorted(source.picture_name(record) for record in source.rows) == ["cat/1.png", "dog/1.png"]

@@ -105,6 +105,15 @@ def test_scores_too_close_for_an_fp32_product_keep_their_order(block):
     assert len(expected.unique()) > 50
 
 
+@pytest.mark.parametrize("far", [0, 6e-7])
+def test_of_many_within_rounding_all_tie_wherever_the_blocks_cut(far):
+    """400 images whose cosine is as that of the right one, or 6e-7 below it."""
+    angle = torch.tensor([0.5] + [0.5 + far / math.sin(0.5)] * 400, dtype=torch.double)
+    images = torch.stack([angle.cos(), angle.sin()], dim=1).float()
+    for block in ((1024, 4096), (1, 50), (1, 7)):
+        assert text_ranks(tensor([[1.0, 0.0]]), images, tensor([[0, 0]]), block=block) == [400]
+
+
 def test_close_scores_are_told_apart():
     images = normalize(tensor([[1.0, 0.01], [1.0, 0.0]]))
     assert text_ranks(tensor([[1.0, 0.0]]), images, pairs(1)) == [0]

@@ -52,7 +52,7 @@ def test_metrics_by_hand():
         "images": 3, "captions": 4, "skipped_images": 1,
         "image_retrieval_recall@1": 2 / 4, "image_retrieval_recall@2": 2 / 4, "image_retrieval_recall@3": 1,
         "image_retrieval_chance@1": 1 / 3, "image_retrieval_chance@2": 2 / 3, "image_retrieval_chance@3": 1,
-        "image_retrieval_median_rank": 1,  # ranks 1, 3, 1, 3: the lower of the two in the middle
+        "image_retrieval_median_rank": 2,  # ranks 1, 3, 1, 3
         "text_retrieval_recall@1": 1 / 3, "text_retrieval_recall@2": 2 / 3, "text_retrieval_recall@3": 1,
         # Two of four for picture 0, one of four for the others: 1 − C(2, k)/C(4, k) and k/4.
         "text_retrieval_chance@1": (2 / 4 + 1 / 4 + 1 / 4) / 3,
