@@ -79,7 +79,7 @@ def _read_pairs(values: Sequence[str]) -> list[tuple[str, str]]:
 def _lines(file: str) -> list[tuple[int, str]]:
     """(number, line) of those that are not empty."""
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"pairs file {file!r} cannot be read: {error}") from error
     found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]

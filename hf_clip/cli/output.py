@@ -31,7 +31,13 @@ class Printer:
         self.line(json.dumps(value, ensure_ascii=False))
 
 
-_SHOWN = {"image_retrieval_": "text → image ", "text_retrieval_": "image → text ", "zero_shot_": "zero-shot "}
+_SHOWN = {
+    "image_retrieval_": "text → image ",
+    "text_retrieval_": "image → text ",
+    "zero_shot_": "zero-shot ",
+    "knn": "knn",
+    "linear_probe_": "linear probe ",
+}
 
 
 def metric_rows(metrics: dict[str, Any]) -> list[list[Any]]:

@@ -1,14 +1,14 @@
 """The folder that a command writes a report into."""
 
+import json
+import os
 from pathlib import Path
 
 from ..errors import InputError
 
-PICTURES = "pictures"  # in it, as both reports have it
-
 
 def prepare_folder(name: str, results: str) -> Path:
-    """Makes the folder before any work, and removes what a report that was there would leave beside the new one.
+    """Makes the folder before any work. What an earlier report left in it stays until the new one is written.
 
     Args:
         results: the file by which a folder is known to hold such a report.
@@ -18,12 +18,20 @@ def prepare_folder(name: str, results: str) -> Path:
     """
     folder = Path(name)
     try:
-        others = (file for file in folder.rglob("*") if file.is_file() and file.parent != folder / PICTURES)
-        if any(others) and not (folder / results).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(file.is_file() for file in folder.rglob("*")) and not _is_report(folder / results):
             raise InputError(f"--output {folder} is not empty and holds no {results}: give another folder")
-        (folder / PICTURES).mkdir(parents=True, exist_ok=True)
-        for old in (*(folder / PICTURES).glob("*.png"), *folder.glob("*.csv")):
-            old.unlink()
     except OSError as error:
-        raise InputError(f"--output {folder} is no folder that can be written: {error.strerror}") from error
+        reason = "Not a directory" if folder.exists() and not folder.is_dir() else error.strerror
+        raise InputError(f"--output {folder} is no folder that can be written: {reason}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--output {folder} is no folder that can be written: Permission denied")
     return folder
+
+
+def _is_report(file: Path) -> bool:
+    """Whether it is one of ours: other tools call theirs results.json too."""
+    try:
+        return "pictures" in json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

@@ -2,12 +2,15 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.augmentation import Augmentation
 from ..errors import InputError
+from ..evaluation.tasks import TASKS
 from ..training.arguments import HFClipTrainingArguments
+from ..training.evaluation_checks import of_no_set, set_of
 from .output import Printer, metric_rows
 from .parsing import DataclassParser
 
@@ -101,7 +104,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     from ..training.run import check_output_folder, train
 
     check_output_folder(args)  # before anything is loaded
-    train_sources, eval_source = _open_sources(data, args.seed)
+    train_sources, eval_source = _open_sources(data, args.eval_tasks or (), args.seed)
     set_seed(args.seed)
     if not towers.model:
         towers = dataclasses.replace(towers, **_missing(towers, _DEFAULT_TOWERS))
@@ -128,7 +131,9 @@ def run(arguments: list[str], printer: Printer) -> None:
         printer.json(metrics | {"output_dir": args.output_dir})
         return
     for name in _named(data.eval_data or [""]) if eval_source else ():
-        _print_metrics(printer, name, {m.removeprefix(f"{name}_"): value for m, value in metrics.items()})
+        before = f"{name}_" if name else ""
+        own = {metric.removeprefix(before): value for metric, value in metrics.items() if metric.startswith(before)}
+        _print_metrics(printer, name, own)
     for row, name, reason in metrics["skipped_training_images"]:
         printer.line(f"skipped {skipped_line(row, name, reason)}")
     printer.line(f"model, metrics and pictures: {args.output_dir}")
@@ -140,7 +145,7 @@ def _print_metrics(printer: Printer, name: str, metrics: dict[str, Any]) -> None
     printer.table(["", "model", "chance"], metric_rows(metrics))
 
 
-def _open_sources(data: DataSettings, seed: int) -> tuple[list[Any], Any]:
+def _open_sources(data: DataSettings, tasks: Sequence[str], seed: int) -> tuple[list[Any], Any]:
     from ..data.sources import open_source
     from ..data.split import split_by_image
 
@@ -151,8 +156,10 @@ def _open_sources(data: DataSettings, seed: int) -> tuple[list[Any], Any]:
     }
     sources = [open_source(name, streaming=data.streaming, **columns) for name in data.train_data]
     if data.eval_data:
+        labelled = not set(TASKS[1:]).isdisjoint(tasks)
         opened = {
-            name: open_source(source, split="validation", **columns) for name, source in _named(data.eval_data).items()
+            name: open_source(source, split="validation", labels_required=labelled, **columns)
+            for name, source in _named(data.eval_data).items()
         }
         return sources, opened.get("", opened)
     if data.eval_share is None:
@@ -241,10 +248,19 @@ def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainin
             raise InputError(f"--{name} must be 1 or more, not {value}")
     if args.eval_strategy != "no" and data.eval_data is None and data.eval_share is None:
         raise InputError("--eval_strategy needs --eval_data or --eval_share")
-    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    names = [f"{name}_" if name else "" for name in _named(data.eval_data or [""])]
-    known = {name + measured for name in names for measured in _METRICS}
-    own = tuple(name + measured for name in names for measured in _OWN_PROTOCOL)
-    if re.sub(r"@\d+$", "@K", metric) not in known and not metric.startswith(own):
-        of_set = f", after {' or '.join(names)}" if names[0] else ""
+    if args.metric_for_best_model is not None:  # the Trainer has set it where load_best_model_at_end needs one
+        _check_best(args.metric_for_best_model.removeprefix("eval_"), list(_named(data.eval_data or [""])))
+
+
+def _check_best(metric: str, names: list[str]) -> None:
+    """
+    Args:
+        names: of the evaluation sets.
+    """
+    name = set_of(metric, names)
+    if name is None:
+        raise InputError(of_no_set(metric, names))
+    own = metric.removeprefix(f"{name}_") if name else metric
+    if re.sub(r"@\d+$", "@K", own) not in _METRICS and not own.startswith(_OWN_PROTOCOL):
+        of_set = f", after {name}_" if name else ""
         raise InputError(f"unknown metric_for_best_model {metric!r}: choose one of {', '.join(_METRICS)}{of_set}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -12,7 +13,7 @@ from ..embedding_store import replace_file
 from .analysis import Rows
 from .markdown import escaped, table
 from .outcome import Outcome
-from .report import can_draw
+from .report import can_draw, place_pictures, remove_pictures, written_pictures
 
 RESULTS, SCORES, SUSPECTS, PAGE = "analysis.json", "scores.csv", "mislabelled.csv", "report.md"
 PICTURES = "pictures"
@@ -40,18 +41,30 @@ class AnalysisReport:
     top: int = 20
 
     def write(self, folder: Path) -> dict[str, Any]:
-        """Writes every file, each whole or not at all; what `analysis.json` holds."""
+        """Writes every file, each whole or not at all, and removes what only an earlier report in the folder has.
+
+        Returns:
+            What `analysis.json` holds.
+        """
+        earlier, before = (folder / RESULTS).is_file(), written_pictures(folder / RESULTS)
         results = self.results()
-        if self.rows.source and can_draw():
-            results["pictures"] = self.draw(folder / PICTURES)
-        elif self.rows.source:
-            results["notes"].append("No pictures were drawn: matplotlib is not installed (pip install matplotlib).")
-        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        with tempfile.TemporaryDirectory() as aside:
+            if self.rows.source and can_draw():
+                results["pictures"] = self.draw(Path(aside))
+            elif self.rows.source:
+                results["notes"].append(
+                    "No pictures were drawn: matplotlib is not installed (pip install matplotlib)."
+                )
+            text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            place_pictures(results["pictures"], Path(aside), folder / PICTURES)
         replace_file(folder / SCORES, self._write_scores)
         if "mislabelled" in self.outcome.details:
             replace_file(folder / SUSPECTS, self._write_suspects)
+        elif earlier:
+            (folder / SUSPECTS).unlink(missing_ok=True)
         replace_file(folder / PAGE, lambda file: file.write_text(page(results), encoding="utf-8"))
         replace_file(folder / RESULTS, lambda file: file.write_text(text, encoding="utf-8"))
+        remove_pictures(before - set(results["pictures"]), folder / PICTURES)
         return results
 
     def draw(self, folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ def evaluate_languages(
     *,
     batch_size: int = 64,
     num_workers: int = 0,
+    strict: bool = False,
     progress: bool = True,
 ) -> dict[str, Outcome]:
     """What `evaluate_retrieval` says of each language, the pictures being embedded once.
@@ -36,8 +37,13 @@ def evaluate_languages(
             `captions.en`, `captions.zh`, …, and with `captions_required=False` where some rows lack a caption.
         ks: as for `evaluate_retrieval`.
 
+    Returns:
+        Of each language what `evaluate_retrieval` gives; details: also "skipped", (row, name, reason) of the pictures
+        that could not be read.
+
     Raises:
-        InputError: no source; sources of unequal length; a language without one caption; no picture can be read.
+        InputError: no source; sources of unequal length; a language without one caption; no picture can be read; with
+            `strict`, one cannot.
     """
     _check_lengths(sources)
     first = next(iter(sources.values()))
@@ -47,6 +53,7 @@ def evaluate_languages(
         replace(first, caption_column=None, label_column=None, captions_required=False),
         batch_size=batch_size,
         num_workers=num_workers,
+        strict=strict,
         progress=progress,
     )
     outcomes = {}
@@ -54,6 +61,7 @@ def evaluate_languages(
         embeddings = _with_captions(model, processor, pictures, source, language)
         outcome = outcomes[language] = evaluate_retrieval(embeddings, ks)
         outcome.protocol["language"] = language
+        outcome.details["skipped"] = pictures.skipped
         if lacking := len(pictures.image_rows) - len(embeddings.image_rows):
             outcome.notes.append(f"{lacking} pictures have no caption in {language!r}: they are left out")
     return outcomes

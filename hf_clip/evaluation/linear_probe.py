@@ -46,9 +46,10 @@ class Labelled:
         if len(self.features) != len(self.labels):
             raise InputError(f"{len(self.features)} features and {len(self.labels)} labels: give a label for each")
         if (self.labels < 0).any():
-            raise InputError(f"label {int(self.labels.min())} is no class: they count from 0")
+            first = int((self.labels < 0).nonzero()[0])
+            raise InputError(f"picture {first + 1} has label {int(self.labels[first])}: classes count from 0")
 
-    def __getitem__(self, chosen: Tensor) -> "Labelled":
+    def __getitem__(self, chosen: Tensor | slice) -> "Labelled":
         return Labelled(self.features[chosen], self.labels[chosen])
 
     def __add__(self, other: "Labelled") -> "Labelled":
@@ -64,6 +65,7 @@ def evaluate_linear_probe(
     validation: Labelled | None = None,
     *,
     features: str = "projected",
+    split: str = "",
     shots: Sequence[int] = (),
     seeds: int = 3,
     seed: int = 0,
@@ -86,13 +88,13 @@ def evaluate_linear_probe(
 
     Args:
         train, test, validation: of one model, alike processed.
-        features: what they are: "projected" (after the projection; brought to unit length here) or "pooled" (before);
-            what follows an underscore, as in "pooled_own_split", only names the figures.
+        features: what they are: "projected" (after the projection; brought to unit length here) or "pooled" (before).
+        split: stands behind the features in the names of the figures: how train and test were come by.
         seeds: how many draws of each n.
         classes: names, for the notes.
 
     Returns:
-        metrics: `linear_probe_{features}_acc1`, `…_acc5` (of 5 classes or more), `…_mean_per_class_recall`, and
+        metrics: `linear_probe_{features}_acc1`, `…_acc5` (of more than 5 classes), `…_mean_per_class_recall`, and
             `linear_probe_{features}_{n}shot_acc1` with, of two seeds or more, its sample deviation, `…_deviation`.
         details: "labels" and "answers", (test pictures,), of the classifier fitted on everything.
 
@@ -103,18 +105,19 @@ def evaluate_linear_probe(
     check_space(features)
     if min([seeds, *shots]) < 1:
         raise InputError(f"shots {list(shots)} and seeds {seeds}: give 1 or more of each")
-    train, test = prepared(train, "train", features), prepared(test, "test", features)
+    train, test = checked(train, "train"), _for_fits(checked(test, "test"), features)
     if len(train.labels.unique()) < 2:
         raise InputError("train has pictures of one class only: a linear probe needs two or more")
-    choice = "given"
     if validation is None:
         choice = f"a stratified fifth of train, seed {seed}; of a class with one picture none"
-        chosen = _held_out(train.labels, seed)
-        train, validation = train[~chosen], train[chosen]
+        held_out = _held_out(train.labels, seed)
+        whole, size = train[held_out.long().argsort(stable=True)], int((~held_out).sum())
     else:
-        validation = prepared(validation, "validation", features)
-    prefix = f"linear_probe_{features}"
-    whole = train + validation
+        choice = "given"
+        whole, size = train + checked(validation, "validation"), len(train)
+    whole = _for_fits(whole, features)
+    train, validation = whole[:size], whole[size:]  # views: there is one copy
+    prefix = f"linear_probe_{features}" + (f"_{split}" if split else "")
     with _convergence_warnings() as unconverged:
         strength = _choose_lambda(train, validation)
         outcome = _measure(_fit(whole, strength), test, prefix)
@@ -134,7 +137,7 @@ def evaluate_linear_probe(
         "validation_pictures": len(validation),
         "test_pictures": len(test),
         "features": features,
-        "normalised": is_projected(features),
+        "normalised": features == "projected",
         "seed": seed,
         "seeds": seeds if shots else 0,
         "shots": list(shots),
@@ -146,24 +149,23 @@ def evaluate_linear_probe(
 
 
 def check_space(features: str) -> None:
-    if features.partition("_")[0] not in SPACES:
+    if features not in SPACES:
         raise InputError(f"features are {features!r}: they are one of {', '.join(SPACES)}")
 
 
-def is_projected(features: str) -> bool:
-    return features.partition("_")[0] == "projected"
+def checked(split: Labelled, name: str) -> Labelled:
+    """On the CPU.
 
-
-def prepared(split: Labelled, name: str, features: str) -> Labelled:
-    """On the CPU, fp64; of unit length after the projection."""
+    Raises:
+        InputError: no pictures; features not finite.
+    """
     if not len(split):
         raise InputError(f"{name} has no pictures: nothing to measure")
     try:
         check_finite(split.features, f"features of {name}")
     except ValueError as error:
         raise InputError(str(error)) from None
-    values = split.features.double().cpu()
-    return Labelled(normalize(values) if is_projected(features) else values, split.labels.cpu())
+    return Labelled(split.features.cpu(), split.labels.cpu())
 
 
 def score_answers(chosen: Tensor, labels: Tensor, prefix: str) -> Outcome:
@@ -207,6 +209,12 @@ def _mean_of(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ---- the classifier -----------------------------------------------------------------------------------------------
+
+
+def _for_fits(split: Labelled, features: str) -> Labelled:
+    """A copy in fp64; of unit length after the projection."""
+    values = split.features.to(torch.double, copy=True)
+    return Labelled(normalize(values, out=values) if features == "projected" else values, split.labels)
 
 
 def _fit(data: Labelled, strength: float) -> "LogisticRegression":
@@ -259,7 +267,7 @@ def search_peak(score: Callable[[float], float]) -> float:
 def _measure(classifier: "LogisticRegression", test: Labelled, prefix: str) -> Outcome:
     scores = _scores(classifier, test)
     outcome = score_answers(answers(scores, test.labels, tie=0), test.labels, prefix)
-    if len(classifier.classes_) < 5:
+    if len(classifier.classes_) <= 5:
         outcome.notes.append(f"{prefix}_acc5 left out: of {len(classifier.classes_)} classes it would always be 1")
         return outcome
     ranks = class_ranks(scores, test.labels, tie=0)

@@ -3,8 +3,11 @@
 import importlib.util
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,11 +41,13 @@ class Measured:
     Args:
         model: {name, revision, digest, precision}.
         task: of `TASKS`; for a language, `retrieval/zh`.
+        fingerprint: of what it was measured on; default: the report's data. A language's captions are data of its own.
     """
 
     model: dict[str, Any]
     task: str
     outcome: Outcome
+    fingerprint: str | None = None
 
 
 def model_facts(model: PreTrainedModel, name: str) -> dict[str, Any]:
@@ -63,6 +68,7 @@ class Report:
         data: of `embedding_store.data_facts`.
         measured: model by model, task by task.
         skipped: (row, name, reason) of the pictures that could not be read.
+        skipped_of: the same of other data, by what they were for, as "train".
         resamples: of the bootstrap.
         pictures: file names, as `draw` left them.
     """
@@ -70,6 +76,7 @@ class Report:
     data: dict[str, Any]
     measured: list[Measured]
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
+    skipped_of: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
     resamples: int = 2000
     pictures: list[str] = field(default_factory=list)
 
@@ -101,7 +108,7 @@ class Report:
                 "protocol": measured.outcome.protocol,
                 "data": self.data["name"],
                 "split": self.data["split"],
-                "data_revision": self.data["fingerprint"],
+                "data_revision": measured.fingerprint or self.data["fingerprint"],
                 "revision": measured.model["revision"] or measured.model["digest"],
                 "precision": measured.model["precision"],
                 **counts,
@@ -135,21 +142,40 @@ class Report:
             "hf_clip": __version__,
             "models": self.models(),
             "data": self.data,
-            "intervals": f"95 %, bootstrap of pictures, {self.resamples} resamples",
+            "intervals": f"95 % over pictures, bootstrap, {self.resamples} resamples",
             "figures": self.figures(),
             "differences": self.differences(),
             "notes": {f"{m.model['name']} / {m.task}": m.outcome.notes for m in self.measured if m.outcome.notes},
             "skipped": [list(entry) for entry in self.skipped],
+            "skipped_of": {role: [list(entry) for entry in skipped] for role, skipped in self.skipped_of.items()},
             "pictures": self.pictures,
         }
 
-    def write(self, folder: Path) -> dict[str, Any]:
-        """Writes `results.json` and `report.md`, each whole or not at all."""
+    def write(self, folder: Path, drawn: Path | None = None) -> dict[str, Any]:
+        """Writes `results.json` and `report.md`, each whole or not at all, and puts the pictures beside them; removes
+        those that only an earlier report in the folder has.
+
+        Args:
+            drawn: where the pictures were drawn; default: they are in their place.
+
+        Returns:
+            What `results.json` holds.
+        """
+        before = written_pictures(folder / RESULTS)
         results = self.results()
         text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-        replace_file(folder / RESULTS, lambda file: file.write_text(text, encoding="utf-8"))
+        if drawn:
+            place_pictures(self.pictures, drawn, folder / PICTURES)
         replace_file(folder / PAGE, lambda file: file.write_text(page(results), encoding="utf-8"))
+        replace_file(folder / RESULTS, lambda file: file.write_text(text, encoding="utf-8"))
+        remove_pictures(before - set(self.pictures), folder / PICTURES)
         return results
+
+
+def skipped_lines(results: dict[str, Any]) -> list[str]:
+    """A line for each picture that could not be read: "row 3: …", of other data "train: row 3: …"."""
+    others = [f"{role}: {skipped_line(*each)}" for role, skipped in results["skipped_of"].items() for each in skipped]
+    return [skipped_line(*entry) for entry in results["skipped"]] + others
 
 
 def _beside(metrics: dict[str, float], name: str, what: str) -> float | None:
@@ -167,7 +193,7 @@ def page(results: dict[str, Any]) -> str:
     parts = [f"# Evaluation of {escaped(', '.join(names))}", _about(results)]
     for task in tasks:
         figures = [figure for figure in results["figures"] if figure["task"] == task]
-        parts += [f"## {_title(task)}", _figure_table(figures, names), _protocol(figures[0])]
+        parts += [f"## {_title(task)}", _figure_table(figures, names), *_protocols(figures)]
         differences = [row for row in results["differences"] if row["task"] == task]
         if differences:
             parts += [f"### What differs from {escaped(names[0])}", _difference_table(differences)]
@@ -177,9 +203,9 @@ def page(results: dict[str, Any]) -> str:
     parts += [
         f"![{escaped(Path(name).stem.replace('_', ' '))}]({PICTURES}/{quote(name)})" for name in results["pictures"]
     ]
-    if results["skipped"]:
-        lines = [f"- {escaped(skipped_line(*entry))}" for entry in results["skipped"][:100]]
-        more = len(results["skipped"]) - len(lines)
+    if skipped := skipped_lines(results):
+        lines = [f"- {escaped(line)}" for line in skipped[:100]]
+        more = len(skipped) - len(lines)
         parts += ["## Pictures that could not be read", "\n".join(lines) + (f"\n- and {more} more" if more else "")]
     return "\n\n".join(parts) + "\n"
 
@@ -187,16 +213,28 @@ def page(results: dict[str, Any]) -> str:
 def _about(results: dict[str, Any]) -> str:
     data, first = results["data"], results["figures"][0]
     counts = ", ".join(f"{first[name]:,} {name}" for name in ("images", "captions") if name in first)
+    others = "".join(f", {len(skipped)} of {role}" for role, skipped in results["skipped_of"].items() if skipped)
     rows = [
         f"Data: {escaped(data['name'])}, split {escaped(data['split'])}, content {data['fingerprint']}: {counts}; "
-        f"{first.get('skipped_images', 0)} pictures could not be read.",
+        f"{first.get('skipped_images', 0)} pictures could not be read{others}.",
         *(
             f"Model {escaped(model['name'])}: revision {model['revision'] or model['digest']}, {model['precision']}."
             for model in results["models"]
         ),
-        f"In brackets: {results['intervals']}. hf_clip {results['hf_clip']}.",
+        *_about_intervals(results),
     ]
     return "\n".join(f"- {row}" for row in rows)
+
+
+def _about_intervals(results: dict[str, Any]) -> Iterator[str]:
+    """What the brackets are of, and which figures have none."""
+    bracketed = {figure["metric"]: figure["low"] is not None for figure in results["figures"]}
+    few_shot = any(has and re.search(r"_\d+shot_", metric) for metric, has in bracketed.items())
+    draws = "; of few-shot probes for these draws" if few_shot else ""
+    yield f"In brackets: {results['intervals']}{draws}. hf_clip {results['hf_clip']}."
+    if bare := [metric for metric, has in bracketed.items() if not has]:
+        tested = " and no test of the difference" if len(results["models"]) > 1 else ""
+        yield f"Without an interval{tested}: {', '.join(bare)}."
 
 
 def _figure_table(figures: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
@@ -224,14 +262,27 @@ def _difference_table(differences: Sequence[dict[str, Any]]) -> str:
     return table(["", "model", "difference", "p (Holm)", "more than chance?"], rows)
 
 
-def _protocol(figure: dict[str, Any]) -> str:
-    said = [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in figure["protocol"].items()]
-    return "Protocol: " + "; ".join(map(escaped, said)) + "."
+def _protocols(figures: Sequence[dict[str, Any]]) -> list[str]:
+    """What the models have in common, and of each what is its own."""
+    by_model = {figure["model"]: figure["protocol"] for figure in figures}
+    first, *others = by_model.values()
+    common = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+    lines = [f"Protocol: {_said(common)}."] if common or not others else []
+    for model, protocol in by_model.items():
+        if own := {name: value for name, value in protocol.items() if name not in common}:
+            lines.append(f"Protocol of {escaped(model)}: {_said(own)}.")
+    return lines
+
+
+def _said(protocol: dict[str, Any]) -> str:
+    return "; ".join(escaped(f"{name.replace('_', ' ')}: {_shown(value)}") for name, value in protocol.items())
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(f"“{entry}”" if isinstance(entry, str) else str(entry) for entry in value)
+        return ", ".join(f"“{entry}”" if isinstance(entry, str) else _shown(entry) for entry in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -254,6 +305,28 @@ def _title(task: str) -> str:
 # ---- pictures -----------------------------------------------------------------------------------------------------
 
 
+def written_pictures(results: Path) -> set[str]:
+    """File names of the pictures that a report names; none where there is no report."""
+    try:
+        named = json.loads(results.read_text(encoding="utf-8"))["pictures"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in named if isinstance(name, str) and name and name == Path(name).name}
+
+
+def place_pictures(names: Sequence[str], drawn: Path, folder: Path) -> None:
+    """Copies pictures from where they were drawn, each whole or not at all."""
+    if names:
+        folder.mkdir(exist_ok=True)
+    for name in names:
+        replace_file(folder / name, partial(shutil.copyfile, drawn / name))
+
+
+def remove_pictures(names: Iterable[str], folder: Path) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+
+
 def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
@@ -263,10 +336,9 @@ def draw(measured: Sequence[Measured], folder: Path) -> list[str]:
     from . import charts
 
     names = []
-    for task, of_task in itertools.groupby(sorted(measured, key=lambda m: m.task), lambda m: m.task):
-        details = {m.model["name"]: m.outcome.details for m in of_task}
+    for task, suffix in _suffixes(sorted({m.task for m in measured})).items():
+        details = {m.model["name"]: m.outcome.details for m in measured if m.task == task}
         first = next(iter(details.values()))
-        suffix = task.replace("/", "_").replace("-", "_")
         if "ranks" in first:
             _draw_retrieval(charts, details, first, folder, suffix)
             names += [f"recall_{suffix}.png", f"similarities_{suffix}.png"]
@@ -284,6 +356,17 @@ def draw(measured: Sequence[Measured], folder: Path) -> list[str]:
                 charts.draw_confusion(of_model["labels"], of_model["answers"], classes, folder / name)
                 names.append(name)
     return names
+
+
+def _suffixes(tasks: Sequence[str]) -> dict[str, str]:
+    """What each task's files are called by, all different: the languages "a/b" and "a_b" would else share theirs."""
+    suffixes: dict[str, str] = {}
+    for task in tasks:
+        plain = task.replace("/", "_").replace("-", "_")
+        names = itertools.chain([plain], (f"{plain}_{number}" for number in itertools.count(2)))
+        taken = {suffix.casefold() for suffix in suffixes.values()}
+        suffixes[task] = next(name for name in names if name.casefold() not in taken)
+    return suffixes
 
 
 def _draw_retrieval(charts: Any, details: dict[str, Any], first: dict[str, Any], folder: Path, suffix: str) -> None:

@@ -1,6 +1,7 @@
 """The tasks by name: each measures one model on one embedded data set."""
 
 import importlib.util
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -138,14 +139,16 @@ def _zero_shot(
 def _neighbours(embeddings: Embeddings, train: Embeddings | None, protocol: Protocol) -> Outcome:
     from .nearest_neighbours import evaluate_nearest_neighbours
 
-    features, neighbours = protocol.features, protocol.neighbours
-    own = _labelled(embeddings, features)
-    if train is None:
-        outcome = evaluate_nearest_neighbours(own, features=features, neighbours=neighbours)
-    else:
-        others = _labelled(_with_classes_of(embeddings, train), features)
-        outcome = evaluate_nearest_neighbours(others, own, features=features, neighbours=neighbours)
-    return _beside_chance(outcome, embeddings)
+    parts = _numbered_alike({"test": embeddings} | ({"train": train} if train else {}))
+    labelled = {name: _labelled(part, protocol.features) for name, part in parts.items()}
+    outcome = evaluate_nearest_neighbours(
+        labelled.get("train", labelled["test"]),
+        labelled["test"] if train else None,
+        features=protocol.features,
+        neighbours=protocol.neighbours,
+        classes=parts["test"].class_names,
+    )
+    return _beside_chance(outcome, parts)
 
 
 def _probe(
@@ -153,40 +156,58 @@ def _probe(
 ) -> Outcome:
     from .linear_probe import evaluate_linear_probe
 
-    name = protocol.features
     if train is None:
-        train, validation, embeddings = _own_split(embeddings)
-        name += "_own_split"
+        parts = _own_split(embeddings)
+    else:
+        parts = {"test": embeddings, "train": train} | ({"validation": validation} if validation else {})
+        parts = _numbered_alike(parts)
+    labelled = {name: _labelled(part, protocol.features) for name, part in parts.items()}
     outcome = evaluate_linear_probe(
-        _labelled(_with_classes_of(embeddings, train), protocol.features),
-        _labelled(embeddings, protocol.features),
-        _labelled(_with_classes_of(embeddings, validation), protocol.features) if validation else None,
-        features=name,
+        labelled["train"],
+        labelled["test"],
+        labelled.get("validation"),
+        features=protocol.features,
+        split="" if train else "own_split",
         shots=protocol.shots,
         seeds=protocol.seeds,
-        classes=embeddings.class_names,
+        classes=parts["test"].class_names,
     )
-    if name != protocol.features:
+    if train is None:
         outcome.protocol["split"] = "the data's own, by picture: ⅗ train, ⅕ validation, ⅕ test"
-    return _beside_chance(outcome, embeddings)
+    return _beside_chance(outcome, parts)
 
 
-def _beside_chance(outcome: Outcome, embeddings: Embeddings) -> Outcome:
-    """With the counts of pictures and classes, and what a guess among the classes would reach."""
-    classes = len(embeddings.class_names or embeddings.labels.unique())
-    counts = {"images": len(embeddings.image_embeds), "skipped_images": len(embeddings.skipped), "classes": classes}
+def _beside_chance(outcome: Outcome, parts: dict[str, Embeddings]) -> Outcome:
+    """With the counts of pictures and classes, and what a guess among the classes of all parts would reach."""
+    test = parts["test"]
+    classes = len(test.class_names or torch.cat([_class_of_each(part) for part in parts.values()]).unique())
+    empty = classes - len(_class_of_each(test).unique())
+    counts = {
+        "images": len(test.image_embeds),
+        "skipped_images": len(test.skipped),
+        "classes": classes,
+        "classes_without_pictures": empty,
+    }
     chance = {
         f"{name}_chance": 1 / classes for name in outcome.metrics if name.endswith(("_acc1", "_mean_per_class_recall"))
     }
-    return (
-        Outcome(metrics=counts | outcome.metrics | chance, details={"class_names": embeddings.class_names}) | outcome
-    )
+    notes = [f"{empty} of {classes} classes have no picture in the test: they enter no mean over classes"]
+    beside = Outcome(counts | outcome.metrics | chance, details={"class_names": test.class_names})
+    return beside | outcome | Outcome(notes=notes if empty else [])
 
 
-def _own_split(embeddings: Embeddings) -> list[Embeddings]:
+def _own_split(embeddings: Embeddings) -> dict[str, Embeddings]:
     """Three, one and one fifth of the pictures, by their content: the same picture is in one of them only."""
-    fifth = embeddings.image_ids.remainder(5)
-    return [_select(embeddings, part) for part in (fifth > 1, fifth == 1, fifth == 0)]
+    labels, fifth = _class_of_each(embeddings), embeddings.image_ids.remainder(5)
+    parts = {"test": fifth == 0, "train": fifth > 1, "validation": fifth == 1}
+    missing = [f"{name} without a picture" for name, chosen in parts.items() if not chosen.any()]
+    if not missing and len(labels[parts["train"]].unique()) == 1:
+        missing = ["train with one class"]
+    if missing:
+        raise InputError(
+            f"the data's own split leaves {', '.join(missing)}: give pictures to train on (--train_data, or train=)"
+        )
+    return {name: _select(embeddings, chosen) for name, chosen in parts.items()}
 
 
 def _select(embeddings: Embeddings, chosen: Tensor) -> Embeddings:
@@ -205,14 +226,29 @@ def _select(embeddings: Embeddings, chosen: Tensor) -> Embeddings:
     )
 
 
-def _with_classes_of(embeddings: Embeddings, others: Embeddings) -> Embeddings:
-    """The others, their classes numbered as those of the same name are in `embeddings`; more come behind them.
+def _numbered_alike(parts: dict[str, Embeddings]) -> dict[str, Embeddings]:
+    """All parts, the same class under the same number: those of the first part, and behind them what others have.
 
     Two folders of pictures, say, number the classes that each has by itself.
+
+    Raises:
+        InputError: some have class names and others only numbers.
     """
-    if embeddings.class_names is None or others.class_names is None:
-        return others
-    return _numbered_by(others, list(dict.fromkeys([*embeddings.class_names, *others.class_names])))
+    for part in parts.values():
+        _class_of_each(part)
+    named = {name: part.class_names for name, part in parts.items() if part.class_names}
+    if not named:
+        return parts
+    if unnamed := [name for name in parts if name not in named]:
+        raise InputError(
+            f"classes have names in {' and '.join(named)}, and only numbers in {' and '.join(unnamed)}: give class "
+            "names for all of them"
+        )
+    first, *others = named.values()
+    if all(names == first for names in others):  # two classes may then bear one name
+        return parts
+    names = list(dict.fromkeys(itertools.chain(first, *others)))
+    return {name: _numbered_by(part, names) for name, part in parts.items()}
 
 
 def _numbered_by(embeddings: Embeddings, names: list[str]) -> Embeddings:
@@ -223,7 +259,7 @@ def _numbered_by(embeddings: Embeddings, names: list[str]) -> Embeddings:
         return embeddings
     numbers = torch.tensor([places[name] for name in own])
     if labels.ndim == 1:
-        renumbered = numbers[labels]
+        renumbered = numbers[_class_of_each(embeddings)]
     else:
         renumbered = labels.new_zeros(len(labels), len(names))
         renumbered[:, numbers] = labels
@@ -233,11 +269,24 @@ def _numbered_by(embeddings: Embeddings, names: list[str]) -> Embeddings:
 def _labelled(embeddings: Embeddings, features: str) -> "Labelled":
     from .linear_probe import Labelled
 
-    if embeddings.labels is None:
-        raise InputError("the data have no labels that are classes: set label_column, or give class names")
-    if embeddings.labels.ndim == 2:
-        raise InputError("pictures with several labels have no one class for a probe or neighbours: use zero-shot")
     chosen = embeddings.image_embeds if features == "projected" else embeddings.image_features
     if chosen is None:
         raise InputError("these embeddings hold only what comes after the projection: use features projected")
-    return Labelled(chosen, embeddings.labels)
+    return Labelled(chosen, _class_of_each(embeddings))
+
+
+def _class_of_each(embeddings: Embeddings) -> Tensor:
+    """(pictures,): the labels, which are one class each."""
+    labels = embeddings.labels
+    if labels is None:
+        raise InputError("the data have no labels that are classes: set label_column, or give class names")
+    if labels.ndim == 2:
+        raise InputError("pictures with several labels have no one class for a probe or neighbours: use zero-shot")
+    last = len(embeddings.class_names) - 1 if embeddings.class_names else torch.iinfo(labels.dtype).max
+    unknown = (labels < 0) | (labels > last)
+    if unknown.any():
+        first = int(unknown.nonzero()[0])
+        classes = f"they are 0 to {last}" if embeddings.class_names else "they count from 0"
+        row = int(embeddings.image_rows[first]) + 1
+        raise InputError(f"row {row} has label {int(labels[first])}, which is no class: {classes}")
+    return labels

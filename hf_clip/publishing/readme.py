@@ -25,7 +25,7 @@ def write_readme(
 
     Args:
         name: of the model.
-        metrics: with the names of `evaluate_retrieval`; may be empty.
+        metrics: with the names that `evaluation.tasks.measure` gives them; may be empty.
         towers: what the image tower and the text tower were opened from.
         data: what the model was trained on.
         credit: attribution that the training pictures' licence asks for.
@@ -45,6 +45,7 @@ def write_readme(
         projection_dim=config.projection_dim,
         data=_base_name(data),
         rows=_recall_rows(metrics),
+        classification=_classification_rows(metrics),
         images=metrics.get("images"),
         captions=metrics.get("captions"),
         pictures=pictures,
@@ -77,4 +78,13 @@ def _recall_rows(metrics: dict[str, float]) -> list[dict[str, Any]]:
         }
         for direction, prefix in directions.items()
         for k in ks
+    ]
+
+
+def _classification_rows(metrics: dict[str, float]) -> list[dict[str, str]]:
+    """Of zero-shot classification, neighbours and probe: what there is a chance beside."""
+    return [
+        {"metric": name, "value": f"{value:.3f}", "chance": f"{metrics[f'{name}_chance']:.3f}"}
+        for name, value in metrics.items()
+        if name.startswith(("zero_shot_", "knn", "linear_probe_")) and f"{name}_chance" in metrics
     ]

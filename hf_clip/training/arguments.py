@@ -154,6 +154,8 @@ class HFClipTrainingArguments(TrainingArguments):
             check_installed(task)
         if min(self.eval_k or [1]) < 1:
             raise ValueError(f"eval_k must be 1 or more, not {min(self.eval_k)}")
+        if self.eval_neighbours < 1:
+            raise ValueError(f"eval_neighbours must be 1 or more, not {self.eval_neighbours}")
         best, _, k = (self.metric_for_best_model or "").rpartition("@")
         if "retrieval_" in best and k.isdecimal() and int(k) not in (self.eval_k or KS):
             # Beyond it there may be no candidates.

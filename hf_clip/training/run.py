@@ -260,6 +260,7 @@ def _write_report(
     data: str,
     credit: str,
 ) -> None:
+    before = f"{shown}_" if shown else ""
     with staged(trainer.args.output_dir) as folder:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
         (folder / "arguments.json").write_text(trainer.args.to_json_string())
@@ -270,7 +271,7 @@ def _write_report(
         write_readme(
             folder,
             trainer.model.config,
-            {metric.removeprefix(f"{shown}_"): value for metric, value in metrics.items()},
+            {name.removeprefix(before): value for name, value in metrics.items() if name.startswith(before)},
             name=Path(trainer.args.output_dir).resolve().name,
             towers=towers,
             data=data,

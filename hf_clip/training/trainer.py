@@ -45,6 +45,7 @@ from .distributed import (
     share_statistics,
     wants_fsdp,
 )
+from .evaluation_checks import check_evaluation
 from .feature_cache import UseFrozenFeatures
 from .gradient_cache import GradientCache
 from .parameter_groups import parameter_groups
@@ -112,7 +113,11 @@ class HFClipTrainer(Trainer):
             )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As the Trainer does it, once all processes have compared their settings."""
+        """As the Trainer does it, once all processes have compared their settings.
+
+        Raises:
+            InputError: for settings that differ between processes; for an evaluation that cannot be.
+        """
         checkpoint = (
             last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint or None
         )
@@ -121,7 +126,8 @@ class HFClipTrainer(Trainer):
             "the checkpoint to go on from": Path(checkpoint).name if checkpoint else None,
         }
         check_same_settings(self.args, self.model, others)
-        self._check_ks()
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        check_evaluation(self.args, sets, self.tasks_of)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     # ---- the step -------------------------------------------------------------------------------------------------
@@ -335,23 +341,6 @@ class HFClipTrainer(Trainer):
             features=self.args.eval_features,
             neighbours=self.args.eval_neighbours,
         )
-
-    def _check_ks(self) -> None:
-        """
-        Raises:
-            InputError: a k of `eval_k` or of `metric_for_best_model` above the pictures of an evaluation set.
-        """
-        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
-        best = (self.args.metric_for_best_model or "").removeprefix("eval_")
-        for name, dataset in sets.items():
-            ks = list(self.args.eval_k or ())
-            if "retrieval_" in best and "@" in best and best.startswith(name):
-                ks.append(int(best.rpartition("@")[2]))
-            if isinstance(dataset, CaptionedImages) and max(ks, default=0) > len(dataset):
-                raise InputError(
-                    f"recall@{max(ks)} of the {len(dataset)} pictures of the evaluation set is always 1: set eval_k "
-                    "and metric_for_best_model to a smaller k"
-                )
 
     def embed(self, dataloader: torch.utils.data.DataLoader, description: str = "embedding") -> Embeddings:
         """All rows of an evaluation loader, from all processes, each once."""

@@ -168,6 +168,26 @@ def test_pairs_from_a_file(command, tmp_path, out, capsys):
     assert pairs == [["a cat", "a dog"], ["gut", "schlecht"], ["red", "blue"]]
 
 
+def test_a_file_of_pairs_with_a_byte_order_mark(command, tmp_path, out, capsys):
+    (tmp_path / "pairs.txt").write_bytes(b"\xef\xbb\xbfa cat / a dog\n")
+    assert main([*command, "--pairs", str(tmp_path / "pairs.txt"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["word_pairs"][0]["pair"] == ["a cat", "a dog"]
+
+
+def test_of_the_last_analysis_only_its_own_files_go(drawn, command, pictures, out, capsys):
+    assert main([*command, "--pairs", "a cat/a dog"]) == 0
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    (out / "mine.csv").write_text("mine")
+    (out / "pictures" / "mine.png").write_text("mine")
+    assert main([*command, "--model", "typo"]) == 2
+    assert {file: file.read_bytes() for file in before} == before
+    (pictures / "metadata.jsonl").unlink()
+    assert main(command) == 0
+    assert sorted(file.name for file in out.rglob("*") if file.is_file()) == [
+        "analysis.json", "mine.csv", "mine.png", "outliers.png", "report.md", "scores.csv",
+    ]  # fmt: skip
+
+
 def test_without_matplotlib_everything_else_is_there(drawn, command, out, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main([*command, "--pairs", "a cat/a dog"]) == 0

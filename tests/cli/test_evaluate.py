@@ -3,6 +3,7 @@
 import json
 import sys
 
+import datasets
 import pytest
 import torch
 from conftest import tiny_model, write_pictures
@@ -137,7 +138,7 @@ def test_without_matplotlib_the_figures_are_there(command, tmp_path, monkeypatch
     printed = capsys.readouterr()
     assert json.loads(printed.out)["pictures"] == []
     assert "no pictures without matplotlib" in printed.err
-    assert list((tmp_path / "evaluation" / "pictures").iterdir()) == []
+    assert not list(tmp_path.glob("evaluation/**/*.png"))
 
 
 # ---- several models, languages, classes ---------------------------------------------------------------------------
@@ -336,13 +337,17 @@ def test_an_evaluation_takes_the_place_of_the_last(command, tmp_path, capsys):
         (["--k", "1", "-5"], "argument --k: '-5' is not a whole number"),
         (["--k", "x"], "argument --k: 'x' is not a whole number"),
         (["--batch_size", "0"], "argument --batch_size: '0' is not a whole number of 1 or more"),
-        (["--k", "1", "9"], "recall@9 of 8 pictures and 8 captions is always 1: give k up to 8"),
+        (["--k", "1", "9"], "recall@9 of 8 pictures is always 1: give k up to 8"),
         (
             ["--task", "zero-shot"],
             "none of the columns label, labels, class, cls: set label_column to one of file_name",
         ),
         (["--class_names", "missing.txt"], "'missing.txt' cannot be read: "),
         (["--templates", "a photo"], "no templates 'a photo': choose name, photo, "),
+        (["--languages", "en=a", "en=b"], "--languages names en twice: give one column for each language"),
+        (["--train_data", "x"], "--train_data is for knn and linear-probe: ask for one by --task, or leave it out"),
+        (["--task", "knn", "--validation_data", "x"], "--validation_data needs --train_data"),
+        (["--task", "knn", "--train_data", "x", "--validation_data", "x"], "--validation_data is for linear-probe"),
         (["--languages", "zh"], "--languages zh: give language=column, as in zh=captions.zh"),
         (["--task", "captioning"], "argument --task: invalid choice: 'captioning' (choose from"),
         (["--colour", "red"], "unknown setting --colour (see --help)"),
@@ -384,3 +389,237 @@ def test_strict_stops_at_the_first_broken_picture(command, pictures, capsys):
     assert "row 3: 2.png: the file is empty: mend or remove it, or leave out strict" in complaint(
         [*command, "--strict"], capsys
     )
+
+
+# ---- what was there stays until the new report is written ----------------------------------------------------------
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_run_that_fails_leaves_the_last_report_whole(command, other_folder, tmp_path, capsys):
+    assert main(command) == 0
+    before = contents(tmp_path / "evaluation")
+    assert sum(name.endswith(".png") for name in before) > 2
+    assert main([*command, "--model", "typo"]) == 2
+    assert contents(tmp_path / "evaluation") == before
+    model = tiny_model()
+    torch.nn.init.constant_(model.text_projection.weight, float("nan"))
+    model.save_pretrained(other_folder)
+    command.insert(command.index("--data"), str(other_folder))
+    capsys.readouterr()
+    assert "not finite" in complaint(command, capsys), "after the first model was measured and its captions drawn"
+    assert contents(tmp_path / "evaluation") == before
+
+
+def test_of_the_last_report_only_its_own_files_go(command, tmp_path, capsys):
+    folder = tmp_path / "evaluation"
+    assert main(command) == 0
+    old = "worst_retrievals_9.png"
+    results = json.loads((folder / "results.json").read_text())
+    results["pictures"] += [old, "../mine.csv"]
+    (folder / "results.json").write_text(json.dumps(results))
+    kept = {folder / "mine.csv": b"1", folder / "pictures" / "mine.png": b"2", folder / "pictures" / "mine.txt": b"3"}
+    for file, content in ({folder / "pictures" / old: b""} | kept).items():
+        file.write_bytes(content)
+    assert main(command) == 0
+    assert not (folder / "pictures" / old).exists()
+    assert {file: file.read_bytes() for file in kept} == kept
+
+
+@pytest.mark.parametrize("name", ["pictures/holiday.png", "table.csv", "results.json"])
+def test_what_another_wrote_is_something_else(command, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(hf_clip.embedding, "embed_source", lambda *args, **kwargs: 1 / 0)
+    file = tmp_path / "evaluation" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert "is not empty and holds no results.json: give another folder" in complaint(command, capsys)
+    assert contents(tmp_path / "evaluation") == {name: b"{}"}
+
+
+def test_all_models_are_opened_before_the_first_is_measured(command, monkeypatch, capsys):
+    monkeypatch.setattr(hf_clip.embedding, "embed_source", lambda *args, **kwargs: 1 / 0)
+    command.insert(command.index("--data"), "typo")
+    assert "model 'typo' cannot be opened" in complaint(command, capsys)
+    assert "give k up to 8" in complaint([*command, "--k", "9"], capsys), "and k is looked at before them"
+
+
+# ---- what the data hold, and what a task reads of them -------------------------------------------------------------
+
+
+@pytest.fixture
+def parquet(tmp_path, pictures, command):
+    """Writes a parquet file of the eight pictures with more columns; the command that measures it."""
+
+    def write(features=None, name="data", **columns):
+        features = {"image": datasets.Image()} | (features or {})
+        features |= {column: datasets.Value("string") for column in columns.keys() - features.keys()}
+        rows = {"image": [str(pictures / f"{i}.png") for i in range(8)]} | columns
+        data = datasets.Dataset.from_dict(rows, datasets.Features(features))
+        data.to_parquet(tmp_path / f"{name}.parquet")
+        command[command.index("--data") + 1] = str(tmp_path / f"{name}.parquet")
+        return [*command, "--resamples", "100", "--json"]
+
+    return write
+
+
+@pytest.fixture
+def embedded_texts(monkeypatch):
+    """How many captions went through the model with pictures."""
+    counted = []
+
+    def counting(*args, **kwargs):
+        counted.append(len((found := embed_source(*args, **kwargs)).text_embeds))
+        return found
+
+    monkeypatch.setattr(hf_clip.embedding, "embed_source", counting)
+    return counted
+
+
+def tasks_of(capsys) -> list[str]:
+    return list(dict.fromkeys(figure["task"] for figure in json.loads(capsys.readouterr().out)["figures"]))
+
+
+CLASSES = datasets.ClassLabel(names=["warm", "cold"])
+NAMES = [f"{colour} thing" for colour in COLOURS["en"]]
+
+
+def test_several_labels_and_one_row_without(parquet, embedded_texts, capsys):
+    labels = [[0], [1], [], [0, 1], [0], [1], [1], [0]]
+    command = parquet({"labels": datasets.List(CLASSES)}, labels=labels)
+    for settings in ([], ["--task", "zero-shot"]):
+        assert main([*command, *settings]) == 0
+        found = json.loads(capsys.readouterr().out)["figures"]
+        assert {figure["images"] for figure in found} == {8}
+        assert [figure["metric"] for figure in found] == ["zero_shot_map"]
+    assert embedded_texts == [0, 0], "the classes' names are no captions to embed"
+
+
+@pytest.mark.parametrize(
+    ("feature", "settings", "expected"),
+    [
+        (CLASSES, [], ["retrieval", "zero-shot"]),
+        (datasets.Value("int64"), [], ["retrieval"]),
+        (datasets.Value("int64"), ["--class_names", "names.txt"], ["retrieval", "zero-shot"]),
+        (CLASSES, ["--task", "retrieval", "retrieval"], ["retrieval"]),
+    ],
+)
+def test_captions_and_classes(parquet, feature, settings, expected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("warm\ncold\n")
+    assert main([*parquet({"label": feature}, label=[0, 1] * 4, caption=NAMES), *settings]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert list(dict.fromkeys(figure["task"] for figure in results["figures"])) == expected
+    keys = [(figure["task"], figure["metric"]) for figure in results["figures"]]
+    assert len(set(keys)) == len(keys), "each task once"
+
+
+@pytest.mark.parametrize("task", ["zero-shot", "knn"])
+def test_captions_that_a_task_does_not_read(parquet, task, embedded_texts, capsys):
+    command = parquet({"label": CLASSES}, label=[0, 1] * 4, caption=["", None, *NAMES[2:]])
+    assert main([*command, "--task", task, "--neighbours", "2"]) == 0
+    assert tasks_of(capsys) == [task]
+    assert embedded_texts == [0]
+    command = parquet({"label": CLASSES, "text": datasets.Value("int64")}, name="b", label=[0, 1] * 4, text=range(8))
+    assert main([*command, "--task", task, "--neighbours", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["--task", "retrieval"], ["retrieval/en", "retrieval/de"]),
+        (["--task", "zero-shot"], ["zero-shot", "retrieval/en", "retrieval/de"]),
+        ([], ["zero-shot", "retrieval/en", "retrieval/de"]),
+    ],
+)
+def test_languages_beside_tasks(parquet, settings, expected, capsys):
+    text = datasets.Value("string")
+    command = parquet(
+        {"label": CLASSES, "caption": {"en": text, "de": text}},
+        label=[0, 1] * 4,
+        caption=[{"en": en, "de": de} for en, de in zip(COLOURS["en"], COLOURS["de"], strict=True)],
+    )
+    assert main([*command, "--languages", "en=caption.en", "de=caption.de", *settings]) == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert list(dict.fromkeys(figure["task"] for figure in figures)) == expected
+
+
+def test_a_language_s_figures_say_what_they_are_of(parquet, capsys):
+    command = parquet({"label": CLASSES}, label=[0, 1] * 4, **COLOURS)
+    assert main([*command, "--languages", "en=en", "de=de"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    revisions = {figure["task"]: figure["data_revision"] for figure in results["figures"]}
+    assert len(set(revisions.values())) == 3
+    assert revisions["zero-shot"] == results["data"]["fingerprint"]
+
+
+def test_languages_stop_at_a_broken_picture_too(two_languages, pictures, tmp_path, capsys):
+    (pictures / "2.png").write_bytes(b"")
+    assert "row 3: 2.png: the file is empty: mend or remove it" in complaint([*two_languages, "--strict"], capsys)
+    assert main(two_languages) == 0
+    assert "skipped row 3: 2.png: the file is empty" in capsys.readouterr().out
+    results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert results["skipped"] == [[2, "2.png", "the file is empty"]]
+
+
+# ---- embeddings that are stored, and data to learn from ------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(model_folder, tmp_path, capsys):
+    def store(data, name):
+        folder = str(tmp_path / name)
+        assert main(["embed", "--model", str(model_folder), "--data", str(data), "--output", folder]) == 0
+        capsys.readouterr()
+        return folder
+
+    return store
+
+
+def test_stored_pictures_alone(command, pictures, stored, capsys):
+    (pictures / "metadata.jsonl").unlink()
+    command[command.index("--data") + 1] = stored(pictures, "alone")
+    assert "has no captions and no named classes: give data that have either" in complaint(command, capsys)
+
+
+@pytest.mark.parametrize("kind", ["source", "stored"])
+def test_stored_data_and_what_trains(command, stored, kind, tmp_path, capsys):
+    test, train = classes_of(tmp_path / "test", 4, first=0), classes_of(tmp_path / "train", 8, first=4)
+    validation = classes_of(tmp_path / "validation", 2, first=12)
+    (train / "red" / "5.png").write_bytes(b"")
+    (validation / "red" / "13.png").write_bytes(b"")
+    folders = [stored(data, f"{data.name}_stored") for data in (test, train, validation)]
+    data, train, validation = folders if kind == "stored" else (folders[0], str(train), str(validation))
+    command[command.index("--data") + 1] = data
+    command += ["--train_data", train, "--validation_data", validation, "--resamples", "100", "--neighbours", "3"]
+    assert main([*command, "--task", "zero-shot", "knn", "linear-probe"]) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    protocols = {figure["task"]: figure["protocol"] for figure in results["figures"]}
+    assert "train_data" not in protocols["zero-shot"]
+    assert protocols["knn"]["train_pictures"] == 23
+    assert protocols["knn"].keys() & {"train_data", "validation_data"} == {"train_data"}
+    probe = protocols["linear-probe"]
+    assert probe["train_data"]["name"] == "train"
+    assert probe["validation_data"]["name"] == "validation"
+    assert len(probe["train_data"]["fingerprint"]) == 32
+    assert probe["train_data"]["fingerprint"] != probe["validation_data"]["fingerprint"]
+    assert (probe["train_pictures"], probe["validation_pictures"]) == (23, 5)
+    assert results["skipped"] == []
+    assert {role: [reason for *_, reason in found] for role, found in results["skipped_of"].items()} == {
+        "train": ["the file is empty"], "validation": ["the file is empty"],
+    }  # fmt: skip
+    page = (tmp_path / "evaluation" / "report.md").read_text()
+    assert "0 pictures could not be read, 1 of train, 1 of validation." in page
+    for role, name in (("train", "5.png"), ("validation", "13.png")):
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"skipped {role}: row ")]
+        assert line.endswith(f"{name}: the file is empty")
+
+
+def test_settings_that_stored_embeddings_have_no_use_for(command, pictures, stored, capsys):
+    command[command.index("--data") + 1] = stored(pictures, "stored")
+    settings = ["--strict", "--split", "train", "--caption_column", "a", "--image_column", "b", "--label_column", "c"]
+    line = complaint([*command, *settings], capsys)
+    assert "of which --caption_column, --split, --image_column, --label_column, --strict can change nothing" in line
+    assert "not pooled features: give the data set" in complaint([*command, "--features", "pooled"], capsys)

@@ -42,3 +42,15 @@ def test_metric_rows():
         ["image → text recall@1", 4, 6],
         ["image → text recall@5", 5, 7],
     ]
+
+
+def test_rows_of_classes_neighbours_and_probe():
+    names = ("zero_shot_acc1", "knn20_projected_leave_one_out_acc1", "linear_probe_pooled_own_split_acc1")
+    metrics = {"images": 9, "linear_probe_pooled_lambda": 2.0}
+    for number, name in enumerate(names):
+        metrics |= {name: number, f"{name}_chance": 0.5}
+    assert metric_rows(metrics) == [
+        ["zero-shot acc1", 0, 0.5],
+        ["knn20_projected_leave_one_out_acc1", 1, 0.5],
+        ["linear probe pooled_own_split_acc1", 2, 0.5],
+    ]

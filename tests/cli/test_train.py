@@ -200,6 +200,54 @@ def test_a_stream_and_a_labelled_folder(command, tmp_path, capsys):
     assert main([*command, *streamed, "--max_steps", "3"]) == 0
 
 
+def labelled(folder, count=8):
+    """Pictures with captions and, beside them, one of two classes each."""
+    file = write_pictures(folder, count=count) / "metadata.jsonl"
+    rows = [
+        json.loads(line) | {"label": ("red", "blue")[i % 2]} for i, line in enumerate(file.read_text().splitlines())
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_several_evaluation_sets_need_no_best_metric_but_a_named_one(command, pictures, tmp_path, capsys):
+    sets = ["--eval_data", f"b={pictures}", f"bird={write_pictures(tmp_path / 'birds', count=4)}"]
+    best = ["--load_best_model_at_end", "--save_strategy", "epoch"]
+    assert main([*command, *sets, *best]) == 2
+    assert (
+        "metric_for_best_model 'loss' (loss where none is given) is of no evaluation set: begin it with the name of "
+        "one, as in b_loss or bird_loss"
+    ) in capsys.readouterr().err
+    assert main([*command, *sets, *best, "--metric_for_best_model", "b_image_retrieval_recal@5"]) == 2
+    assert "choose one of loss, " in capsys.readouterr().err
+    assert main([*command, *sets]) == 0
+    printed = capsys.readouterr().out
+    assert "b: 8 pictures, 8 captions" in printed
+    assert "bird: 4 pictures, 4 captions" in printed
+    again = [*command, "--output_dir", str(tmp_path / "best"), *sets, *best]
+    assert main([*again, "--metric_for_best_model", "b_image_retrieval_recall@5"]) == 0
+
+
+def test_labels_are_found_in_the_evaluation_data_where_a_task_asks_for_them(command, tmp_path, capsys):
+    tasks = ["--eval_data", str(labelled(tmp_path / "labelled")), "--eval_tasks", "knn", "zero-shot"]
+    best = ["--load_best_model_at_end", "--save_strategy", "epoch", "--metric_for_best_model", "knn_acc1"]
+    assert main([*command, *tasks, "--eval_neighbours", "3", *best, "--output_dir", str(tmp_path / "no")]) == 2
+    assert "knn3_projected_leave_one_out_acc1" in capsys.readouterr().err
+    assert main([*command, *tasks]) == 2
+    assert "20 neighbours cannot be chosen from the 7 other pictures" in capsys.readouterr().err
+    assert main([*command, *tasks, "--eval_neighbours", "3", "--output_dir", str(tmp_path / "run2")]) == 0
+    printed = capsys.readouterr().out
+    assert "zero-shot acc1" in printed
+    assert "knn3_projected_leave_one_out_acc1" in printed
+    readme = (tmp_path / "run2" / "README.md").read_text()
+    assert "| knn3_projected_leave_one_out_acc1 | 0." in readme
+
+
+def test_evaluation_data_without_labels_are_refused_where_a_task_needs_them(command, pictures, capsys):
+    assert main([*command, "--eval_data", str(pictures), "--eval_tasks", "knn"]) == 2
+    assert "none of the columns label, labels, class, cls: set label_column" in capsys.readouterr().err
+
+
 # ---- going on -----------------------------------------------------------------------------------------------------
 
 

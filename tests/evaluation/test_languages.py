@@ -116,6 +116,9 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_every_language(tmp_path, p
     outcomes = evaluate_languages(model, processor, languages, ks=(1, 2), progress=False)
     assert outcomes["b"].metrics["images"] == 5
     assert outcomes["b"].metrics["skipped_images"] == 1
+    assert [entry[:2] for entry in outcomes["b"].details["skipped"]] == [(1, "1.png")]
+    with pytest.raises(InputError, match=r"row 2: 1\.png: .*leave out strict"):
+        evaluate_languages(model, processor, languages, strict=True, progress=False)
     alone = embed_source(model, processor, languages["a"], progress=False)
     assert outcomes["a"].metrics == evaluate_retrieval(alone, ks=(1, 2)).metrics
 

@@ -272,16 +272,16 @@ def test_more_shots_are_better():
 
 
 def test_classes_without_training_pictures_are_wrong_and_told():
-    known = TRAIN.labels < 5
-    names = ["ant", "bee", "cat", "dog", "emu", "fox"]
-    outcome = pooled(TRAIN[known], TEST, VALIDATION[VALIDATION.labels < 5], classes=names)
-    assert "the test has 1 class (fox) without a picture to learn from: they count as wrong" in outcome.notes
-    foxes = TEST.labels == 5
-    assert not (outcome.details["answers"][foxes] == 5).any()
+    names = ["ant", "bee", "cat", "dog", "emu", "fox", "gnu"]
+    test = clouds([9, 30, 21, 5, 8, 20, 20], seed=2)
+    outcome = pooled(TRAIN, test, VALIDATION, classes=names)
+    assert "the test has 1 class (gnu) without a picture to learn from: they count as wrong" in outcome.notes
+    gnus = test.labels == 6
+    assert not (outcome.details["answers"][gnus] == 6).any()
     for name in ("acc1", "acc5"):
         sums, _ = outcome.shares[f"linear_probe_pooled_{name}"]
-        assert sums[foxes.numpy()].sum() == 0
-    assert outcome.metrics["linear_probe_pooled_acc5"] == pytest.approx(1 - foxes.double().mean().item())
+        assert sums[gnus.numpy()].sum() == 0
+        assert sums[~gnus.numpy()].sum() > 0
 
 
 def test_many_names_are_cut():
@@ -289,13 +289,12 @@ def test_many_names_are_cut():
     assert "6 classes (2, 3, 4, 5, 6, …)" in " ".join(outcome.notes)
 
 
-def test_acc5_needs_five_classes():
-    four = [split[split.labels < 4] for split in (TRAIN, TEST, VALIDATION)]
-    outcome = pooled(*four)
-    assert "linear_probe_pooled_acc5" not in outcome.metrics | outcome.shares
-    assert "acc5 left out" in " ".join(outcome.notes)
-    five = [split[split.labels < 5] for split in (TRAIN, TEST, VALIDATION)]
-    assert pooled(*five).metrics["linear_probe_pooled_acc5"] == 1
+def test_acc5_needs_more_than_five_classes():
+    for classes in (4, 5):
+        outcome = pooled(*(split[split.labels < classes] for split in (TRAIN, TEST, VALIDATION)))
+        assert "linear_probe_pooled_acc5" not in outcome.metrics | outcome.shares
+        assert f"linear_probe_pooled_acc5 left out: of {classes} classes it would always be 1" in outcome.notes
+    assert 0 < pooled(TRAIN, TEST, VALIDATION).metrics["linear_probe_pooled_acc5"] < 1
 
 
 def test_fits_that_do_not_converge_are_counted_and_silent(monkeypatch, recwarn):
@@ -353,12 +352,42 @@ def test_what_cannot_be_measured_is_refused(splits, settings, message):
 def test_labels_must_fit_the_features():
     with pytest.raises(InputError, match="3 features and 2 labels"):
         Labelled(torch.ones(3, 2), tensor([0, 1]))
-    with pytest.raises(InputError, match="label -1 is no class"):
+    with pytest.raises(InputError, match="picture 2 has label -1: classes count from 0"):
         Labelled(torch.ones(2, 2), tensor([0, -1]))
 
 
-def test_what_follows_an_underscore_only_names_the_figures():
+@pytest.mark.parametrize("features", ["projected", "pooled"])
+def test_a_split_only_names_the_figures(features):
     first, second = (
-        evaluate_linear_probe(TRAIN, TEST, VALIDATION, features=f) for f in ("projected", "projected_own_split")
+        evaluate_linear_probe(TRAIN, TEST, VALIDATION, features=features, split=split, shots=[1], seeds=1)
+        for split in ("", "own_split")
     )
-    assert {name.replace("_own_split", ""): value for name, value in second.metrics.items()} == first.metrics
+    assert second.metrics == {
+        name.replace(features, f"{features}_own_split"): value for name, value in first.metrics.items()
+    }
+    assert f"linear_probe_{features}_own_split_acc1" in second.metrics
+    assert second.protocol == first.protocol
+    with pytest.raises(InputError, match="'pooled_own_split': they are one of projected, pooled"):
+        evaluate_linear_probe(TRAIN, TEST, features="pooled_own_split")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_given_stays_as_it_is(dtype):
+    splits = [Labelled(split.features.to(dtype), split.labels) for split in (TRAIN, TEST, VALIDATION)]
+    before = [split.features.clone() for split in splits]
+    evaluate_linear_probe(*splits)
+    assert all(split.features.equal(copy) for split, copy in zip(splits, before, strict=True))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_choice_and_the_last_fit_share_one_copy(given, monkeypatch):
+    fitted, original = [], linear_probe._fit
+    monkeypatch.setattr(linear_probe, "_fit", lambda data, *rest: fitted.append(data) or original(data, *rest))
+    pooled(TRAIN, TEST, VALIDATION if given else None)
+    assert len({data.features.untyped_storage().data_ptr() for data in fitted}) == 1
+    assert {data.features.dtype for data in fitted} == {torch.float64}
+    chosen_by, last = fitted[0], fitted[-1]
+    kept = slice(None) if given else ~linear_probe._held_out(TRAIN.labels, 0)
+    assert chosen_by.features.equal(TRAIN[kept].features.double())
+    both = TRAIN + VALIDATION if given else TRAIN
+    assert sorted(last.features.tolist()) == sorted(both.features.double().tolist())

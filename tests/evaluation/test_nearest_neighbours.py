@@ -5,12 +5,15 @@ import resource
 from collections import Counter
 from functools import partial
 
+import numpy as np
 import pytest
+import sklearn.neighbors
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import tensor
 
 from hf_clip.errors import InputError
+from hf_clip.evaluation import nearest_neighbours
 from hf_clip.evaluation.linear_probe import Labelled
 from hf_clip.evaluation.nearest_neighbours import evaluate_nearest_neighbours
 
@@ -38,7 +41,10 @@ def by_a_loop(train: Labelled, test: Labelled, neighbours: int, leave_one_out: b
             if not (leave_one_out and i == j)
         ]
         votes = Counter(label for _, label in sorted(cosines, reverse=True)[:neighbours])
-        answers.append(max(sorted(votes), key=votes.__getitem__))
+        first = max(votes.values())
+        elected = [label for label in sorted(votes) if votes[label] == first]
+        wrong = [label for label in elected if label != int(test.labels[i])]
+        answers.append((wrong or elected)[0])
     return answers
 
 
@@ -50,7 +56,7 @@ TRAIN = circle((0, 0), (10, 0), (60, 1), (80, 1), (100, 1), (200, 2))
     [
         # From 5°: 0°, 10°, 60°. From 41°: 60°, 10°, 80°. From 190°: 200°, 100°, 80°. From 300°: 0°, 10°, 200°.
         (1, [0, 1, 2, 0]),
-        (3, [0, 1, 1, 0]),
+        (3, [0, 1, 1, 0]),  # from 300°: two of class 0
         (6, [1, 1, 1, 1]),  # three of six are of class 1
     ],
 )
@@ -73,9 +79,22 @@ def test_figures_and_shares_by_hand():
     assert sums == pytest.approx([4 / 3, 2 / 3, 4 / 3, 0])
 
 
-def test_a_tie_goes_to_the_first_class():
+def test_a_tie_of_votes_counts_against_the_model():
+    # One vote each for 1 and 2: wrong for both, and for 0, which goes to the first of them.
     train = circle((0, 2), (10, 1))
-    assert pooled(train, circle((1, 2)), neighbours=2).details["answers"].tolist() == [1]
+    test = circle((1, 2), (2, 1), (3, 0), (4, 3))
+    outcome = pooled(train, test, neighbours=2)
+    assert outcome.details["answers"].tolist() == [1, 2, 1, 1]
+    assert outcome.metrics["knn2_pooled_acc1"] == 0
+    assert pooled(train, test, neighbours=1).metrics["knn1_pooled_acc1"] == 1 / 4
+    assert outcome.protocol["classifier"].endswith("ties count against the model")
+
+
+def test_votes_are_counted_alike_in_blocks_of_any_size(monkeypatch):
+    train, test = random(101, 0), random(57, 1)
+    whole = pooled(train, test, neighbours=4).details["answers"]
+    monkeypatch.setattr(nearest_neighbours, "_PICTURES", 10)
+    assert pooled(train, test, neighbours=4).details["answers"].equal(whole)
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 20, 100])
@@ -130,6 +149,22 @@ def test_blocks_hold_the_memory():
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 300
 
 
+@pytest.mark.parametrize("features", ["projected", "pooled"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_search_has_one_copy_in_fp32(features, dtype, monkeypatch):
+    searched, original = [], sklearn.neighbors.NearestNeighbors.fit
+    monkeypatch.setattr(
+        sklearn.neighbors.NearestNeighbors, "fit", lambda self, x: searched.append(x) or original(self, x)
+    )
+    train = random(50, 0)
+    train = Labelled(train.features.to(dtype) * 3, train.labels)
+    before = train.features.clone()
+    evaluate_nearest_neighbours(train, features=features, neighbours=1)
+    assert searched[0].dtype == np.float32
+    assert np.linalg.norm(searched[0], axis=1) == pytest.approx(1)
+    assert train.features.equal(before)
+
+
 def test_classes_that_cannot_be_right_are_told():
     outcome = pooled(TRAIN, circle((5, 0), (40, 3), (41, 3)), neighbours=1)
     assert outcome.notes == ["the test has 1 class (3) without a picture to learn from: they count as wrong"]
@@ -137,6 +172,9 @@ def test_classes_that_cannot_be_right_are_told():
     alone = pooled(TRAIN, neighbours=1)
     assert alone.notes == ["1 class (2) with one picture, which has no other to be found by: it counts as wrong"]
     assert pooled(TRAIN, circle((5, 0)), neighbours=1).notes == []
+    names = ["ant", "bee", "cat", "dog"]
+    assert "1 class (dog) without" in pooled(TRAIN, circle((5, 3)), neighbours=1, classes=names).notes[0]
+    assert "1 class (cat) with one" in pooled(TRAIN, neighbours=1, classes=names).notes[0]
 
 
 def test_protocol_says_how():
@@ -153,6 +191,7 @@ def test_protocol_says_how():
         (TRAIN, TRAIN, {"neighbours": 7}, "7 neighbours cannot be chosen from 6 pictures: ask for 1 to 6"),
         (TRAIN, None, {"neighbours": 6}, "6 neighbours cannot be chosen from 5 pictures"),
         (TRAIN, None, {"neighbours": 0}, "0 neighbours"),
+        (TRAIN[:1], None, {"neighbours": 1}, r"one picture, which has no other .*give pictures .*\(--train_data, or"),
         (TRAIN, TRAIN[:0], {"neighbours": 1}, "test has no pictures"),
         (TRAIN[:0], None, {"neighbours": 1}, "train has no pictures"),
         (Labelled(torch.full((3, 2), math.inf), tensor([0, 1, 2])), None, {"neighbours": 1}, "not finite"),

@@ -302,6 +302,50 @@ def test_each_language_has_its_heading():
     assert english < written.index("| 0.200 [") < chinese < written.index("| 0.050 [")
 
 
+def test_languages_of_like_names_have_files_of_their_own(tmp_path):
+    tasks = ["retrieval/a/b", "retrieval/a_b", "retrieval/A-b", "retrieval/c"]
+    names = draw([Measured(model("first"), task, evaluate_retrieval(classified())) for task in tasks], tmp_path)
+    assert len({name.casefold() for name in names}) == len(names) == 2 * len(tasks)
+    assert {file.name for file in tmp_path.iterdir()} == set(names)
+
+
+def test_what_the_models_did_otherwise_is_said_of_each(report):
+    for measured, strength in zip(report.measured, (0.1, None, 100.0, None), strict=True):
+        if strength:
+            measured.outcome.protocol |= {"lambda": strength, "train_data": {"name": "emoji", "split": "all rows"}}
+    lines = page(report.results()).splitlines()
+    assert "Protocol: ties: count against the model; train data: name emoji, split all rows." in lines
+    assert "Protocol of first: lambda: 0.1." in lines
+    assert "Protocol of second: lambda: 100." in lines
+
+
+def test_what_the_intervals_are_of_and_which_figures_have_none(report):
+    shots = "linear_probe_projected_5shot_acc1"
+    bare = "image_retrieval_map@2, image_retrieval_median_rank, zero_shot_calibration_error"
+    lines = page(report.results()).splitlines()
+    assert any(line.startswith("- In brackets: 95 % over pictures, bootstrap, 2000 resamples. ") for line in lines)
+    assert f"- Without an interval and no test of the difference: {bare}." in lines
+    measured = [Measured(model("first"), "linear-probe", Outcome({shots: 0.5}, shares={shots: share(20)}))]
+    written = page(Report(DATA, measured).results())
+    assert "2000 resamples; of few-shot probes for these draws. " in written
+    assert "Without an interval" not in written
+
+
+def test_skipped_pictures_of_all_data_are_named(report):
+    report.skipped, report.skipped_of = [(2, "2.png", "empty")], {"train": [(4, "4.png", "empty")], "validation": []}
+    results = report.results()
+    assert results["skipped"] == [[2, "2.png", "empty"]]
+    assert results["skipped_of"] == {"train": [[4, "4.png", "empty"]], "validation": []}
+    written = page(results)
+    assert "3 pictures could not be read, 1 of train." in written
+    assert written.endswith("- row 3: 2.png: empty\n- train: row 5: 4.png: empty\n")
+
+
+def test_a_language_has_a_fingerprint_of_its_own():
+    measured = [Measured(model("first"), "retrieval/zh", retrieval(2), "e" * 32)]
+    assert {f["data_revision"] for f in Report(DATA, measured).figures()} == {"e" * 32}
+
+
 def test_what_users_named_is_text():
     names = HOSTILE[:4]
     measured = [Measured(model(name, revision="abc"), "zero-shot", zero_shot(20)) for name in names]

@@ -11,10 +11,11 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from hf_clip.cli import evaluate as command
 from hf_clip.data.sources import open_source
-from hf_clip.embedding import embed_source
+from hf_clip.embedding import Embeddings, embed_source
 from hf_clip.embedding_store import open_embeddings, write_embeddings
 from hf_clip.errors import InputError
 from hf_clip.evaluation import linear_probe
+from hf_clip.evaluation.charts import draw_confusion
 from hf_clip.evaluation.prompts import TEMPLATES
 from hf_clip.evaluation.retrieval import evaluate_retrieval
 from hf_clip.evaluation.tasks import TASKS, Protocol, measure, tasks_for, temperature_of
@@ -147,7 +148,8 @@ def test_neighbours_among_the_others_and_among_those_of_train(features, model, p
     protocol = Protocol(features=features, neighbours=3)
     found = measure("knn", model, processor, labelled, protocol)
     names = [f"knn3_{features}_leave_one_out_{what}" for what in ("acc1", "mean_per_class_recall")]
-    assert set(found.metrics) == {"images", "skipped_images", "classes", *names, *(f"{name}_chance" for name in names)}
+    counts = {"images", "skipped_images", "classes", "classes_without_pictures"}
+    assert set(found.metrics) == {*counts, *names, *(f"{name}_chance" for name in names)}
     assert [found.metrics[name] for name in ("images", "classes", f"{names[0]}_chance")] == [4 * EACH, 4, 1 / 4]
     train = embedded(model, processor, class_folders(tmp_path / "train", COLORS[:4], 5, first=20), pooled=True)
     found = measure("knn", model, processor, labelled, protocol, train=train)
@@ -155,9 +157,12 @@ def test_neighbours_among_the_others_and_among_those_of_train(features, model, p
         torch.nn.functional.normalize(part.image_embeds if features == "projected" else part.image_features)
         for part in (labelled, train)
     )
-    expected = KNeighborsClassifier(3).fit(theirs, train.labels).predict(own)
-    assert found.details["answers"].tolist() == expected.tolist()
-    assert found.metrics[f"knn3_{features}_acc1"] == pytest.approx((expected == labelled.labels.numpy()).mean())
+    votes = torch.from_numpy(KNeighborsClassifier(3).fit(theirs, train.labels).predict_proba(own))
+    tied = (votes == votes.amax(1, keepdim=True)).sum(1) > 1
+    expected = votes.argmax(1)
+    assert found.details["answers"][~tied].equal(expected[~tied])
+    right = (expected == labelled.labels) & ~tied
+    assert found.metrics[f"knn3_{features}_acc1"] == pytest.approx(right.double().mean().item())
     assert found.protocol["train_pictures"] == 20
 
 
@@ -241,20 +246,132 @@ def test_classes_of_train_are_those_of_the_test_by_name(task, model, processor, 
     assert found.metrics[f"{name}_acc1"] == 3 / 4
     right = found.details["answers"] == found.details["labels"]
     assert right.tolist() == (test.labels != numbers["black"]).tolist()
-    assert any("1 class" in note and "without a picture to learn from" in note for note in found.notes)
+    assert any("1 class (black) without a picture to learn from" in note for note in found.notes)
     assert train.labels.equal(before), "what is given stays as it is"
-    train.labels, train.class_names = renumbered, test.class_names
+    assert found.details["class_names"] == ["black", "blue", "green", "red", "yellow"]
+    train.labels = renumbered
+    train.class_names = test.class_names = found.details["class_names"]
     again = measure(task, model, processor, test, protocol, train=train, **validation)
     assert again.metrics == found.metrics
 
 
-def test_classes_without_names_are_the_same_by_number(model, processor, tmp_path):
-    test = embedded(model, processor, class_folders(tmp_path / "test", COLORS[:4]))
-    train = embedded(model, processor, class_folders(tmp_path / "train", COLORS[:4], first=10))
-    test.class_names = None
-    assert measure("knn", model, processor, test, Protocol(neighbours=1), train=train).metrics[
-        "knn1_projected_acc1"
-    ] == 1  # fmt: skip
+LETTERS = list("abcdefghijk")
+
+
+def hand_made(labels: list[int], names: list[str] | None, seed: int = 0) -> Embeddings:
+    """A picture a label, in a direction of its own class, without a file."""
+    torch.manual_seed(seed)
+    numbers, none = torch.tensor(labels), torch.empty(0, dtype=torch.int64)
+    rows = torch.arange(len(labels))
+    kinds = torch.tensor([LETTERS.index(names[n]) if names else n for n in labels])
+    return Embeddings(
+        image_embeds=torch.nn.functional.normalize(torch.eye(16)[kinds.clamp(min=0)] + torch.rand(len(rows), 16) / 9),
+        text_embeds=torch.empty(0, 16), image_rows=2 * rows, text_to_image=none, image_ids=rows, caption_ids=none,
+        labels=numbers, class_names=names,
+    )  # fmt: skip
+
+
+TEN = list(range(10)) * 3
+
+
+@pytest.mark.parametrize("task", ["knn", "linear-probe"])
+@pytest.mark.parametrize("named", [True, False])
+def test_chance_and_names_are_of_the_classes_of_all_parts(task, named, tmp_path):
+    names = LETTERS[:10]
+    # The test's three stand first; its pictures of the first two look like others.
+    test = hand_made([0, 1, 2] * 4, names[5:8] if named else None)
+    test.image_embeds[:2] = hand_made([9, 9], None).image_embeds
+    if named:
+        train, validation = hand_made(TEN[:-3], sorted(names)), hand_made([0], [LETTERS[10]])
+    else:
+        train, validation = hand_made(TEN, None), hand_made([0, 10], None)
+    parts = {"train": train} | ({"validation": validation} if task == "linear-probe" else {})
+    found = measure(task, None, None, test, Protocol(neighbours=1), **parts)
+    classes = 11 if task == "linear-probe" else 10
+    chances = [value for name, value in found.metrics.items() if name.endswith("_chance")]
+    assert chances == pytest.approx([1 / classes] * 2)
+    assert (found.metrics["classes"], found.metrics["classes_without_pictures"]) == (classes, classes - 3)
+    note = f"{classes - 3} of {classes} classes have no picture in the test: they enter no mean over classes"
+    assert note in found.notes
+    assert found.details["answers"].max() > 2, "of a class that the test has not"
+    if not named:
+        assert found.details["class_names"] is None
+        return
+    shown = found.details["class_names"]
+    assert shown[:3] == names[5:8]
+    assert set(shown) == {*names, *([LETTERS[10]] if task == "linear-probe" else [])}
+    answered = {shown[answer] for answer in found.details["answers"].tolist()}
+    assert names[9] in answered
+    draw_confusion(found.details["labels"], found.details["answers"], shown, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("task", ["knn", "linear-probe"])
+def test_a_class_of_the_data_without_pictures_is_counted(task):
+    found = measure(task, None, None, hand_made([0, 1, 3] * 15, LETTERS[:4]), Protocol(neighbours=3))
+    assert (found.metrics["classes"], found.metrics["classes_without_pictures"]) == (4, 1)
+    assert "1 of 4 classes have no picture in the test: they enter no mean over classes" in found.notes
+    full = measure(task, None, None, hand_made([0, 1, 2, 3] * 15, LETTERS[:4]), Protocol(neighbours=3))
+    assert full.metrics["classes_without_pictures"] == 0
+    assert not any("have no picture" in note for note in full.notes)
+
+
+def test_notes_of_the_neighbours_name_classes():
+    found = measure("knn", None, None, hand_made([0, 0, 1], LETTERS[:2]), Protocol(neighbours=1))
+    assert any(f"1 class ({LETTERS[1]}) with one picture" in note for note in found.notes)
+
+
+def test_classes_that_bear_the_same_name_stay_two():
+    test, train = (hand_made([0, 1] * 5, ["a", "a"], seed) for seed in (0, 1))
+    assert measure("knn", None, None, test, Protocol(neighbours=1), train=train).metrics["classes"] == 2
+
+
+@pytest.mark.parametrize("task", ["knn", "linear-probe"])
+def test_classes_without_names_are_the_same_by_number(task):
+    test, train = hand_made([0, 1, 2] * 4, None), hand_made([2, 1, 0] * 9, None, seed=1)
+    metrics = measure(task, None, None, test, Protocol(neighbours=1), train=train).metrics
+    assert [value for name, value in metrics.items() if name.endswith("projected_acc1")] == [1]
+
+
+@pytest.mark.parametrize("task", ["knn", "linear-probe"])
+def test_names_on_one_side_only_are_refused(task):
+    named, numbered = hand_made([0, 1] * 9, LETTERS[:2]), hand_made([0, 1] * 9, None)
+    remedy = "give class names for all of them"
+    with pytest.raises(InputError, match=f"names in test, and only numbers in train: {remedy}"):
+        measure(task, None, None, named, train=numbered)
+    with pytest.raises(InputError, match=f"names in train, and only numbers in test: {remedy}"):
+        measure(task, None, None, numbered, train=named)
+    if task == "linear-probe":
+        with pytest.raises(InputError, match=f"names in test and train, and only numbers in validation: {remedy}"):
+            measure(task, None, None, named, train=named, validation=numbered)
+
+
+def test_an_own_split_that_leaves_a_part_empty_says_so():
+    remedy = r"give pictures to train on \(--train_data, or train=\)"
+    for labels, empty in (
+        ([0], "train without a picture, validation"),
+        ([0, 1], "train"),
+        ([0, 1, 0, 0], "one class"),
+    ):
+        with pytest.raises(InputError, match=f"^the data's own split leaves .*{empty}.*: {remedy}"):
+            measure("linear-probe", None, None, hand_made(labels, None))
+    with pytest.raises(InputError, match=r"have one picture, which has no other .*\(--train_data, or train=\)"):
+        measure("knn", None, None, hand_made([0], None))
+
+
+@pytest.mark.parametrize("task", TASKS[1:])
+def test_a_label_that_is_no_class_is_named_with_its_row(task):
+    given = Protocol(class_names=[["b"], ["a"]])
+    broken, whole = hand_made([0, 1, -1], LETTERS[:2]), hand_made([0, 1] * 9, LETTERS[:2])
+    with pytest.raises(InputError, match="row 5 has label -1, which is no class: they are 0 to 1"):
+        measure(task, None, None, broken, given, temperature=(torch.tensor(0.0), None))
+    if task == "zero-shot":
+        return
+    for part in (broken, hand_made([0, 1, 2], LETTERS[:3])):
+        part.class_names = LETTERS[:2]
+        with pytest.raises(InputError, match=r"row 5 has label (-1|2), which is no class: they are 0 to 1"):
+            measure(task, None, None, whole, train=part)
+    with pytest.raises(InputError, match="row 5 has label -1, which is no class: they count from 0"):
+        measure(task, None, None, hand_made([0, 1, -1], None))
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------

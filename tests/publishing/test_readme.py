@@ -43,11 +43,28 @@ def test_recalls_stand_in_one_table(tmp_path):
     assert "30 pictures with 60 captions" in "\n".join(lines)
 
 
+def test_classes_neighbours_and_probe_stand_in_a_table_of_their_own(tmp_path):
+    figures = {"zero_shot_acc1": 0.25, "knn3_projected_leave_one_out_acc1": 0.75, "linear_probe_pooled_acc1": 1.0}
+    chances = {f"{name}_chance": 0.125 for name in figures}
+    text = readme(tmp_path, {"images": 40, "zero_shot_calibration_error": 0.1} | figures | chances)
+    lines = text.splitlines()
+    assert lines[lines.index("| metric | value | chance |") + 2 :] == [
+        "| zero_shot_acc1 | 0.250 | 0.125 |",
+        "| knn3_projected_leave_one_out_acc1 | 0.750 | 0.125 |",
+        "| linear_probe_pooled_acc1 | 1.000 | 0.125 |",
+    ]
+    assert "Over 40 pictures" in text
+    assert "Retrieval" not in text
+    both = readme(tmp_path, METRICS | figures | chances)
+    assert "| 5 | 0.900 | 0.165 |\n\n## Classification\n" in both
+
+
 def test_without_metrics_there_is_no_table(tmp_path):
     for metrics in ({}, {"train_samples_per_second": 100.0}):
         text = readme(tmp_path, metrics)
         assert "my-clip" in text
         assert "Retrieval" not in text
+        assert "Classification" not in text
         assert "None" not in text
 
 
