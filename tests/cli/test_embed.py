@@ -53,7 +53,7 @@ def test_evaluate_takes_the_folder_for_the_data(command, tmp_path, processor, ca
     assert {figure["images"] for figure in result["figures"]} == {11}
     assert not any("best" in picture for picture in result["pictures"]), "there are no pictures to show"
     assert main([*evaluate, "--languages", "en=caption"]) == 2
-    assert "holds embeddings: for languages or pooled features give the data set" in capsys.readouterr().err
+    assert "holds embeddings: for languages give the data set" in capsys.readouterr().err
     tiny_model(seed=1).save_pretrained(model)
     assert main(evaluate) == 2
     assert "was embedded by another model than --model" in capsys.readouterr().err
