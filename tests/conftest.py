@@ -90,6 +90,24 @@ def write_pictures(folder, count: int = 8, captions_each: int = 1):
     return folder
 
 
+def write_labelled_pictures(folder, count: int = 8):
+    """The same, and beside their captions one of two classes each."""
+    file = write_pictures(folder, count=count) / "metadata.jsonl"
+    rows = [
+        json.loads(line) | {"label": ("red", "blue")[i % 2]} for i, line in enumerate(file.read_text().splitlines())
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def model_folder(tmp_path, processor):
+    """A saved tiny model with its processor."""
+    tiny_model().save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
 @pytest.fixture
 def pictures(tmp_path):
     return write_pictures(tmp_path / "pictures")

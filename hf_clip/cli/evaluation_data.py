@@ -76,12 +76,14 @@ class EvaluationData:
 
     def _default_tasks(self) -> list[str]:
         """What can be measured on what the data hold; languages are asked for already."""
+        from ..data.sources import holds_classes
         from ..evaluation.tasks import tasks_for
 
         captions = {"caption_column": NO_COLUMN} if self.languages else {}
         try:
             source = self._open_source(False, True, **captions)
-            if not (self.classes or self.settings.label_column or _of_classes(source)) and source.caption_column:
+            of_classes = self.classes or self.settings.label_column or holds_classes(source.rows, source.label_column)
+            if not of_classes and source.caption_column:
                 source = replace(source, label_column=None, class_names=None)
         except InputError:
             if self.classes or self.settings.label_column:
@@ -171,15 +173,6 @@ def _tasks_of(stored: Any, classes: list[list[str]] | None) -> list[str]:
 
     named = classes and stored.labels is not None
     return list(dict.fromkeys([*tasks_for(stored), *(["zero-shot"] if named else [])]))
-
-
-def _of_classes(source: Any) -> bool:
-    """Whether its label column is known to hold classes."""
-    from datasets import ClassLabel
-
-    from ..data.columns import of_list
-
-    return isinstance(of_list((source.rows.features or {}).get(source.label_column)), ClassLabel)
 
 
 def _pictures(data: Any) -> int:

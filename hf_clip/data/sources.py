@@ -232,7 +232,7 @@ def open_source(
         rows = _select(rows, found, first)
     own = _class_names(rows, found.label)
     # Names that the data have say which number is which; others take their place by number.
-    if class_names is None or (own and set(own) <= set(class_names) and not _holds_names(rows, found.label)):
+    if class_names is None or (own and set(own) <= set(class_names) and holds_classes(rows, found.label)):
         class_names = own
     source = Source(
         rows,
@@ -287,8 +287,9 @@ def _feature_of(rows: Any, label: str | None) -> Any:
     return feature
 
 
-def _holds_names(rows: Any, label: str | None) -> bool:
-    return not isinstance(of_list(_feature_of(rows, label)), datasets.ClassLabel)
+def holds_classes(rows: Any, label: str | None) -> bool:
+    """Whether a label column is known to be one of classes, or of lists of them."""
+    return isinstance(of_list(_feature_of(rows, label)), datasets.ClassLabel)
 
 
 def _class_names(rows: Any, label: str | None) -> list[str] | None:

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..data.images import read_image
 from ..data.sources import Source
 from ..embedding import Embeddings
-from .metrics import ROUNDING, check_finite
+from .metrics import ROUNDING, check_finite, pair_cosines
 from .outcome import Outcome
 
 BLOCK = (1024, 4096)  # rows and columns of a matrix product: nothing of the size of the data squared is made
@@ -278,7 +278,7 @@ def fit_shares(
     check_finite(text_embeds, "text_embeds")
     check_finite(image_embeds, "image_embeds")
     device = device or text_embeds.device
-    needed = _cosines(text_embeds, image_embeds, pairs).to(device) - ROUNDING
+    needed = pair_cosines(text_embeds, image_embeds, pairs).float().to(device) - ROUNDING
     orders = [pairs[:, side].argsort(stable=True) for side in (0, 1)]
     ascending = [pairs[order, side] for side, order in enumerate(orders)]
     reached = torch.zeros(2, len(pairs), dtype=torch.int64, device=device)
@@ -298,12 +298,6 @@ def fit_shares(
     rights = torch.stack([torch.bincount(pairs[:, side])[pairs[:, side]] for side in (0, 1)])
     others = torch.tensor([[len(image_embeds)], [len(text_embeds)]]) - rights
     return (reached.cpu() / others.clamp(min=1)).T
-
-
-def _cosines(text_embeds: Tensor, image_embeds: Tensor, pairs: Tensor) -> Tensor:
-    """(pairs,)"""
-    parts = [text_embeds[part[:, 0]].float() * image_embeds[part[:, 1]].float() for part in pairs.split(_ROWS)]
-    return torch.cat([part.sum(1) for part in parts])
 
 
 def neighbour_cosines(

@@ -13,10 +13,9 @@ from ..embedding_store import replace_file
 from .analysis import Rows
 from .markdown import escaped, table
 from .outcome import Outcome
-from .report import can_draw, place_pictures, remove_pictures, written_pictures
+from .report import PAGE, PICTURES, can_draw, place_pictures, remove_pictures, written_pictures
 
-RESULTS, SCORES, SUSPECTS, PAGE = "analysis.json", "scores.csv", "mislabelled.csv", "report.md"
-PICTURES = "pictures"
+RESULTS, SCORES, SUSPECTS = "analysis.json", "scores.csv", "mislabelled.csv"
 EXTREMES = 6  # pictures named at either end of a word pair
 PAIR_HEADER = ["word pair", "mean", "above ½"]
 

@@ -260,11 +260,7 @@ Returns:
         with_pictures = belongs.any(dim=0).nonzero().flatten().tolist()
         if not with_pictures:
             raise InputError("references: no picture is of any class, so no average precision is defined")
-        # Places among the distinct scores have the order of the scores, and tie where those are the same.
-        precisions = [
-            average_precision(scores[:, name].unique(return_inverse=True)[1].double(), belongs[:, name] == 1)
-            for name in with_pictures
-        ]
+        precisions = [average_precision(scores[:, name], belongs[:, name] == 1, tie=0) for name in with_pictures]
         return {
             "mean_average_precision": sum(precisions) / len(precisions),
             "classes_without_pictures": belongs.shape[1] - len(with_pictures),

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,17 +118,20 @@ class Report:
         """Of every other model from the first, figure by figure; p-values over all of them by Holm."""
         first = self.measured[0].model["name"]
         base = {m.task: m.outcome for m in self.measured if m.model["name"] == first}
+        found = [
+            (
+                {"from": first, "to": other.model["name"], "task": other.task, "metric": name},
+                compare(base[other.task].shares[name], share, resamples=self.resamples),
+            )
+            for other in self.measured
+            if other.model["name"] != first
+            for name, share in other.outcome.shares.items()
+        ]
+        adjusted = holm([difference.p_value for _, difference in found])
         rows = []
-        for other in self.measured:
-            if other.model["name"] == first:
-                continue
-            for name, share in other.outcome.shares.items():
-                difference = compare(base[other.task].shares[name], share, resamples=self.resamples)
-                rows.append(
-                    {"from": first, "to": other.model["name"], "task": other.task, "metric": name} | vars(difference)
-                )
-        for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
-            row |= {"p_value": p_value, "real": p_value < 0.05 and not row["low"] <= 0 <= row["high"]}
+        for (what, difference), p_value in zip(found, adjusted, strict=True):
+            difference = replace(difference, p_value=p_value)
+            rows.append(what | vars(difference) | {"real": difference.real})
         return rows
 
     def models(self) -> list[dict[str, Any]]:

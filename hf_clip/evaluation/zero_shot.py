@@ -1,7 +1,7 @@
 """Classification without examples: the class whose prompts are most alike a picture (arXiv:2103.00020, §3.1)."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from .metrics import (
 from .outcome import Outcome
 from .prompts import prompts_of
 
-_PICTURES = 4096  # scored at a time
+_PICTURES, _CLASSES = 4096, 32  # scored at a time
 
 
 def class_embeddings(
@@ -163,14 +163,20 @@ def _answer(
     return class_ranks(cosines, labels), chosen, probabilities.gather(1, chosen[:, None])[:, 0]
 
 
+def _cosines_by_class(image_embeds: Tensor, class_embeds: Tensor) -> Iterator[Tensor]:
+    """For each class (pictures,), fp64; some classes at a time, for which the pictures are made fp64 once."""
+    for classes in class_embeds.split(_CLASSES):
+        parts = [part.double() @ classes.double().T for part in image_embeds.split(_PICTURES)]
+        yield from torch.cat(parts).T.contiguous()
+
+
 def _several_labels(
     embeddings: Embeddings, class_embeds: Tensor, labels: Tensor, scale: Tensor, bias: Tensor | None
 ) -> Outcome:
     """The mean over classes with pictures; where each has its own probability, also what ½ as a threshold gives."""
     precisions, shares, hits, named = [], [], 0, 0
-    for class_embed, positive in zip(class_embeds, labels.T, strict=True):
-        parts = embeddings.image_embeds.split(_PICTURES)
-        cosines = torch.cat([part.double() @ class_embed.double() for part in parts])  # (pictures,)
+    by_class = zip(_cosines_by_class(embeddings.image_embeds, class_embeds), class_embeds, labels.T, strict=True)
+    for cosines, class_embed, positive in by_class:
         if positive.any():
             precisions.append(average_precision(cosines, positive))
             shares.append(positive.double().mean().item())

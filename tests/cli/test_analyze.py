@@ -21,13 +21,6 @@ PICTURES = ["clip_scores.png", "word_pairs.png", "mislabelled.png", "outliers.pn
 
 
 @pytest.fixture
-def model_folder(tmp_path, processor):
-    tiny_model().save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
 def drawn():
     """Asked for by the tests that look at pictures: to draw them takes a second."""
 

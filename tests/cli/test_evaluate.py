@@ -17,13 +17,6 @@ from hf_clip.evaluation.retrieval import evaluate_retrieval
 
 
 @pytest.fixture
-def model_folder(tmp_path, processor):
-    tiny_model().save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-@pytest.fixture
 def command(model_folder, pictures, tmp_path):
     output = str(tmp_path / "evaluation")
     return ["evaluate", "--model", str(model_folder), "--data", str(pictures), "--output", output]

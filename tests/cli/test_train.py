@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import write_pictures
+from conftest import write_labelled_pictures, write_pictures
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
@@ -200,16 +200,6 @@ def test_a_stream_and_a_labelled_folder(command, tmp_path, capsys):
     assert main([*command, *streamed, "--max_steps", "3"]) == 0
 
 
-def labelled(folder, count=8):
-    """Pictures with captions and, beside them, one of two classes each."""
-    file = write_pictures(folder, count=count) / "metadata.jsonl"
-    rows = [
-        json.loads(line) | {"label": ("red", "blue")[i % 2]} for i, line in enumerate(file.read_text().splitlines())
-    ]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
 def test_several_evaluation_sets_need_no_best_metric_but_a_named_one(command, pictures, tmp_path, capsys):
     sets = ["--eval_data", f"b={pictures}", f"bird={write_pictures(tmp_path / 'birds', count=4)}"]
     best = ["--load_best_model_at_end", "--save_strategy", "epoch"]
@@ -229,7 +219,7 @@ def test_several_evaluation_sets_need_no_best_metric_but_a_named_one(command, pi
 
 
 def test_labels_are_found_in_the_evaluation_data_where_a_task_asks_for_them(command, tmp_path, capsys):
-    tasks = ["--eval_data", str(labelled(tmp_path / "labelled")), "--eval_tasks", "knn", "zero-shot"]
+    tasks = ["--eval_data", str(write_labelled_pictures(tmp_path / "labelled")), "--eval_tasks", "knn", "zero-shot"]
     best = ["--load_best_model_at_end", "--save_strategy", "epoch", "--metric_for_best_model", "knn_acc1"]
     assert main([*command, *tasks, "--eval_neighbours", "3", *best, "--output_dir", str(tmp_path / "no")]) == 2
     assert "knn3_projected_leave_one_out_acc1" in capsys.readouterr().err

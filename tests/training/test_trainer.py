@@ -1,12 +1,11 @@
 """The trainer: what is frozen, clamped, grouped, logged, evaluated, saved and resumed."""
 
 import copy
-import json
 import math
 
 import pytest
 import torch
-from conftest import tiny_model, tiny_vision_config, write_pictures
+from conftest import tiny_model, tiny_vision_config, write_labelled_pictures, write_pictures
 from torch import nn
 from training_runs import make_trainer
 from transformers import TrainerCallback, ViTConfig
@@ -242,18 +241,8 @@ def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
         assert torch.equal(value, saved[name]), name
 
 
-def labelled(folder, count=8):
-    """Pictures with captions and one of two classes each."""
-    file = write_pictures(folder, count=count) / "metadata.jsonl"
-    rows = [
-        json.loads(line) | {"label": ("red", "blue")[i % 2]} for i, line in enumerate(file.read_text().splitlines())
-    ]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
 def test_classes_are_measured_beside_captions(tmp_path):
-    data = labelled(tmp_path / "pictures")
+    data = write_labelled_pictures(tmp_path / "pictures")
     trainer = make_trainer(tmp_path / "run", data, label_column="label", eval_templates="{} thing")
     metrics = trainer.evaluate()
     model, processor, source = trainer.model, trainer.processing_class, trainer.eval_dataset.source
@@ -269,7 +258,7 @@ def test_classes_are_measured_beside_captions(tmp_path):
 
 
 def test_every_task_can_be_asked_for(tmp_path):
-    data = labelled(tmp_path / "pictures", count=60)
+    data = write_labelled_pictures(tmp_path / "pictures", count=60)
     settings = {"eval_tasks": ["knn", "linear-probe"], "eval_neighbours": 3, "eval_features": "pooled"}
     metrics = make_trainer(tmp_path / "run", data, label_column="label", **settings).evaluate()
     assert {"eval_knn3_pooled_leave_one_out_acc1", "eval_linear_probe_pooled_own_split_acc1"} <= metrics.keys()
