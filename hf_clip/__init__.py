@@ -20,6 +20,7 @@ from .modeling_hf_clip import (
 from .processing_hf_clip import HFClipProcessor
 
 if TYPE_CHECKING:
+    from .conversion import convert_model, convert_model_and_processor
     from .data.collator import HFClipCollator
     from .towers import create_model_and_processor
     from .training.arguments import HFClipTrainingArguments
@@ -32,6 +33,8 @@ _LATER = {
     "HFClipCollator": ".data.collator",
     "HFClipTrainer": ".training.trainer",
     "HFClipTrainingArguments": ".training.arguments",
+    "convert_model": ".conversion",
+    "convert_model_and_processor": ".conversion",
     "create_model_and_processor": ".towers",
 }
 
@@ -58,5 +61,7 @@ __all__ = [
     "HFClipTrainer",
     "HFClipTrainingArguments",
     "HFClipVisionModelWithProjection",
+    "convert_model",
+    "convert_model_and_processor",
     "create_model_and_processor",
 ]

@@ -124,6 +124,15 @@ class HFClipConfig(PreTrainedConfig):
         """The configuration of the pair; `kwargs` are further fields."""
         return cls(vision_config=vision_config.to_dict(), text_config=text_config.to_dict(), **kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As of any configuration; of a tower that was opened from a folder it does not tell which."""
+        fields = super().to_dict()
+        for side in ("text_config", "vision_config"):
+            name = fields[side].get("_name_or_path") or ""
+            if Path(name).is_absolute() or (name and Path(name).exists()):
+                del fields[side]["_name_or_path"]
+        return fields
+
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """Saves `config.json` with its `auto_map`, and the code that the map names beside it.
 

@@ -60,8 +60,9 @@ class HFClipOutput(ModelOutput):
         logits_per_text: (texts, images), its transpose.
         text_embeds: (texts, projection_dim), unit length.
         image_embeds: (images, projection_dim), unit length.
-        logit_scale: (1,), log of 1/temperature, fp32; a loss outside `forward` trains the parameter through it.
-        logit_bias: (1,), fp32, of a model with the sigmoid loss; `None` of any other.
+        logit_scale: (1,), log of 1/temperature, fp32; a loss outside `forward` trains the parameter through it. `None`
+            where only texts or only images were given.
+        logit_bias: (1,), fp32, the same, of a model with the sigmoid loss; `None` of any other.
         text_model_output, vision_model_output: what the towers gave, `pooler_output` being the projected embedding
             before it is normalised.
     """
@@ -106,6 +107,12 @@ class HFClipPreTrainedModel(PreTrainedModel):
             init.constant_(module.logit_scale, self.config.logit_scale_init_value)
             if module.logit_bias is not None:
                 init.constant_(module.logit_bias, self.config.logit_bias_init_value)
+
+    def post_init(self) -> None:
+        super().post_init()
+        # A block that `device_map` laid over two devices would add up tensors of both.
+        blocks = {type(block).__name__ for tower in self._towers() for block in repeated_blocks(tower)}
+        self._no_split_modules = set(self._no_split_modules) | blocks
 
     def _towers(self) -> list[PreTrainedModel]:
         return [module for module in self.children() if isinstance(module, PreTrainedModel)]
@@ -311,6 +318,7 @@ def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tens
         hidden = hidden.flatten(2).transpose(1, 2)  # (batch, h·w, width)
     if attention_mask is None:
         attention_mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+    attention_mask = attention_mask.to(hidden.device)  # a tower may end on another device than it begins
     if pooling == "mean":
         weights = attention_mask[:, :, None].to(hidden.dtype)  # (batch, tokens, 1)
         return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
@@ -635,7 +643,7 @@ class HFClipModel(_TextTower, _VisionTower):
         """
         if all(given is None for given in (input_ids, pixel_values, pooled_text, pooled_image)):
             raise ValueError("nothing to embed: give input_ids, pixel_values or both")
-        image_output = text_output = image_embeds = text_embeds = logits = loss = None
+        image_output = text_output = image_embeds = text_embeds = logits = loss = scale = bias = None
         if pixel_values is not None and len(pixel_values) == 0:
             image_embeds = self._embed_no_images()
         elif pixel_values is not None:
@@ -656,6 +664,9 @@ class HFClipModel(_TextTower, _VisionTower):
             device = image_embeds.device
             text_embeds = text_embeds.to(device)  # the towers may lie on two devices
             temperature = [p.to(device) for p in (self.logit_scale, self.logit_bias) if p is not None]
+            # Not the parameter itself: DDP takes a leaf among the outputs for a parameter without a gradient.
+            # Left out of one modality alone, where pipelines look for a row of each item in every tensor.
+            scale, bias = self.logit_scale.clone(), None if self.logit_bias is None else self.logit_bias.clone()
             if return_logits:
                 logits = score(image_embeds, text_embeds, *temperature)
             if return_loss:
@@ -668,9 +679,8 @@ class HFClipModel(_TextTower, _VisionTower):
             logits_per_text=None if logits is None else logits.T,
             text_embeds=text_embeds,
             image_embeds=image_embeds,
-            # Not the parameter itself: DDP takes a leaf among the outputs for a parameter without a gradient.
-            logit_scale=self.logit_scale.clone(),
-            logit_bias=None if self.logit_bias is None else self.logit_bias.clone(),
+            logit_scale=scale,
+            logit_bias=bias,
             text_model_output=text_output,
             vision_model_output=image_output,
         )

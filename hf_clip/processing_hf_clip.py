@@ -52,7 +52,9 @@ class HFClipProcessor(ProcessorMixin):
 
     def __call__(self, images=None, text=None, **kwargs):
         if text is not None and self.max_text_length is not None:
-            policy = {"padding": self.text_padding, "truncation": True, "max_length": self.max_text_length}
+            # What sentence-transformers calls max_seq_length is the tokenizer's.
+            length = min(self.max_text_length, self.tokenizer.model_max_length)
+            policy = {"padding": self.text_padding, "truncation": True, "max_length": length}
             said = {**kwargs, **kwargs.get("text_kwargs", {}), **kwargs.get("common_kwargs", {})}
             kwargs |= {name: value for name, value in policy.items() if name not in said}
         return super().__call__(images=images, text=text, **kwargs)

@@ -22,7 +22,8 @@ from transformers import (
     TimmWrapperConfig,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils import cached_file, is_timm_available, logging
+from transformers.utils import CONFIG_NAME, cached_file, is_peft_available, is_timm_available, logging
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from .configuration_hf_clip import HFClipConfig
 from .errors import InputError, first_line
@@ -98,7 +99,7 @@ def open_model_and_processor(
     temperature stay as they were trained.
 
     Args:
-        folder: a folder or Hub id that hf_clip wrote.
+        folder: a folder or Hub id that hf_clip wrote, or a PEFT adapter over one, which is merged into it.
         vision_model, text_model: the tower to put in, named as for [`create_model_and_processor`].
         image_size, text_padding, max_text_length: as there; default: as trained, or as an exchanged tower wants.
         config: fields of [`HFClipConfig`]; they may not contradict the trained model, but for the pooling of an
@@ -134,19 +135,44 @@ def open_model_and_processor(
 def _open_trained(folder: str) -> tuple[HFClipModel, HFClipProcessor]:
     try:
         with _without_load_report():
-            config = PreTrainedConfig.get_config_dict(folder)[0]
+            base = _adapted_model(folder) or folder
+            config = PreTrainedConfig.get_config_dict(base)[0]
             if config.get("model_type") != HFClipConfig.model_type:
                 raise ValueError(f"it holds a {config.get('model_type')} model")
-            opened: Any = HFClipModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
+            opened: Any = HFClipModel.from_pretrained(base, output_loading_info=True, ignore_mismatched_sizes=True)
             model, loaded = opened
             if unusable := len(loaded["missing_keys"]) + len(loaded["mismatched_keys"]):
                 raise ValueError(f"{unusable} of its weights are missing or of another size")
+            if base != folder:
+                model = _merge_adapter(model, folder)
             return model, HFClipProcessor.from_pretrained(folder)
     except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise InputError(
             f"model {folder!r} cannot be opened: give the folder or Hub id of a model that hf_clip trained "
             f"({first_line(error)})"
         ) from error
+
+
+def _adapted_model(folder: str) -> str | None:
+    """What a PEFT adapter was trained over; `None` for a whole model."""
+    if _read_json(folder, CONFIG_NAME):
+        return None
+    return _read_json(folder, ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
+
+
+def _merge_adapter(model: HFClipModel, folder: str) -> HFClipModel:
+    """The model with an adapter's changes in its own weights: trained on and saved like any other."""
+    if not is_peft_available():
+        raise ValueError('it is a PEFT adapter: pip install "hf_clip[peft]"')
+    from peft import PeftModel
+
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    adapted: Any = PeftModel.from_pretrained(model, folder)
+    merged = adapted.merge_and_unload()
+    for name, parameter in merged.named_parameters():
+        parameter.requires_grad_(trainable[name])
+    merged.name_or_path = merged.config.name_or_path = ""  # an adapter over these weights is none over the base
+    return merged.eval()
 
 
 def _with_towers(model: HFClipModel, towers: dict, exchanged: dict[str, str], fields: dict) -> HFClipModel:

@@ -33,6 +33,7 @@ from hf_clip.evaluation.charts import draw_by_language
 from hf_clip.evaluation.languages import evaluate_languages
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.towers import open_model_and_processor
+from hf_clip.training.facts import Origin
 from hf_clip.training.run import train
 
 KS = (1, 5, 10)
@@ -64,9 +65,13 @@ def run(output: Path, english: Path | None, epochs: float, seed: int) -> str:
         source,
         unseen["en"],
         augmentation=Augmentation(crop_scale=1),
-        towers=(VISION_MODEL, "sentence-transformers/all-MiniLM-L6-v2"),
-        data=f"OpenMoji pictures with the names of the emoji package in {len(LANGUAGES)} languages",
-        credit=ATTRIBUTION,
+        origin=Origin(
+            VISION_MODEL,
+            "sentence-transformers/all-MiniLM-L6-v2",
+            data=f"OpenMoji pictures with the names of the emoji package in {len(LANGUAGES)} languages",
+            credit=ATTRIBUTION,
+            pictures_may_be_shown=True,
+        ),
     )
     outcomes[TRAINED] = evaluate_languages(model, processor, unseen, KS)
     return write_results(outcomes, output)

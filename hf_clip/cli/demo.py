@@ -55,6 +55,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     from ..embedding import embed_source
     from ..evaluation.retrieval import evaluate_retrieval
     from ..towers import create_model_and_processor
+    from ..training.facts import Origin
     from ..training.run import Interrupted, train
 
     counts = write_openmoji(folder / "data", seed=settings.seed)
@@ -71,9 +72,13 @@ def run(arguments: list[str], printer: Printer) -> None:
             train_source,
             unseen,
             augmentation=augmentation,
-            towers=(VISION_MODEL, "sentence-transformers/all-MiniLM-L6-v2"),
-            data="OpenMoji pictures with the names of the emoji package",
-            credit=ATTRIBUTION,
+            origin=Origin(
+                VISION_MODEL,
+                "sentence-transformers/all-MiniLM-L6-v2",
+                data="OpenMoji pictures with the names of the emoji package",
+                credit=ATTRIBUTION,
+                pictures_may_be_shown=True,
+            ),
         )
     except Interrupted as error:
         raise Interrupted(f"stopped; remove {folder} and start again") from error

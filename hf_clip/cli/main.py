@@ -16,6 +16,9 @@ COMMANDS = {
     "evaluate": "measure a trained model on captioned pictures",
     "analyze": "find what stands out in a data set: word pairs, likely mislabelled rows, outliers",
     "classify": "choose the label that fits a picture best",
+    "convert": "make a CLIP, SigLIP or dual encoder of transformers an hf_clip model",
+    "export": "write a trained model as ONNX",
+    "publish": "send a trained model with its card to the Hub, in one commit",
 }
 
 

@@ -101,6 +101,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     from transformers import set_seed
 
     from ..data.images import skipped_line
+    from ..training.facts import Origin
     from ..training.run import check_output_folder, train
 
     check_output_folder(args)  # before anything is loaded
@@ -122,7 +123,7 @@ def run(arguments: list[str], printer: Printer) -> None:
         shuffle_buffer=data.shuffle_buffer,
         augmentation=augmentation,
         max_length=data.max_caption_length,
-        towers=(towers.vision_model or "", towers.text_model or ""),
+        origin=Origin(towers.vision_model or "", towers.text_model or "", towers.model or ""),
         settings=settings,
     )
     if not args.should_save:

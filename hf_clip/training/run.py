@@ -1,7 +1,6 @@
 """A whole run: trains, evaluates, and leaves a folder that others can open."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -23,12 +22,17 @@ from ..data.mixture import MixedPairs
 from ..data.sources import Source
 from ..data.streaming import StreamedPairs
 from ..embedding import Embeddings, collator_of, max_caption_length
+from ..embedding_store import data_facts
 from ..errors import InputError, NotFinite
+from ..evaluation.outcome import Outcome
+from ..evaluation.report import PICTURES, Measured, Report, can_draw, draw, model_facts
 from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
-from ..publishing.readme import write_readme
+from ..publishing.staging import EVALUATION
+from ..towers import open_model_and_processor
 from .arguments import HFClipTrainingArguments
 from .checkpoints import STAGING, put_back, staged
+from .facts import MeasureEmissions, Origin, can_measure_emissions
 from .interrupt import StopOnInterrupt
 from .trainer import HFClipTrainer, last_checkpoint
 
@@ -116,24 +120,21 @@ def train(
     shuffle_buffer: int = 1000,
     augmentation: Augmentation | None = None,
     max_length: int | None = None,
-    towers: tuple[str, str] = ("", ""),
-    data: str | None = None,
-    credit: str = "",
+    origin: Origin | None = None,
     settings: dict[str, Any] | None = None,
     callbacks: list[TrainerCallback] | None = None,
 ) -> dict[str, Any]:
-    """Trains a model and fills `args.output_dir`: model, processor, code, README, metrics, arguments, pictures.
+    """Trains a model and fills `args.output_dir`: model, processor, code, card, figures, arguments, pictures; with
+    `args.push_to_hub` it is published.
 
     Args:
         train_source: one source or several; streamed ones need `args.max_steps`.
-        eval_source: one, or several by name, which then begins the names of their metrics: `eval_NAME_…`. README and
+        eval_source: one, or several by name, which then begins the names of their metrics: `eval_NAME_…`. The
             pictures show the first.
         weights: how much of an epoch is drawn from each of several sources, in any unit; default: all their rows.
         shuffle_buffer: rows of a stream among which the next is drawn.
         max_length: tokens of a caption; default: the processor's, or 77, or fewer where the tower has fewer positions.
-        towers: names of image and text tower, for the README.
-        data: what the pictures are, for the README; default: the source's name.
-        credit: attribution that the pictures' licence asks for.
+        origin: what the towers and the pictures are, for the model card.
         settings: kept in the folder as `settings.yaml`, from the start.
 
     Returns:
@@ -161,7 +162,8 @@ def train(
         eval_dataset=eval_sets.get("", eval_sets) or None,
         data_collator=collator_of(model, processor),
         processing_class=processor,
-        callbacks=[stop, *(callbacks or [])],
+        callbacks=[stop, *([MeasureEmissions()] if can_measure_emissions() else []), *(callbacks or [])],
+        origin=origin,
     )
     with _sole_run(args):
         if settings is not None and args.should_save:
@@ -169,20 +171,21 @@ def train(
                 (folder / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
         result = _run_trainer(trainer, stop, checkpoint)
         trainer.check_finite()
-        trainer.save_model()  # before anything else can go wrong
+        trainer.save_model(_internal_call=True)  # before anything else can go wrong
         embedded = {name: trainer.embed(trainer.get_eval_dataloader(name or None)) for name in named}
         metrics: dict[str, Any] = {}
+        outcomes = {}
         for name, embeddings in embedded.items():
-            metrics |= _evaluate(trainer, embeddings, name, eval_sets[name])
+            outcomes[name] = trainer.measure(embeddings, trainer.tasks_of(eval_sets[name]))
+            metrics |= _log(trainer, trainer.figures(embeddings, outcomes[name]), name)
             for entry in embeddings.skipped:
                 logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
         metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
         metrics["skipped_training_images"] = trainer.skipped_in_all_processes()
         if args.should_save:
-            data = data or ", ".join(source.name for source in sources)
-            shown = next(iter(named), "")
-            source, embeddings = named.get(shown), embedded.get(shown)
-            _write_report(trainer, processor, metrics, shown, source, embeddings, towers, data, credit)
+            _write_report(trainer, metrics, named, embedded, outcomes)
+        if args.push_to_hub:
+            trainer.push_to_hub()
     return metrics
 
 
@@ -243,50 +246,48 @@ def _run_trainer(trainer: HFClipTrainer, stop: StopOnInterrupt, checkpoint: str 
     return result
 
 
-def _evaluate(trainer: HFClipTrainer, embeddings: Embeddings, name: str, dataset: CaptionedImages) -> dict[str, Any]:
-    metrics = trainer.score(embeddings, trainer.tasks_of(dataset), f"eval_{name}" if name else "eval")
-    trainer.log(dict(metrics))
-    return {name.removeprefix("eval_"): value for name, value in metrics.items()}
+def _log(trainer: HFClipTrainer, figures: dict[str, float], name: str) -> dict[str, float]:
+    named = {f"{name}_{figure}" if name else figure: value for figure, value in figures.items()}
+    trainer.log({f"eval_{figure}": value for figure, value in named.items()})
+    return named
 
 
 def _write_report(
     trainer: HFClipTrainer,
-    processor: HFClipProcessor,
     metrics: dict[str, Any],
-    shown: str,
-    eval_source: Source | None,
-    embeddings: Embeddings | None,
-    towers: tuple[str, str],
-    data: str,
-    credit: str,
+    sources: dict[str, Source],
+    embedded: dict[str, Embeddings],
+    outcomes: dict[str, dict[str, Outcome]],
 ) -> None:
-    before = f"{shown}_" if shown else ""
     with staged(trainer.args.output_dir) as folder:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
         (folder / "arguments.json").write_text(trainer.args.to_json_string())
-        if importlib.util.find_spec("matplotlib") is None:
+        for name, source in sources.items():
+            _write_results(trainer, source, embedded[name], outcomes[name], folder / EVALUATION / name)
+        if not can_draw():
             logger.warning('no pictures without matplotlib: pip install "hf_clip[eval]"')
         else:
-            _draw(trainer, shown, eval_source, embeddings, folder / "pictures", credit)
-        write_readme(
-            folder,
-            trainer.model.config,
-            {name.removeprefix(before): value for name, value in metrics.items() if name.startswith(before)},
-            name=Path(trainer.args.output_dir).resolve().name,
-            towers=towers,
-            data=data,
-            credit=credit,
-            fixed_length=processor.max_text_length if processor.text_padding == "max_length" else None,
-        )
+            shown = next(iter(sources), "")
+            _draw(trainer, shown, sources.get(shown), embedded.get(shown), folder / PICTURES)
+    trainer.create_model_card()
+
+
+def _write_results(
+    trainer: HFClipTrainer, source: Source, embeddings: Embeddings, outcomes: dict[str, Outcome], folder: Path
+) -> None:
+    """What `hf-clip evaluate` would write of the saved model."""
+    saved, _ = open_model_and_processor(trainer.args.output_dir)
+    facts = model_facts(saved, Path(trainer.args.output_dir).resolve().name)
+    measured = [Measured(facts, task, outcome) for task, outcome in outcomes.items()]
+    report = Report(data_facts(source, "validation"), measured, embeddings.skipped)
+    folder.mkdir(parents=True)
+    if can_draw():
+        report.pictures = draw(measured, folder / PICTURES)
+    report.write(folder)
 
 
 def _draw(
-    trainer: HFClipTrainer,
-    shown: str,
-    eval_source: Source | None,
-    embeddings: Embeddings | None,
-    folder: Path,
-    credit: str,
+    trainer: HFClipTrainer, shown: str, eval_source: Source | None, embeddings: Embeddings | None, folder: Path
 ) -> None:
     from ..evaluation.pictures import draw_retrieval_grid, draw_training_curve
 
@@ -297,4 +298,4 @@ def _draw(
     ]
     draw_training_curve(history, folder / "training_curve.png")
     if eval_source is not None:
-        draw_retrieval_grid(eval_source, embeddings, folder / "retrieval.png", credit=credit)
+        draw_retrieval_grid(eval_source, embeddings, folder / "retrieval.png", credit=trainer.origin.credit)

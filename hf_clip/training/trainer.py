@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -16,9 +17,10 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging
+from transformers.utils.hub import PushInProgress
 
 from ..data.dataset import CaptionedImages
 from ..data.images import broken_picture, skipped_line
@@ -29,6 +31,9 @@ from ..errors import InputError, NotFinite, first_line
 from ..evaluation.outcome import Outcome
 from ..evaluation.tasks import Protocol, measure, tasks_for
 from ..modeling_hf_clip import HFClipModel, HFClipOutput
+from ..publishing.card import CardDetails, write_card
+from ..publishing.hub import open_repository
+from ..publishing.staging import TRAINING, Content
 from .arguments import HFClipTrainingArguments
 from .averaging import LAST_WEIGHTS, WeightAverage
 from .checkpoints import STAGING, discard, remove_oldest, replace, staged, writing
@@ -46,13 +51,13 @@ from .distributed import (
     wants_fsdp,
 )
 from .evaluation_checks import check_evaluation
+from .facts import Origin, training_facts
 from .feature_cache import UseFrozenFeatures
 from .gradient_cache import GradientCache
 from .parameter_groups import parameter_groups
+from .pushes import SKIPPED_IMAGES, push_checkpoint, push_run
 
 logger = logging.get_logger(__name__)
-
-SKIPPED_IMAGES = "skipped_images.json"
 
 
 class HFClipTrainer(Trainer):
@@ -63,19 +68,26 @@ class HFClipTrainer(Trainer):
     gives retrieval recalls of a `CaptionedImages`; a checkpoint is never half written.
 
     `skipped_images` holds the pictures that could not be read so far: row → (name, reason).
+
+    Args:
+        origin: what the towers and the pictures are, for the model card.
     """
 
     args: HFClipTrainingArguments
     model: HFClipModel
 
-    def __init__(self, model: HFClipModel, args: HFClipTrainingArguments, **kwargs: Any):
+    def __init__(
+        self, model: HFClipModel, args: HFClipTrainingArguments, *, origin: Origin | None = None, **kwargs: Any
+    ):
         check_processes(args)
+        self.origin = origin or Origin()
         self._frozen = _freeze(model, args)
         if wants_fsdp(args):
             shard_by_blocks(model)
         elif args.channels_last and is_convolutional(model):  # a layout that FSDP does not shard
             model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         super().__init__(model, args, **kwargs)
+        self.resumed = False
         self.skipped_images: dict[int, tuple[str, str]] = {}
         self._meters: dict[str, Tensor] = {}
         image_processor = getattr(kwargs.get("processing_class"), "image_processor", None)
@@ -125,6 +137,7 @@ class HFClipTrainer(Trainer):
             "number of training pairs": len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None,
             "the checkpoint to go on from": Path(checkpoint).name if checkpoint else None,
         }
+        self.resumed = checkpoint is not None
         check_same_settings(self.args, self.model, others)
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         check_evaluation(self.args, sets, self.tasks_of)
@@ -171,6 +184,8 @@ class HFClipTrainer(Trainer):
         self._meter("in_batch_accuracy", in_batch_accuracy(world, looked_at), looked_at)
         return (loss, output) if return_outputs else loss
 
+    push_in_progress: Any = None
+    hub_model_id: Any
     _cache: GradientCache | None = None
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -306,26 +321,27 @@ class HFClipTrainer(Trainer):
         """Embeds the data set over all processes, once a row, and measures `eval_tasks` on it."""
         with self._averaged_weights():
             embeddings = self.embed(dataloader, description)
-            metrics = self.score(embeddings, self.tasks_of(dataloader.dataset), metric_key_prefix)
+            figures = self.figures(embeddings, self.measure(embeddings, self.tasks_of(dataloader.dataset)))
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         return EvalLoopOutput(
             predictions=None, label_ids=None, metrics=metrics, num_samples=len(embeddings.image_embeds)
         )
 
-    def score(self, embeddings: Embeddings, tasks: Sequence[str], prefix: str = "eval") -> dict[str, float]:
-        """What `evaluate()` says of a set that is already embedded."""
-        outcome = Outcome()
-        for task in tasks:
-            outcome |= measure(
-                task,
-                self.accelerator.unwrap_model(self.model, keep_torch_compile=False),
-                self.processing_class,  # type: ignore[arg-type]
-                embeddings,
-                self._protocol,
-                temperature=self._temperature(),
-            )
-        if len(embeddings.text_embeds):
-            outcome.metrics["loss"] = self._loss_of(embeddings)
-        return {f"{prefix}_{name}": value for name, value in outcome.metrics.items()}
+    def measure(self, embeddings: Embeddings, tasks: Sequence[str]) -> dict[str, Outcome]:
+        """What each task finds on a set that is already embedded."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        processor: Any = self.processing_class
+        return {
+            task: measure(task, model, processor, embeddings, self._protocol, temperature=self._temperature())
+            for task in tasks
+        }
+
+    def figures(self, embeddings: Embeddings, outcomes: dict[str, Outcome]) -> dict[str, float]:
+        """What `evaluate()` says of such a set, without its prefix."""
+        figures: dict[str, float] = {}
+        for outcome in outcomes.values():
+            figures |= outcome.metrics
+        return figures | ({"loss": self._loss_of(embeddings)} if len(embeddings.text_embeds) else {})
 
     def tasks_of(self, dataset: Any) -> Sequence[str]:
         """Those of `eval_tasks`, or else those that suit the data."""
@@ -436,6 +452,8 @@ class HFClipTrainer(Trainer):
                 replace(aside, run / name)
         if self.args.should_save:
             discard(aside)
+            if self.args.push_to_hub:
+                self._push_checkpoint(run / name)
             remove_oldest(run, self.args.save_total_limit, {name, Path(self.state.best_model_checkpoint or "").name})
         self.accelerator.wait_for_everyone()
 
@@ -500,6 +518,109 @@ class HFClipTrainer(Trainer):
             best = Path(self.state.best_model_checkpoint)  # the Trainer too leaves only this, but removes in place
             remove_oldest(best.parent, 1, {best.name})
         return super()._finalize_training(*args, **kwargs)
+
+    # ---- the Hub --------------------------------------------------------------------------------------------------
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes the repository that `hub_model_id` names, before hours of training that could not be pushed."""
+        self.push_in_progress = None
+        if self.is_world_process_zero():
+            self.hub_model_id = open_repository(
+                self.args.hub_model_id or Path(self.args.output_dir).resolve().name,
+                private=self.args.hub_private_repo if private is None else private,
+                token=token or self.args.hub_token,
+            )
+
+    def create_model_card(self, model_name: str | None = None, **said: Any) -> None:  # type: ignore[override]
+        """Writes `training.json` and the card, `README.md`, into the run folder.
+
+        Args:
+            model_name: default: the repository's, or the run folder's.
+            said: fields of `CardDetails`: license, language, datasets, base_model, description, …
+        """
+        if not self.args.should_save:
+            return
+        with staged(self.args.output_dir) as folder:
+            text = json.dumps(training_facts(self, self.origin), indent=2, ensure_ascii=False, allow_nan=False)
+            (folder / TRAINING).write_text(text + "\n", encoding="utf-8")
+        write_card(Path(self.args.output_dir), self._card_details(model_name, said), run_examples=False)
+
+    def _card_details(self, model_name: str | None, said: dict[str, Any]) -> CardDetails:
+        folder = Path(self.args.output_dir).resolve().name
+        return CardDetails(name=model_name or self.hub_model_id or self.args.hub_model_id or folder, **said)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **said: Any,
+    ) -> Any:
+        """Saves the model and publishes the run folder, as `hf-clip publish` does: one commit with card and figures.
+
+        Args:
+            blocking: `False` gives a future.
+            said: fields of `CardDetails` and of `Content`.
+
+        Returns:
+            A `Publication`, on the first process.
+
+        Raises:
+            InputError: what the Hub refuses; the run folder is whole.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        of_content = {name: said.pop(name) for name in list(said) if name in Content.__dataclass_fields__}
+        self.create_model_card(**said)
+        self._finish_current_push()
+        content = Content(self._card_details(said.pop("model_name", None), said), **of_content)
+        where = self._where(commit_message, token, revision, private)
+        run = Path(self.args.output_dir)
+        return push_run(run, content, **where) if blocking else HfApi().run_as_future(push_run, run, content, **where)
+
+    def _where(
+        self, message: str | None, token: str | None = None, revision: str | None = None, private: bool | None = None
+    ) -> dict[str, Any]:
+        return {
+            "repo_id": self.hub_model_id,
+            "commit_message": message or "End of training",
+            "token": token or self.args.hub_token,
+            "revision": revision or self.args.hub_revision,
+            "private": bool(self.args.hub_private_repo if private is None else private),
+        }
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Not yet: the checkpoint is still aside."""
+
+    def _push_checkpoint(self, checkpoint: Path) -> None:
+        """As `hub_strategy` says, in a thread; not while another push is under way, unless `hub_always_push`."""
+        strategy = self.args.hub_strategy
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if strategy == HubStrategy.END or (busy and not self.args.hub_always_push):
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        facts = training_facts(self, self.origin)
+        content = Content(self._card_details(None, {}), facts=facts, run_examples=False)
+        places: dict[Any, str] = {
+            HubStrategy.CHECKPOINT: "last-checkpoint",
+            HubStrategy.ALL_CHECKPOINTS: checkpoint.name,
+        }
+        job = push_checkpoint(
+            Path(self.args.output_dir),
+            checkpoint,
+            content,
+            places.get(strategy),
+            **self._where(f"Training in progress, step {self.state.global_step}"),
+        )
+        if job is not None:
+            jobs: Any = [*(self.push_in_progress.jobs if busy else []), job]
+            self.push_in_progress = PushInProgress(jobs)
 
 
 def _freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module]:

@@ -38,7 +38,7 @@ def test_an_unknown_command(capsys):
     assert main(["evalute"]) == 2
     assert capsys.readouterr() == (
         "", "hf-clip: unknown command 'evalute': choose one of demo, train, embed, evaluate, "
-        "analyze, classify\n"
+        "analyze, classify, convert, export, publish\n"
     )  # fmt: skip
 
 

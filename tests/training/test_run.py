@@ -17,6 +17,7 @@ from hf_clip.data.images import skipped_line
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import split_by_image
 from hf_clip.errors import InputError, NotFinite
+from hf_clip.training.facts import Origin
 from hf_clip.training.run import Interrupted, check_output_folder, train, training_pairs
 
 
@@ -30,7 +31,7 @@ def small_run(tmp_path, data, *, callbacks=None, settings=None, **changes):
     args = arguments(tmp_path / "run", eval_strategy="epoch", **changes)
     return train(
         tiny_model(), make_processor(tmp_path / "tokenizer"), args, source, source,
-        towers=(str(tmp_path / "resnet"), "google-bert/bert-base-uncased"), credit="Pictures: us",
+        origin=Origin(str(tmp_path / "resnet"), "google-bert/bert-base-uncased", credit="Pictures: us"),
         callbacks=callbacks, settings=settings,
     )  # fmt: skip
 
@@ -45,8 +46,9 @@ def test_the_run_folder_holds_all_that_is_needed(tmp_path):
     code = {f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing")}
     expected = {
         "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
-        "README.md", "metrics.json", "arguments.json", "training_args.bin",
-        "pictures/training_curve.png", "pictures/retrieval.png",
+        "README.md", "metrics.json", "arguments.json", "training.json", "training_args.bin",
+        "pictures/training_curve.png", "pictures/retrieval.png", "evaluation/results.json", "evaluation/report.md",
+        "evaluation/pictures/recall_retrieval.png", "evaluation/pictures/similarities_retrieval.png",
     }  # fmt: skip
     assert files == code | expected
     assert json.loads((run / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
@@ -194,7 +196,7 @@ def test_the_readme_of_a_sigmoid_model_says_how_its_scores_are_to_be_read(tmp_pa
     processor.max_text_length, processor.text_padding = 12, "max_length"
     train(tiny_model(loss="sigmoid"), processor, arguments(tmp_path / "run"), source)
     readme = (tmp_path / "run" / "README.md").read_text()
-    assert "torch.sigmoid(output.logits_per_image)" in readme
+    assert "logits_per_image.sigmoid()" in readme
     assert 'tokenizer_kwargs={"padding": "max_length", "truncation": True, "max_length": 12}' in readme
     assert AutoProcessor.from_pretrained(tmp_path / "run")(text=["a"])["input_ids"][0][3:] == [0] * 9
 

@@ -1,0 +1,113 @@
+"""`hf-clip export`: writes a trained model as ONNX graphs that need no torch."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .output import Printer, metric_rows
+from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model
+
+_DATA_SETTINGS = ("data", "image_column", "caption_column", "strict")
+
+
+def run(arguments: list[str], printer: Printer) -> None:
+    settings = _parser().parse_args(arguments)
+    _check_use(settings)
+
+    from ..embedding_store import public_name
+    from ..publishing.onnx_export import add_int8, export_onnx, require_onnx
+
+    require_onnx()
+    name = public_name(settings.model)
+    output = _output(settings, name)
+    source = open_data(settings) if settings.int8 else None
+    model, processor = open_model(settings.model)
+    with _replaced(output) as folder:
+        facts = export_onnx(model, processor, folder, name=name)
+        if source is not None:
+            passing = {name: vars(settings)[name] for name in ("split", "batch_size", "num_workers", "strict")}
+            facts = add_int8(folder, facts, model, processor, source, **passing)
+    _print(printer, settings, output, facts)
+
+
+def _check_use(settings: argparse.Namespace) -> None:
+    """
+    Raises:
+        InputError: int8 without data to measure it on; settings that nothing would be done with.
+    """
+    if settings.int8 and not settings.data:
+        raise InputError("--int8 needs --data, held-out pictures with captions: without, nobody knows what it costs")
+    if not settings.int8 and (useless := [f"--{name}" for name in _DATA_SETTINGS if vars(settings)[name]]):
+        raise InputError(f"{', '.join(useless)} can change nothing without --int8: leave out, or add it")
+
+
+def _output(settings: argparse.Namespace, name: str) -> Path:
+    """Where to, as the user would write it.
+
+    Raises:
+        InputError: it holds files that no export wrote, which would be lost.
+    """
+    from ..publishing.onnx_export import FILES
+
+    beside = Path(settings.model, "onnx") if Path(settings.model).is_dir() else Path(f"{name.rpartition('/')[2]}_onnx")
+    output = Path(settings.output) if settings.output else beside
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file: give a folder")
+    foreign = sorted(file.name for file in output.iterdir() if file.name not in FILES) if output.exists() else []
+    if foreign:
+        raise InputError(f"{output} holds {foreign[0]}, which no export wrote: give another folder by --output")
+    return output
+
+
+@contextlib.contextmanager
+def _replaced(output: Path) -> Iterator[Path]:
+    """Yields a folder aside, which on success takes the place of `output`, whole: never files of two exports."""
+    from ..training.checkpoints import STAGING, discard, put_back, replace, writing
+
+    output = output.resolve()
+    put_back(output.parent)
+    aside = output.parent / STAGING / output.name
+    discard(aside)
+    with writing(aside):
+        aside.mkdir(parents=True)
+        yield aside
+        replace(aside, output)
+    discard(aside)
+
+
+def _print(printer: Printer, settings: argparse.Namespace, output: Path, facts: dict[str, Any]) -> None:
+    if settings.json:
+        printer.json({"output": str(output), **facts})
+        return
+    sizes = [[file.name, f"{file.stat().st_size / 1e6:.1f}"] for file in sorted(output.iterdir())]
+    printer.table(["file", "MB"], sizes)
+    for embeds in ("text_embeds", "image_embeds"):
+        printer.line(f"{embeds} differ from torch's by {facts['largest_difference'][embeds]:.1g} at the most")
+    if "int8" in facts:
+        printer.line()
+        recalls = facts["int8"]["recall"]
+        chances = {name.replace("recall", "chance"): recall["chance"] for name, recall in recalls.items()}
+        shown = metric_rows({name: recall["fp32"] for name, recall in recalls.items()} | chances)
+        rows = zip(shown, recalls.values(), strict=True)
+        columns = ["", "fp32", "int8", "chance"]
+        printer.table(columns, [[label, fp32, recall["int8"], chance] for (label, fp32, chance), recall in rows])
+    for note in facts["notes"]:
+        printer.line(note)
+    printer.line(f"ONNX: {output}")
+
+
+def _parser() -> Parser:
+    parser = Parser("hf-clip export", description=__doc__)
+    add_shared_settings(parser)
+    parser.add_argument("--format", choices=["onnx"], default="onnx", help="what to write (default: onnx)")
+    parser.add_argument(
+        "--output", help="folder for the files; default: onnx in the model's own folder, or NAME_onnx for a Hub id"
+    )
+    parser.add_flag("--int8", help="also graphs with 8-bit weights, and the recall that they cost on --data")
+    add_data_settings(parser, ", to measure --int8 on: held out")
+    # Without int8 there is nothing to measure.
+    next(action for action in parser._actions if action.dest == "data").required = False
+    return parser

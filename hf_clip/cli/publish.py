@@ -1,0 +1,125 @@
+"""`hf-clip publish`: a trained model, its card and its figures as a repository of the Hub, in one commit."""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .output import Printer
+from .parsing import Parser, add_shared_settings
+
+
+def run(arguments: list[str], printer: Printer) -> None:
+    settings = _parser().parse_args(arguments)
+    result = _stage_only(settings) if settings.dry_run else _publish(settings)
+    if settings.json:
+        printer.json(result)
+        return
+    printer.table(["file", "bytes"], [[file["name"], file["bytes"]] for file in result["files"]])
+    printer.line()
+    if settings.dry_run:
+        printer.line(f"nothing was sent; this is what would go up to {settings.repo_id}: {result['folder']}")
+    elif not result["changed"]:
+        printer.line(f"nothing has changed: {result['url']} at {result['revision']}")
+    else:
+        printer.line(f"published: {result['pull_request'] or result['url']} at {result['revision']}")
+
+
+def _stage_only(settings: argparse.Namespace) -> dict[str, Any]:
+    from ..publishing.staging import stage
+
+    folder = Path(settings.output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} already exists: give another --output, or remove it")
+    with tempfile.TemporaryDirectory(dir=_above(folder)) as aside:
+        stage(settings.model, Path(aside, "staged"), _content(settings, settings.repo_id))
+        if folder.exists():
+            folder.rmdir()
+        Path(aside, "staged").rename(folder)
+    return {"folder": settings.output, "files": _files(folder)}
+
+
+def _above(folder: Path) -> Path:
+    above = folder.absolute().parent
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+    return above
+
+
+def _publish(settings: argparse.Namespace) -> dict[str, Any]:
+    from ..publishing.hub import full_name, push_folder
+    from ..publishing.staging import stage
+
+    name = full_name(settings.repo_id)
+    with tempfile.TemporaryDirectory() as aside:
+        stage(settings.model, Path(aside), _content(settings, name))
+        published = push_folder(
+            Path(aside),
+            name,
+            private=settings.private,
+            revision=settings.revision,
+            create_pr=settings.create_pr,
+            commit_message=settings.commit_message,
+        )
+        return vars(published) | {"files": _files(Path(aside))}
+
+
+def _content(settings: argparse.Namespace, name: str) -> Any:
+    from ..publishing.card import CardDetails
+    from ..publishing.staging import Content
+
+    details = CardDetails(
+        name=name,
+        license=settings.license,
+        language=settings.language,
+        datasets=settings.datasets,
+        base_model=settings.base_model,
+        description=settings.description,
+        example_labels=settings.example_labels,
+    )
+    return Content(
+        details,
+        evaluations=settings.evaluation,
+        pictures=True if settings.pictures else None,
+        example_picture=settings.example_picture,
+        max_shard_size=settings.max_shard_size,
+    )
+
+
+def _files(folder: Path) -> list[dict[str, Any]]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [{"name": file.relative_to(folder).as_posix(), "bytes": file.stat().st_size} for file in files]
+
+
+def _parser() -> Parser:
+    parser = Parser("hf-clip publish", description=__doc__)
+    add_shared_settings(parser)
+    parser.add_argument("--repo_id", required=True, help="user/name, or a name of your own")
+    parser.add_flag("--private", help="make the repository private, where it is new")
+    parser.add_argument("--revision", help="branch to commit to; default: main")
+    parser.add_flag("--create_pr", help="as a pull request, for its owner to merge")
+    parser.add_argument("--commit_message", default="Publish with hf_clip")
+    parser.add_flag("--dry_run", help="write the folder and send nothing")
+    parser.add_argument("--output", default="hf_clip_publication", help="of --dry_run: the folder to write")
+    parser.add_argument("--max_shard_size", default="5GB", help="of a file of weights")
+    card = parser.add_argument_group("for the card")
+    card.add_argument("--license", help="as the Hub calls it: apache-2.0, cc-by-sa-4.0, …")
+    card.add_argument("--language", nargs="+", default=[], help="of the captions: en zh …")
+    card.add_argument("--datasets", nargs="+", default=[], help="Hub ids of what it was trained on")
+    card.add_argument(
+        "--base_model",
+        nargs="+",
+        default=[],
+        help="Hub ids of the towers, where the run does not know; of an adapter, of what it adapts",
+    )
+    card.add_argument("--description", default="", help="what the model is for, in a few sentences")
+    card.add_argument("--evaluation", nargs="+", default=[], help="folders that `hf-clip evaluate --output` wrote")
+    card.add_argument("--example_picture", help="for the examples; it is copied into the repository")
+    card.add_argument("--example_labels", nargs="+", default=[], help="what it may show: 'a cat' 'a dog'")
+    parser.add_flag(
+        "--pictures", help="show pictures of the training and evaluation data; default: charts without them"
+    )
+    return parser

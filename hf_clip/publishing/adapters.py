@@ -1,0 +1,91 @@
+"""A PEFT adapter as others open it: its weights and its processor, over a base that has a name on the Hub."""
+
+import json
+import shutil
+from pathlib import Path
+
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from transformers.utils import CONFIG_NAME
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
+
+from ..errors import InputError, first_line
+from ..processing_hf_clip import HFClipProcessor
+from .sentence_transformers_files import write_sentence_transformers_files
+
+# What `AutoPeftModel` builds the base with. PEFT itself writes the module of the class that was trained: one that it
+# refuses to import, and whose name, for code out of a folder, is made of that folder's path.
+_OPENED_BY = {"base_model_class": "AutoModel", "parent_library": "transformers"}
+
+
+def is_adapter(folder: str | Path) -> bool:
+    return Path(folder, ADAPTER_CONFIG_NAME).is_file()
+
+
+def stage_adapter(source: str | Path, target: str | Path, base_model: str | None = None) -> str:
+    """Writes what an adapter's repository holds: weights, settings with the base's name, processor and code.
+
+    `AutoModel`, the pipelines and sentence-transformers open it with `trust_remote_code=True` wherever peft is
+    installed, and so do `PeftModel` and `AutoPeftModel`. It has no `config.json`: with one, transformers would take
+    the folder for a whole model.
+
+    Args:
+        source: the folder that an adapter and its processor were saved to (`HFClipTrainer` saves both).
+        base_model: Hub id of the model that the adapter was trained over; default: what the adapter says.
+
+    Returns:
+        The Hub id of the base.
+
+    Raises:
+        InputError: for an adapter without weights, a processor or a base on the Hub; for a folder that holds a whole
+            model too.
+    """
+    source, target = Path(source), Path(target)
+    _refuse_incomplete(source)
+    settings = json.loads((source / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
+    base = _public_base(settings.get("base_model_name_or_path"), base_model)
+    settings |= {"base_model_name_or_path": base, "auto_mapping": None if settings.get("task_type") else _OPENED_BY}
+    if base_model is not None:
+        settings["revision"] = None  # it was the other base's
+    try:
+        processor = HFClipProcessor.from_pretrained(source)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{source} holds an adapter without its processor ({first_line(error)}): add it with "
+            "processor.save_pretrained"
+        ) from error
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / ADAPTER_SAFE_WEIGHTS_NAME, target / ADAPTER_SAFE_WEIGHTS_NAME)
+    (target / ADAPTER_CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    processor.save_pretrained(target)
+    write_sentence_transformers_files(target, None, processor)
+    return base
+
+
+def _refuse_incomplete(source: Path) -> None:
+    if (source / CONFIG_NAME).is_file():
+        raise InputError(
+            f"{source} holds an adapter ({ADAPTER_CONFIG_NAME}) and a whole model ({CONFIG_NAME}): leave one of them"
+        )
+    if not (source / ADAPTER_SAFE_WEIGHTS_NAME).is_file():
+        raise InputError(f"{source} has no {ADAPTER_SAFE_WEIGHTS_NAME}: save the adapter with save_pretrained")
+
+
+def _public_base(trained_over: str | None, base_model: str | None) -> str:
+    if base_model is not None:
+        if not _is_hub_id(base_model):
+            raise InputError(f"base_model {base_model!r} is no Hub id: give user/name")
+        return base_model
+    if not trained_over or not _is_hub_id(trained_over) or Path(trained_over).exists():
+        raise InputError(
+            "the adapter was trained over a model that is not on the Hub, so nobody could open it: publish that model "
+            "and give --base_model user/name, or merge the adapter (model.merge_and_unload()) and publish the whole"
+        )
+    return trained_over
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1 and not name.startswith(".")

@@ -1,0 +1,30 @@
+# How well each label fits a picture, without torch: python example.py picture.png "a cat" "a dog"
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from onnxruntime import InferenceSession
+from PIL import Image, ImageOps
+from tokenizers import Tokenizer
+
+
+def prepare(rgb, shortest_edge, size, crop, resample, rescale_factor, mean, std):
+    rgb = rgb.resize(size or [int(shortest_edge * side / min(rgb.size)) for side in rgb.size], resample)
+    left, top = (int((side - kept) / 2) for side, kept in zip(rgb.size, crop, strict=True))
+    pixels = np.asarray(rgb.crop((left, top, left + crop[0], top + crop[1])))
+    return ((pixels * rescale_factor - mean) / std).astype(np.float32).transpose(2, 0, 1)[None]  # (1, 3, …, …)
+
+
+if __name__ == "__main__":
+    folder, (file, *labels) = Path(__file__).parent, sys.argv[1:]
+    facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    texts = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(labels)
+    tokens = {"input_ids": [text.ids for text in texts], "attention_mask": [text.attention_mask for text in texts]}
+    rgba = ImageOps.exif_transpose(Image.open(file)).convert("RGBA")
+    rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    text = InferenceSession(folder / "text_model.onnx").run(None, {key: tokens[key] for key in facts["text_inputs"]})
+    image = InferenceSession(folder / "vision_model.onnx").run(None, {"pixel_values": prepare(rgb, **facts["pixels"])})
+    odds = np.exp(facts["exp_logit_scale"] * (text[0] @ image[0][0]).astype(float) + (facts["logit_bias"] or 0))
+    odds /= odds.sum() if facts["logit_bias"] is None else 1 + odds  # after the sigmoid loss each label stands alone
+    print(*(f"{chance:.6f}  {label}" for chance, label in zip(odds, labels, strict=True)), sep="\n")

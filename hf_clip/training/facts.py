@@ -1,0 +1,210 @@
+"""What a run can say of itself, for `training.json` and the model card: data, settings, time, versions, emissions."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from .. import __version__
+from ..data.augmentation import Augmentation
+from ..data.mixture import MixedPairs
+from ..data.sources import Source
+from ..data.streaming import StreamedPairs
+from ..embedding_store import public_name
+from .arguments import HFClipTrainingArguments
+
+_LOOKED_AT = 10_000  # captions whose length is counted
+_PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "huggingface_hub")
+# Shown though they are the default; of the others, those that differ.
+_ALWAYS_SHOWN = (
+    "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "warmup_steps",
+    "lr_scheduler_type", "optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed",
+)  # fmt: skip
+# How a run was watched, stored and fed changes nothing in what it learns; where it lay is nobody's business.
+_NOT_OF_LEARNING = (
+    "output_dir", "run_name", "report_to", "feature_cache_dir", "resume_from_checkpoint", "disable_tqdm", "project",
+    "use_cpu", "push_to_hub", "hub_", "log", "save_", "eval_", "do_", "dataloader_num", "dataloader_pin",
+    "dataloader_persistent", "dataloader_prefetch", "local_rank", "ddp_", "trackio", "label_names", "load_best",
+    "restore_callback", "greater_is_better", "metric_for", "per_device_eval", "remove_unused", "prediction_loss",
+    "include_", "batch_eval", "skip_memory", "torch_empty", "average_tokens", "strict",
+    "accelerator_config", "debug", "activation_checkpointing",
+)  # fmt: skip
+
+
+@dataclass
+class Origin:
+    """What a trainer cannot see of its model and data.
+
+    Args:
+        vision_model, text_model: what the towers were opened from.
+        started_from: the trained model that was gone on from.
+        data: what the pictures are, in words; default: the names of their sources.
+        credit: attribution that the pictures' licence asks for.
+        pictures_may_be_shown: whether pictures of the data may go into a published card.
+    """
+
+    vision_model: str = ""
+    text_model: str = ""
+    started_from: str = ""
+    data: str = ""
+    credit: str = ""
+    pictures_may_be_shown: bool = False
+
+
+class MeasureEmissions(TrainerCallback):
+    """Has codecarbon estimate what a run emits, where it is installed."""
+
+    def __init__(self) -> None:
+        from codecarbon import EmissionsTracker
+
+        self.tracker = EmissionsTracker(save_to_file=False, log_level="critical", allow_multiple_runs=True)
+        self.measured: dict[str, Any] | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.tracker.start()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.tracker.stop()
+        found = self.tracker.final_emissions_data
+        self.measured = {
+            "kg": found.emissions, "kwh": found.energy_consumed, "grid": found.country_name, "source": "codecarbon",
+        }  # fmt: skip
+
+
+def can_measure_emissions() -> bool:
+    return importlib.util.find_spec("codecarbon") is not None
+
+
+def training_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
+    """What `training.json` holds: of an `HFClipTrainer`, as far as it has come. No path, no secret, JSON."""
+    args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
+    dataset = trainer.train_dataset
+    return {
+        "hf_clip": __version__,
+        "vision_model": _tower_name(origin.vision_model, model.config.vision_config),
+        "text_model": _tower_name(origin.text_model, model.config.text_config),
+        "started_from": public_name(origin.started_from) or None,
+        "data": [_data_facts(source, weight, origin.data) for source, weight in _weighted_sources(dataset)],
+        "skipped_pictures": len(trainer.skipped_images),
+        "parameters": _parameter_counts(model),
+        "hyperparameters": _hyperparameters(args),
+        "augmentation": _augmentation(dataset),
+        "batch_size": args.train_batch_size * args.world_size,
+        **_course(trainer),
+        "hardware": {
+            "device": torch.cuda.get_device_name() if args.device.type == "cuda" else args.device.type.upper(),
+            "processes": args.world_size,
+            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        },
+        "versions": {"python": platform.python_version(), "hf_clip": __version__}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "temperature": _logged(trainer, "temperature"),
+        "credit": origin.credit,
+        "pictures_may_be_shown": origin.pictures_may_be_shown,
+    }
+
+
+def _tower_name(given: str, config: Any) -> str:
+    """As it was given, or as transformers remembers it; a folder is no name that others could use."""
+    known = given or getattr(config, "_name_or_path", "") or ""
+    return public_name(known) if given else "" if Path(known).is_absolute() or Path(known).exists() else known
+
+
+def _course(trainer: Any) -> dict[str, Any]:
+    """Steps, epochs, seconds. A run that was gone on with took longer than its last part: that is not said."""
+    state = trainer.state
+    ended: dict[str, float] = next((entry for entry in reversed(state.log_history) if "train_runtime" in entry), {})
+    whole = ended and not trainer.resumed
+    emissions = next((c.measured for c in trainer.callback_handler.callbacks if isinstance(c, MeasureEmissions)), None)
+    return {
+        "steps": state.global_step,
+        "epochs": state.epoch,
+        "seconds": ended["train_runtime"] if whole else None,
+        "pairs_per_second": ended["train_samples_per_second"] if whole else None,
+        "emissions": emissions if whole else None,
+    }
+
+
+def _logged(trainer: Any, name: str) -> float | None:
+    """The last of it that was logged: of sharded weights one process alone cannot ask."""
+    return next((entry[name] for entry in reversed(trainer.state.log_history) if name in entry), None)
+
+
+def _weighted_sources(dataset: Any) -> Iterator[tuple[Source, float | None]]:
+    if isinstance(dataset, MixedPairs):
+        for part, share in zip(dataset.datasets, dataset.shares, strict=True):
+            yield part.source, share / sum(dataset.shares)
+    elif isinstance(dataset, StreamedPairs):
+        weights = dataset.weights or [None] * len(dataset.sources)
+        for source, weight in zip(dataset.sources, weights, strict=True):
+            yield source, None if weight is None else weight / sum(dataset.weights)
+    elif hasattr(dataset, "source"):
+        yield dataset.source, None
+
+
+def _data_facts(source: Source, weight: float | None, described: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"name": described or public_name(source.name), "weight": weight}
+    if source.streaming:
+        return facts | {"streamed": True}
+    rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT), dtype=int))
+    captions = [source.captions(int(row)) for row in rows]
+    facts |= {"pictures": len(source), "captions_per_picture": sum(map(len, captions)) / max(len(captions), 1)}
+    lengths = [len(caption.split()) for each in captions for caption in each]
+    unit = "words"
+    if np.median(lengths or [0]) < 2:  # Chinese, Japanese, … put no spaces; a name may be of one word
+        lengths, unit = [len(caption) for each in captions for caption in each], "characters"
+    if lengths:
+        facts[unit] = {
+            "median": float(np.median(lengths)), "shortest": min(lengths), "longest": max(lengths),
+            "captions_looked_at": len(lengths),
+        }  # fmt: skip
+    return facts
+
+
+def _parameter_counts(model: Any) -> dict[str, int]:
+    parts = {"text_model": 0, "vision_model": 0, "heads": 0, "trained": 0}
+    for name, parameter in model.named_parameters():
+        part = next((part for part in ("text_model", "vision_model") if f"{part}." in name), "heads")
+        parts[part] += parameter.numel()
+        parts["trained"] += parameter.numel() if parameter.requires_grad else 0
+    return parts
+
+
+def _hyperparameters(args: HFClipTrainingArguments) -> dict[str, dict[str, Any]]:
+    said = {name: _plain(value) for name, value in args.to_dict().items() if not name.startswith(_NOT_OF_LEARNING)}
+    usual = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(args)
+    }
+    off = (None, False)  # alike: where the default is None, the Trainer makes it False
+    changed = {
+        name: value
+        for name, value in said.items()
+        if value != usual[name] and not (value in off and usual[name] in off)
+    }
+    return {"changed": changed, "default": {name: said[name] for name in _ALWAYS_SHOWN if name not in changed}}
+
+
+def _plain(value: Any) -> Any:
+    """A setting without where it lay on this machine."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return public_name(value) if isinstance(value, str) else value
+
+
+def _augmentation(dataset: Any) -> dict[str, Any]:
+    part = dataset.datasets[0] if isinstance(dataset, MixedPairs) else dataset
+    if not hasattr(part, "draw"):
+        return {}
+    usual = Augmentation()
+    return {name: value for name, value in vars(part.draw.augmentation).items() if value != getattr(usual, name)}

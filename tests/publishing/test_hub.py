@@ -1,0 +1,546 @@
+"""Pushing to a Hub that is run here: the real client, every fault, and a stranger who opens what was pushed."""
+
+import hashlib
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import traceback
+from types import SimpleNamespace
+
+import huggingface_hub.constants
+import huggingface_hub.utils._http
+import pytest
+import torch
+from conftest import tiny_inputs, tiny_model
+from hub_server import SIGNATURE, HubServer
+from PIL import Image
+from safetensors.torch import save_file
+
+from hf_clip.errors import InputError
+from hf_clip.publishing.hub import full_name, open_repository, push_folder
+
+NAME = "user/name"
+_README = "---\nlibrary_name: transformers\n---\n# Version {}\n"
+
+STRANGER = """
+import importlib.abc, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("hf_clip", "timm"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor, pipeline
+
+inputs, picture, result, *asked = sys.argv[1:]
+outputs = []
+for name, sha, token in zip(asked[::3], asked[1::3], asked[2::3]):
+    opened = {"revision": sha, "code_revision": sha, "trust_remote_code": True, "token": token or None}
+    model = AutoModel.from_pretrained(name, **opened).eval()
+    assert type(model).__module__.startswith("transformers_modules"), type(model)
+    processor = AutoProcessor.from_pretrained(name, revision=sha, trust_remote_code=True, token=token or None)
+    classify = pipeline("zero-shot-image-classification", model=name, revision=sha, trust_remote_code=True,
+                        token=token or None, model_kwargs={"code_revision": sha})
+    with torch.no_grad():
+        logits = model(**torch.load(inputs)).logits_per_image
+        processed = model(**processor(images=Image.open(picture), text=["a b", "c"], return_tensors="pt"))
+    scores = classify(picture, candidate_labels=["a b", "c"], hypothesis_template="{}")
+    outputs.append({"logits": logits, "processed": processed.logits_per_image, "scores": scores})
+torch.save(outputs, result)
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with HubServer() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(server, monkeypatch):
+    """A new Hub, to which this process is online, by LFS and without pauses between the client's own attempts."""
+    server.reset()
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", "/nowhere/token")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    return server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What is pushed where nobody opens it: two shards of weights, and three other files."""
+    return write_folder(tmp_path / "folder")
+
+
+def write_folder(folder, version: int = 0, shards: int = 2):
+    (folder / "pictures").mkdir(parents=True)
+    for shard in range(shards):
+        weights = {"weight": torch.full((2_000,), 10.0 * version + shard)}
+        save_file(weights, folder / f"model-{shard + 1:05}-of-{shards:05}.safetensors")
+    (folder / "config.json").write_text(f'{{"model_type": "hf_clip", "version": {version}}}')
+    (folder / "README.md").write_text(_README.format(version))
+    (folder / "pictures" / "curve.png").write_bytes(b"\x89PNG" + bytes([version]) * 100)
+    return folder
+
+
+def push(hub, folder, name=NAME, token=None, **settings):
+    return push_folder(folder, name, endpoint=hub.endpoint, token=token or hub.token, **settings)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def published(hub, revision: str = "main", name: str = NAME) -> dict[str, bytes]:
+    files = hub.repos[name].head(revision).files
+    return {path: file.content for path, file in files.items() if path != ".gitattributes"}
+
+
+@pytest.fixture
+def refused(hub, caplog, capfd):
+    """Calls, and gives the one line it ends in, having looked for secrets in all that could be read."""
+    caplog.set_level(logging.INFO)
+
+    def call(function, *arguments, **settings) -> str:
+        with pytest.raises(InputError) as caught:
+            function(*arguments, **settings)
+        told, error = [], caught.value
+        while error is not None:
+            told += [*traceback.format_exception(error), repr(error.__dict__)]
+            error = error.__cause__ or error.__context__
+        captured = capfd.readouterr()
+        assert_no_secrets("\n".join([*told, caplog.text, captured.out, captured.err]))
+        message = str(caught.value)
+        assert "\n" not in message
+        assert len(message) < 500
+        assert ": " in message
+        return message
+
+    return call
+
+
+def assert_no_secrets(text: str) -> None:
+    assert "hf_planted" not in text
+    assert SIGNATURE not in text
+    assert "Bearer" not in text
+
+
+# ---- what is there afterwards -------------------------------------------------------------------------------------
+
+
+def test_a_stranger_opens_what_was_pushed(hub, processor, tmp_path, one_thread):
+    first, second, inputs = tiny_model(seed=1).eval(), tiny_model(seed=2).eval(), tiny_inputs()
+    shas = {}
+    for name, model, private in (("user/secret", second, True), (NAME, first, False), (NAME, second, False)):
+        model.save_pretrained(tmp_path / "model")
+        processor.save_pretrained(tmp_path / "model")
+        result = push(hub, tmp_path / "model", name, private=private)
+        assert result.url == f"{hub.endpoint}/{name}"
+        shas.setdefault(name, result.revision)
+    assert hub.repos[NAME].head().files["model.safetensors"].lfs
+    assert not hub.repos[NAME].head().files["config.json"].lfs
+    assert hub.repos["user/secret"].private
+    # The second push of the same weights, to another repository, had them there already.
+    assert hub.count("PUT /storage") == 2
+    picture = tmp_path / "picture.png"
+    Image.linear_gradient("L").convert("RGB").resize((50, 40)).save(picture)
+    torch.save(inputs, tmp_path / "inputs.pt")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    asked = [NAME, shas[NAME], "", "user/secret", shas["user/secret"], hub.read_token]
+    script = tmp_path / "stranger.py"
+    script.write_text(STRANGER)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "inputs.pt", picture, tmp_path / "result.pt", *asked],
+        capture_output=True, text=True, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_no_secrets(done.stdout + done.stderr)
+    for model, result in zip((first, second), torch.load(tmp_path / "result.pt"), strict=True):
+        with torch.no_grad():
+            assert torch.equal(result["logits"], model(**inputs).logits_per_image)
+            batch = processor(images=Image.open(picture), text=["a b", "c"], return_tensors="pt")
+            processed = model(**batch).logits_per_image
+        assert torch.equal(result["processed"], processed)
+        probabilities = dict(zip(["a b", "c"], processed.softmax(1)[0].tolist(), strict=True))
+        assert {entry["label"]: entry["score"] for entry in result["scores"]} == probabilities
+    # Storage is another host: no token goes there.
+    assert {request.auth for request in hub.log if request.path.startswith("/storage")} == {""}
+
+
+def test_pushed_once_more_nothing_changes(hub, folder):
+    first = push(hub, folder, commit_message="A title")
+    assert first.changed
+    assert first.pull_request is None
+    assert published(hub) == contents(folder)
+    assert [commit.title for commit in hub.repos[NAME].commits] == ["initial commit", "A title"]
+    assert first.revision == hub.repos[NAME].head().sha
+    asked = len(hub.log)
+    again = push(hub, folder, private=False)
+    assert (again.revision, again.changed, again.url) == (first.revision, False, first.url)
+    assert [f"{request.method} {request.path}" for request in hub.log[asked:]] == [f"GET /api/models/{NAME}"]
+
+
+def test_only_what_changed_goes_up(hub, folder):
+    push(hub, folder)
+    (folder / "config.json").write_text('{"model_type": "hf_clip", "version": 7}')
+    sent = hub.count("PUT")
+    assert push(hub, folder).changed
+    assert published(hub) == contents(folder)
+    assert hub.count("PUT") == sent
+
+
+def test_files_of_an_earlier_publication_go_and_the_users_stay(hub, folder):
+    push(hub, folder)
+    ours = ["modeling_hf_clip.py", "evaluation/metrics.json", "evaluation/a/pictures/b.png", "onnx/text.onnx"]
+    ours += ["adapter_model.safetensors", "adapter_config.json", "model.safetensors.index.json", "merges.txt"]
+    users = {"notes.txt": b"n", "my/modeling_hf_clip.py": b"m", "my/model.safetensors": b"w", "train.py": b"t"}
+    users |= {"last-checkpoint/model.safetensors": b"c"}
+    hub.commit(NAME, dict.fromkeys(ours, b"old") | users)
+    other = write_folder(folder.parent / "other", version=1, shards=3)
+    (other / "pictures" / "curve.png").rename(other / "pictures" / "recall.png")
+    push(hub, other)
+    assert published(hub) == contents(other) | users
+    assert len(hub.repos[NAME].commits) == 4  # one for all of it
+    assert ".gitattributes" in hub.repos[NAME].head().files
+
+
+def test_a_branch_is_made_and_main_stays(hub, folder):
+    push(hub, folder)
+    main = hub.repos[NAME].head().sha
+    other = write_folder(folder.parent / "other", version=1)
+    result = push(hub, other, revision="next/try")
+    assert result.url == f"{hub.endpoint}/{NAME}/tree/next/try"
+    assert result.revision == hub.repos[NAME].head("next/try").sha
+    assert published(hub, "next/try") == contents(other)
+    assert hub.repos[NAME].head().sha == main
+    assert not push(hub, other, revision="next/try").changed
+
+
+def test_a_pull_request_is_opened_once_and_main_stays(hub, folder):
+    push(hub, folder)
+    main = hub.repos[NAME].head().sha
+    other = write_folder(folder.parent / "other", version=1)
+    # Somebody who may not write there may propose.
+    first = push(hub, other, create_pr=True, token=hub.other_token)
+    assert first.pull_request == first.url == f"{hub.endpoint}/{NAME}/discussions/1"
+    assert first.changed
+    again = push(hub, other, create_pr=True, token=hub.other_token)
+    assert (again.pull_request, again.revision, again.changed) == (first.pull_request, first.revision, False)
+    assert len(hub.repos[NAME].pull_requests) == 1
+    assert published(hub, "refs/pr/1") == contents(other)
+    assert hub.repos[NAME].head().sha == main
+    assert push(hub, folder, create_pr=True).pull_request is None  # main has it all
+
+
+def test_large_files_go_up_in_parts(hub, folder):
+    hub.part_size = 3_000
+    push(hub, folder)
+    assert published(hub) == contents(folder)
+    assert hub.count("PUT /storage/[0-9a-f]+/[123]$") == 6
+    assert hub.count("POST /complete") == 2
+
+
+def test_a_bare_name_is_the_users_own(hub, folder):
+    assert full_name("name", token=hub.token, endpoint=hub.endpoint) == NAME
+    assert full_name("other/name") == "other/name"
+    assert push(hub, folder, "name").url == f"{hub.endpoint}/{NAME}"
+    assert not push(hub, folder, "name").changed
+    hub.fault("GET /api/whoami-v2", status=404)
+    assert full_name("name", token=hub.token, endpoint=hub.endpoint) == "name"
+
+
+def test_a_repository_is_opened_before_there_is_anything_to_push(hub, folder):
+    for _ in range(2):
+        assert open_repository("name", private=True, token=hub.token, endpoint=hub.endpoint) == NAME
+    assert hub.repos[NAME].private
+    assert len(hub.repos[NAME].commits) == 1
+    assert push(hub, folder).changed
+
+
+@pytest.mark.parametrize("lacks", ["blob ids, trees, discussions", "blob ids, oids", "trees, discussions, oids"])
+def test_a_hub_that_knows_less_will_do(hub, folder, lacks):
+    hub.lacks = set(lacks.split(", "))
+    push(hub, folder)
+    old = write_folder(folder.parent / "other", version=1, shards=1)
+    assert push(hub, old).changed
+    assert published(hub) == contents(old)
+    assert not push(hub, old).changed
+    assert len(hub.repos[NAME].commits) == 3
+    assert push(hub, folder, create_pr=True).pull_request.endswith("/discussions/1")
+
+
+def test_the_folder_is_only_read(hub, folder):
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.rglob("*")}
+    (folder / ".cache" / "huggingface").mkdir(parents=True)
+    (folder / ".cache" / "huggingface" / "x").write_text("not for others")
+    push(hub, folder)
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in before} == before
+    assert not [path for path in published(hub) if path.startswith(".cache")]
+
+
+# ---- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_tokens(hub, folder, refused, monkeypatch):
+    push(hub, folder)
+    other = write_folder(folder.parent / "other", version=1)
+    state = hub.repos[NAME].head().sha
+    wrong = "hf_planted-wrong-token"
+    for token, says in (
+        (hub.expired_token, "does not take the token (401"),
+        (wrong, "does not take the token (401"),
+        (hub.read_token, "may not write to user/name"),
+        (hub.other_token, "may not write to user/name"),
+        ("hf_planted\nhf_planted", "holds characters that no token has"),
+    ):
+        assert says in refused(push, hub, other, token=token)
+        assert hub.repos[NAME].head().sha == state
+    assert "user/new" in refused(push, hub, other, "user/new", token=hub.read_token)
+    assert "may not write to somebody/new" in refused(push, hub, other, "somebody/new")
+    assert "there is no token" in refused(push_folder, other, NAME, endpoint=hub.endpoint)
+    assert "does not take" in refused(full_name, "name", token=wrong, endpoint=hub.endpoint)
+    assert "user/new" not in hub.repos
+    monkeypatch.setenv("HF_TOKEN", hub.token + "\n")  # as an editor leaves it
+    assert push_folder(other, NAME, endpoint=hub.endpoint).changed
+
+
+def test_private_means_private(hub, folder, refused):
+    push(hub, folder)
+    other = write_folder(folder.parent / "other", version=1)
+    assert "user/name is there already and is public" in refused(push, hub, other, private=True)
+    assert published(hub) == contents(folder)
+    assert "is public" in refused(open_repository, NAME, private=True, token=hub.token, endpoint=hub.endpoint)
+    push(hub, folder, "user/secret", private=True)
+    assert not push(hub, folder, "user/secret").changed
+    assert hub.repos["user/secret"].private
+    # To others it is not there, and its name cannot be had.
+    assert "user/secret" in refused(push, hub, folder, "user/secret", token=hub.other_token)
+
+
+def test_another_models_repository_is_left_alone(hub, folder, refused):
+    hub.commit(NAME, {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"theirs"})
+    for settings in ({}, {"create_pr": True}):
+        assert "user/name holds another model (model_type 'bert')" in refused(push, hub, folder, **settings)
+    assert set(published(hub)) == {"config.json", "model.safetensors"}
+    hub.commit("user/broken", {"config.json": b"no json"})
+    assert "user/broken holds another model" in refused(push, hub, folder, "user/broken")
+    assert set(published(hub, name="user/broken")) == {"config.json"}
+    hub.commit("user/fresh", {"README.md": b"I shall put a model here"})
+    assert push(hub, folder, "user/fresh").changed
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "user/", "na me", "user/a--b", "", "../up"])
+def test_names_that_are_none(hub, folder, refused, name):
+    refused(push, hub, folder, name)
+    assert hub.repos == {}
+
+
+def test_settings_that_cannot_be(hub, folder, refused, tmp_path):
+    push(hub, folder)
+    other, sha = write_folder(folder.parent / "other", version=1), hub.repos[NAME].head().sha
+    assert "is a commit" in refused(push, hub, other, revision=sha)
+    assert "has no branch 'nope'" in refused(push, hub, other, revision="nope", create_pr=True)
+    assert "commit_message" in refused(push, hub, other, commit_message="")
+    assert "holds no files" in refused(push, hub, tmp_path / "nowhere")
+    (other / ".git").mkdir()
+    (other / "sub" / ".cache").mkdir(parents=True)
+    (other / "sub" / ".cache" / "x").write_text("no such folder on the Hub")
+    assert "sub/.cache/x" in refused(push, hub, other)
+    (other / "sub" / ".cache" / "x").unlink()
+    (other / "README.md").write_text("---\na: [\n---\n")
+    assert 'Invalid "README.md" metadata' in refused(push, hub, other)
+    assert hub.repos[NAME].head().sha == sha
+
+
+def test_without_a_network(hub, folder, refused, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        message = refused(push_folder, folder, NAME, endpoint=nobody, token=hub.token)
+    assert f"the connection to {nobody} fails" in message
+    secret = nobody.replace("//", "//somebody:hf_planted@")
+    assert "hf_planted" not in refused(push_folder, folder, NAME, endpoint=secret, token=hub.token)
+    assert "the connection" in refused(push_folder, folder, NAME, endpoint="hub.example", token=hub.token)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in refused(push, hub, folder)
+
+
+def test_what_is_not_there_may_be_called_forbidden(hub, folder):
+    hub.repository_not_found = 401  # as the Hub says it to some
+    assert push(hub, folder).changed
+
+
+def test_a_server_that_is_no_hub(hub, folder, refused):
+    hub.fault("GET /api/models", status=200, body="<html>Log in to the hotel's network</html>")
+    assert "does not answer as a Hub does" in refused(push, hub, folder)
+    hub.fault("GET /api/models", status=200, body="{}")
+    assert "does not answer as a Hub does" in refused(push, hub, folder)
+
+
+# ---- faults: the branch is the old one or the new one, and the next run goes on -----------------------------------
+
+SECOND_SHARD = "MODEL-2"
+ALWAYS = 99
+COMMIT, STORAGE, INFO = f"POST /api/models/{NAME}/commit/", "PUT /storage/", f"GET /api/models/{NAME}$"
+FAULTS = {
+    "500 on info": ({"route": INFO, "status": 500}, "is in trouble (500 at /api/models/user/name"),
+    "500s on validate-yaml": ({"route": "POST /api/validate-yaml", "status": 500}, "is in trouble (500"),
+    "500s on preupload": ({"route": "POST .*/preupload/", "status": 503, "times": ALWAYS}, "is in trouble (503"),
+    "500s on batch": ({"route": "POST .*/batch", "status": 500, "times": ALWAYS}, "is in trouble (500"),
+    "500s on one blob": ({"route": SECOND_SHARD, "status": 500, "times": ALWAYS}, "is in trouble (500 at /storage"),
+    "keys in XML": (
+        {"route": SECOND_SHARD, "status": 403, "body": f"<Error><Key>{SIGNATURE}</Key></Error>"},
+        "may not write",
+    ),
+    "dropped in a blob": ({"route": SECOND_SHARD, "drop": "midway", "times": ALWAYS}, "the connection to"),
+    "dropped after a blob": ({"route": SECOND_SHARD, "drop": "after", "times": ALWAYS}, "the connection to"),
+    "verify fails": ({"route": "POST .*/verify", "status": 500, "times": ALWAYS}, "is in trouble (500"),
+    "500 on commit": ({"route": COMMIT, "status": 500}, "is in trouble (500"),
+    "refused commit": ({"route": COMMIT, "status": 400, "body": '{"error": "too\\nlarge"}'}, "400 at"),
+    "dropped before the commit": ({"route": COMMIT, "drop": "before"}, "the connection to"),
+    "dropped in the commit": ({"route": COMMIT, "drop": "midway"}, "the connection to"),
+    "the server repeats the token": (
+        {"route": COMMIT, "status": 403, "body": '{"error": "hf_planted-write-token-abcdef may not"}'},
+        "(token) may not",
+    ),
+    "lost, and then no answer": (
+        [{"route": COMMIT, "drop": "after"}, {"route": INFO, "skip": 1, "status": 500}],
+        "the connection to",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("faults", FAULTS)
+def test_faults(hub, folder, refused, faults):
+    push(hub, folder)
+    old, new = contents(folder), write_folder(folder.parent / "new", version=1)
+    faults, says = FAULTS[faults]
+    shard = contents(new)["model-00002-of-00002.safetensors"]
+    for fault in faults if isinstance(faults, list) else [faults]:
+        route = fault["route"].replace(SECOND_SHARD, f"PUT /storage/{digest(shard)}")
+        hub.fault(route, **{name: value for name, value in fault.items() if name != "route"})
+    assert says in refused(push, hub, new)
+    assert published(hub) in (old, contents(new))
+    hub._faults.clear()
+    stored = set(hub.blobs)
+    sent = len(hub.log)
+    push(hub, new)
+    assert published(hub) == contents(new)
+    assert len(hub.repos[NAME].commits) == 3  # one more than before, whatever happened
+    again = {request.path.split("/")[-1] for request in hub.log[sent:] if request.method == "PUT"}
+    assert not again & stored
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_passing_faults_are_ridden_out(hub, folder, caplog, capfd):
+    """By the client, which repeats what may be repeated."""
+    caplog.set_level(logging.INFO)
+    hub.fault("POST .*/preupload/", status=500, times=2)
+    hub.fault(STORAGE, status=502, times=2)
+    hub.fault(STORAGE, drop="midway", times=2)
+    hub.fault("POST .*/batch", drop="after")
+    push(hub, folder)
+    assert published(hub) == contents(folder)
+    captured = capfd.readouterr()
+    assert "thrown while requesting PUT" in caplog.text
+    assert_no_secrets(caplog.text + captured.out + captured.err)
+
+
+def succeeds(function, *arguments, says: str) -> bool:
+    """Or is refused with these words."""
+    try:
+        function(*arguments)
+    except InputError as error:
+        if says not in str(error):
+            raise
+        return False
+    return True
+
+
+def test_a_token_that_expires_on_the_way(hub, folder):
+    push(hub, folder)
+    old, new, cut = contents(folder), write_folder(folder.parent / "new", version=1), 0
+    hub.expire_after = cut
+    while not succeeds(push, hub, new, says="does not take the token (401"):
+        assert published(hub) == old
+        cut += 1
+        hub.expire_after = cut
+    assert cut > 5
+    assert len(hub.repos[NAME].commits) == 3
+    assert published(hub) == contents(new)
+    assert hub.count(STORAGE) == 3 + 3  # each blob once
+
+
+def test_a_commit_between_ours_and_its_head(hub, folder, refused):
+    push(hub, folder)
+    new = write_folder(folder.parent / "new", version=1)
+    hub.fault(COMMIT, before=lambda: hub.commit(NAME, {"notes.txt": b"mine"}))
+    assert "someone else has committed to user/name" in refused(push, hub, new)
+    assert published(hub) == contents(folder) | {"notes.txt": b"mine"}
+    push(hub, new)
+    assert published(hub) == contents(new) | {"notes.txt": b"mine"}
+
+
+LOST = [{"drop": "after"}, {"status": 502, "handled": True}, {"status": 200, "body": "?", "handled": True}]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=["dropped", "502", "no JSON"])
+@pytest.mark.parametrize("settings", [{}, {"revision": "next"}, {"create_pr": True}], ids=str)
+def test_a_commit_whose_answer_is_lost_is_found(hub, folder, lost, settings):
+    push(hub, folder)
+    new = write_folder(folder.parent / "new", version=1)
+    hub.fault("POST .*/commit/", **lost)
+    result = push(hub, new, **settings)
+    assert result.changed
+    assert len(hub.repos[NAME].commits) == 3
+    assert result.revision == hub.repos[NAME].commits[-1].sha
+    assert bool(result.pull_request) == bool(settings.get("create_pr"))
+    assert not push(hub, new, **settings).changed
+
+
+@pytest.mark.parametrize(("status", "says"), [(None, "HF_HUB_DISABLE_XET=1"), (401, "does not take the token")])
+def test_without_xet_storage_the_way_out_is_named(hub, folder, refused, monkeypatch, status, says):
+    pytest.importorskip("hf_xet")
+    push(hub, folder)
+    new = write_folder(folder.parent / "new", version=1)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    if status:
+        hub.fault("GET .*/xet-write-token", status=status, times=ALWAYS)
+    assert says in refused(push, hub, new)
+    assert hub.count("GET .*/xet-write-token") > 0
+    assert published(hub) == contents(folder)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    push(hub, new)
+    assert published(hub) == contents(new)
+
+
+@pytest.mark.parametrize("disabled", ["", "1"])
+def test_both_upload_paths_as_the_environment_says(hub, folder, disabled, tmp_path):
+    """As a command is run: HF_ENDPOINT, HF_TOKEN and HF_HUB_DISABLE_XET, read when the client is imported."""
+    program = "import sys; from hf_clip.publishing.hub import push_folder; print(push_folder(*sys.argv[1:]).changed)"
+    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "home")}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": disabled}
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder, NAME], capture_output=True, text=True, env=environment
+    )
+    assert_no_secrets(done.stdout + done.stderr)
+    if disabled == "1":
+        assert done.stdout == "True\n"
+        assert published(hub) == contents(folder)
+    else:
+        assert re.search("InputError: .*HF_HUB_DISABLE_XET=1", done.stderr.splitlines()[-1])
+        assert published(hub) == {}

@@ -1,0 +1,142 @@
+"""What a run says of itself: counts made by hand, and nothing of the machine."""
+
+import json
+import sys
+import types
+
+import pytest
+from conftest import tiny_model, write_pictures
+from training_runs import make_processor, make_trainer
+
+from hf_clip import HFClipCollator, HFClipTrainer, HFClipTrainingArguments
+from hf_clip.data.augmentation import Augmentation
+from hf_clip.data.mixture import MixedPairs
+from hf_clip.data.sources import open_source
+from hf_clip.data.streaming import StreamedPairs
+from hf_clip.training.facts import MeasureEmissions, Origin, training_facts
+from hf_clip.training.run import training_pairs
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_pictures(tmp_path / "pictures", count=8, captions_each=3)
+
+
+def facts_of(trainer, **origin):
+    facts = training_facts(trainer, Origin(**origin))
+    return json.loads(json.dumps(facts, allow_nan=False))
+
+
+def test_data_are_counted(tmp_path, data):
+    """Captions "red a", "very red a", "very very red a": 2, 3 and 4 words."""
+    facts = facts_of(make_trainer(tmp_path / "run", data))
+    assert facts["data"] == [
+        {
+            "name": "pictures", "weight": None, "pictures": 8, "captions_per_picture": 3.0,
+            "words": {"median": 3.0, "shortest": 2, "longest": 4, "captions_looked_at": 24},
+        }
+    ]  # fmt: skip
+    assert facts_of(make_trainer(tmp_path / "run", data), data="pictures of us")["data"][0]["name"] == "pictures of us"
+
+
+def test_captions_without_spaces_are_counted_in_characters(tmp_path, data):
+    rows = [{"file_name": f"{i}.png", "caption": "红色的圆" + "大" * i} for i in range(3)]
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (found,) = facts_of(make_trainer(tmp_path / "run", data))["data"]
+    assert found["characters"] == {"median": 5.0, "shortest": 4, "longest": 6, "captions_looked_at": 3}
+    assert "words" not in found
+
+
+def trainer_on(pairs, tmp_path, **args):
+    processor = make_processor(tmp_path / "tokenizer")
+    settings = HFClipTrainingArguments(str(tmp_path / "run"), use_cpu=True, **args)
+    return HFClipTrainer(
+        tiny_model(), settings, train_dataset=pairs, data_collator=HFClipCollator(processor.tokenizer),
+        processing_class=processor,
+    )  # fmt: skip
+
+
+def test_of_several_sources_each_says_its_share(tmp_path, data):
+    """8 and 4 pictures, drawn 1 to 3: of an epoch's 12 items 3 are of the first and 9 of the second."""
+    few = open_source(write_pictures(tmp_path / "few", count=4))
+    processor, args = make_processor(tmp_path / "tokenizer"), HFClipTrainingArguments(str(tmp_path), use_cpu=True)
+    mixed = training_pairs([open_source(data), few], processor, args, Augmentation(flip=0.5), weights=[1, 3])
+    assert isinstance(mixed, MixedPairs)
+    facts = facts_of(trainer_on(mixed, tmp_path))
+    assert [(part["name"], part["weight"], part["pictures"]) for part in facts["data"]] == [
+        ("pictures", 0.25, 8), ("few", 0.75, 4),
+    ]  # fmt: skip
+    assert facts["augmentation"] == {"flip": 0.5}
+
+
+def test_of_a_stream_no_count_is_known(tmp_path, data):
+    source = open_source(data, streaming=True)
+    pairs = StreamedPairs(source, make_processor(tmp_path / "t").image_processor, Augmentation())
+    assert facts_of(trainer_on(pairs, tmp_path, max_steps=2))["data"] == [
+        {"name": "pictures", "weight": None, "streamed": True}
+    ]
+
+
+def test_settings_that_differ_stand_apart_and_none_tells_of_the_machine(tmp_path, data):
+    token = "hf_" + "s" * 34
+    trainer = make_trainer(
+        tmp_path / "run", data, learning_rate=1e-3, layer_decay=0.75, freeze_text=True, hub_token=token, run_name="me",
+        per_device_train_batch_size=4, eval_strategy="epoch", logging_steps=3,
+    )  # fmt: skip
+    settings = facts_of(trainer)["hyperparameters"]
+    expected = {"learning_rate": 1e-3, "layer_decay": 0.75, "freeze_text": True, "per_device_train_batch_size": 4,
+                "num_train_epochs": 1}  # fmt: skip
+    assert settings["changed"] == expected
+    assert settings["default"]["weight_decay"] == 0.1
+    assert settings["default"]["lr_scheduler_type"] == "cosine"
+    text = json.dumps(facts_of(trainer, vision_model=str(tmp_path / "resnet"), started_from=str(tmp_path / "old")))
+    assert token not in text
+    assert str(tmp_path) not in text
+    assert '"resnet"' in text
+    assert '"old"' in text
+
+
+def test_the_course_of_a_run(tmp_path, data):
+    """8 pairs in batches of 4 for 3 epochs: 6 steps."""
+    trainer = make_trainer(tmp_path / "run", data, num_train_epochs=3, save_strategy="steps", save_steps=3)
+    before = facts_of(trainer)
+    assert (before["steps"], before["seconds"]) == (0, None)
+    trainer.train()
+    facts = facts_of(trainer)
+    assert (facts["steps"], facts["epochs"], facts["batch_size"]) == (6, 3.0, 4)
+    assert facts["seconds"] > 0
+    assert facts["pairs_per_second"] == pytest.approx(24 / facts["seconds"], rel=0.01)
+    assert facts["temperature"] == pytest.approx(0.07, rel=0.1)
+    assert facts["emissions"] is None
+    parts = facts["parameters"]
+    assert parts["heads"] == 32 * 16 + 40 * 16 + 1
+    assert sum(parts[name] for name in ("text_model", "vision_model", "heads")) == sum(
+        p.numel() for p in trainer.model.parameters()
+    )
+    resumed = make_trainer(tmp_path / "run", data, num_train_epochs=3)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    assert facts_of(resumed)["steps"] == 6
+    assert facts_of(resumed)["seconds"] is None  # of the last part alone it would mislead
+
+
+def test_emissions_are_measured_where_codecarbon_is(tmp_path, data, monkeypatch):
+    class Tracker:
+        running = 0
+
+        def __init__(self, **settings):
+            assert settings["save_to_file"] is False
+
+        def start(self):
+            Tracker.running += 1
+
+        def stop(self):
+            Tracker.running -= 1
+            self.final_emissions_data = types.SimpleNamespace(
+                emissions=0.0012, energy_consumed=0.004, country_name="Iceland"
+            )
+
+    monkeypatch.setitem(sys.modules, "codecarbon", types.SimpleNamespace(EmissionsTracker=Tracker))
+    trainer = make_trainer(tmp_path / "run", data, callbacks=[MeasureEmissions()])
+    trainer.train()
+    assert Tracker.running == 0
+    assert facts_of(trainer)["emissions"] == {"kg": 0.0012, "kwh": 0.004, "grid": "Iceland", "source": "codecarbon"}
