@@ -3,14 +3,18 @@
 import json
 import os
 import tempfile
+from types import SimpleNamespace
 
 _cache = tempfile.TemporaryDirectory()  # removed when the tests end
 os.environ.setdefault("HF_DATASETS_CACHE", _cache.name)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import huggingface_hub.constants
+import huggingface_hub.utils._http
 import pytest
 import torch
+from hub_server import HubServer
 from PIL import Image
 from transformers import BertConfig, BertTokenizer, ResNetConfig
 
@@ -120,3 +124,30 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def server():
+    with HubServer() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(server, monkeypatch):
+    """A new Hub, to which this process is online, by LFS and without pauses between the client's own attempts."""
+    server.reset()
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", "/nowhere/token")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    return server
+
+
+@pytest.fixture
+def own_hub(hub, monkeypatch):
+    """The same, as the Hub that the client asks by default, with a token of the user's."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    return hub

@@ -112,7 +112,7 @@ def _paragraph(text: str) -> str:
 
 def _fenced(text: str, language: str = "") -> str:
     """A block of code that nothing in it can end."""
-    fence = "`" * max(3, 0 * max(map(len, re.findall("`+", text)), default=0))
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 

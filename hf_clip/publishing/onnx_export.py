@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import importlib.util
+import io
 import json
 import logging
 import math
@@ -43,8 +44,8 @@ FILES = frozenset({*_GRAPH_FILES, *(f"{file}.data" for file in _GRAPH_FILES), FA
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _LONGEST_COMPARED = 512
-# Pillow rounds an 8-bit picture between its two passes of resizing, torchvision elsewhere: by 2 of 255 at the most.
-_GREY_LEVELS = 3
+# Pillow's filters and torchvision's round 8-bit pictures otherwise: mostly by 1 of 255, by 4 where one is enlarged.
+_GREY_LEVELS = 6
 _CALIBRATED_ON = 64
 _WORDS = "a photo of the small red cat, two Dogs and 3 birds in an OLD green boat – on water"
 _Shapes = dict[str, list[str | int]]
@@ -132,11 +133,11 @@ def _fp32_twin(model: HFClipModel) -> HFClipModel:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporter and quantiser tell of their inner life, at length."""
+    """Exporter and quantiser tell of their inner life, at length; what fails is raised too."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
             yield
     finally:
         logging.disable(disabled)
@@ -146,16 +147,24 @@ def _quiet() -> Iterator[None]:
 
 
 class _TextHalf(nn.Module):
+    """
+    Args:
+        has_types: whether the tokenizer gives token_type_ids, all of them 0, which some towers embed like a token.
+    """
+
     inputs: _Shapes = {"input_ids": ["texts", "tokens"], "attention_mask": ["texts", "tokens"]}
     output = ("text_embeds", "texts")
 
-    def __init__(self, model: HFClipModel):
+    def __init__(self, model: HFClipModel, has_types: bool):
         super().__init__()
         self.model = model
+        self.has_types = has_types
         self.name = f"the text tower ({model.config.text_config.model_type})"
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return nn.functional.normalize(self.model.get_text_features(input_ids, attention_mask).pooler_output, dim=-1)
+        types = torch.zeros_like(input_ids) if self.has_types else None
+        output = self.model.get_text_features(input_ids, attention_mask, token_type_ids=None)
+        return nn.functional.normalize(output.pooler_output, dim=-1)
 
 
 class _VisionHalf(nn.Module):
@@ -187,7 +196,8 @@ class _Graph:
 def _export_text(model: HFClipModel, processor: HFClipProcessor, file: Path) -> _Graph:
     cases = _texts(model, processor)
     traced = max(cases, key=lambda case: len(case[0]))
-    return _export(_TextHalf(model), traced, cases, _TextHalf.inputs, file)
+    half = _TextHalf(model, "token_type_ids" in processor.tokenizer.model_input_names)
+    return _export(half, traced, cases, _TextHalf.inputs, file)
 
 
 def _texts(model: HFClipModel, processor: HFClipProcessor) -> list[tuple[Tensor, ...]]:
@@ -210,11 +220,9 @@ def _texts(model: HFClipModel, processor: HFClipProcessor) -> list[tuple[Tensor,
                     return_attention_mask=True,
                     return_tensors="pt",
                 )
-                if any(tokens.get("token_type_ids", torch.zeros(1)).flatten()):
-                    raise InputError(
-                        f"{type(processor.tokenizer).__name__} gives token_type_ids that are not 0, for which the graph "
-                        "has no input"
-                    )
+                if "token_type_ids" in tokens and tokens["token_type_ids"].any():
+                    name = type(processor.tokenizer).__name__
+                    raise InputError(f"{name} gives token_type_ids other than 0, for which the graph has no input")
                 cases.append((tokens["input_ids"], tokens["attention_mask"]))
     return cases
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from html import unescape
 
 import pytest
 import torch
@@ -474,7 +475,7 @@ def test_percentages_never_round_to_all_or_nothing():
 @pytest.mark.parametrize("text", [*HOSTILE, "{{ 7*7 }} {% raw %}", "---\nlicense: mit\n---", "1. no list", "''': x"])
 def test_users_text_is_mere_text(folder, text):
     plain = " ".join(text.split())
-    details = CardDetails(NAME, text, [text], description=text, credit=text, example_labels=[text, "b"])
+    details = CardDetails(text, text, [text], description=text, credit=text, example_labels=[text, "b"])
     training = TRAINING | {"data": [{"name": text}], "hyperparameters": {"changed": {"x": text}}}
     training |= {"versions": {text: text}, "vision_model": text, "augmentation": {text: text}}
     changes = {"notes": {"m / retrieval": [text]}, "data": {"name": text, "split": text, "fingerprint": "d"}}
@@ -485,6 +486,7 @@ def test_users_text_is_mere_text(folder, text):
     html = Page(page)
     assert {tag for tag, _ in html.tags} - {"ol"} <= {tag for tag, _ in Page(rendered(clean)).tags} | {"h2"}
     assert "<ol" not in page
+    assert unescape(re.search("<h1>(.*?)</h1>", page)[1]) == plain
     assert ["x", plain] in html.rows  # a setting
     assert ["Licence", plain] in html.rows
     assert "49" not in page.split("<table>")[0]

@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 import traceback
-from types import SimpleNamespace
 
 import huggingface_hub.constants
 import huggingface_hub.utils._http
 import pytest
 import torch
 from conftest import tiny_inputs, tiny_model
-from hub_server import SIGNATURE, HubServer
+from hub_server import SIGNATURE
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -55,25 +54,6 @@ for name, sha, token in zip(asked[::3], asked[1::3], asked[2::3]):
     outputs.append({"logits": logits, "processed": processed.logits_per_image, "scores": scores})
 torch.save(outputs, result)
 """
-
-
-@pytest.fixture(scope="module")
-def server():
-    with HubServer() as hub:
-        yield hub
-
-
-@pytest.fixture
-def hub(server, monkeypatch):
-    """A new Hub, to which this process is online, by LFS and without pauses between the client's own attempts."""
-    server.reset()
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", "/nowhere/token")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
-    return server
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
 """The graphs give by onnxruntime what the model gives by torch, and the example needs neither torch nor us."""
 
+import copy
 import json
 import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,13 +85,26 @@ def sharp_model(**config) -> HFClipModel:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """(folder, its facts, model, processor) of BERT × ResNet."""
+    """(folder, its facts, model in fp32, processor) of a BERT × ResNet that was in bf16 and in training."""
     folder = tmp_path_factory.mktemp("exported")
     processor = make_processor(folder / "tokenizer")
     processor.image_processor = CLIPImageProcessor(size={"shortest_edge": 36}, crop_size=32, do_convert_rgb=True)
-    model = sharp_model()
+    model = sharp_model().to(torch.bfloat16).train()
+    before = copy.deepcopy(model)
     (folder / "onnx").mkdir()
-    return folder / "onnx", export_onnx(model, processor, folder / "onnx", name="tiny"), model, processor
+    facts = export_onnx(model, processor, folder / "onnx", name="tiny")
+    assert_unchanged(model, before)
+    return folder / "onnx", facts, model.float().eval(), processor
+
+
+def assert_unchanged(model: HFClipModel, before: HFClipModel) -> None:
+    assert all(module.training for module in model.modules())
+    state = model.state_dict()
+    for name, tensor in before.state_dict().items():
+        assert (state[name].dtype, state[name].device) == (tensor.dtype, tensor.device), name
+        assert torch.equal(state[name], tensor), name
+    for (name, now), then in zip(model.named_parameters(), before.parameters(), strict=True):
+        assert (now.requires_grad, now.grad) == (then.requires_grad, None), name
 
 
 def run(folder: Path, tower: str, **inputs) -> np.ndarray:
@@ -126,7 +141,7 @@ def test_bert_and_resnet_at_any_size(exported):
             assert tensor.shape == facts["shapes"][tensor.name]
     assert json.loads((folder / "export.json").read_text()) == facts
     assert max(facts["largest_difference"]["text_embeds"], facts["largest_difference"]["image_embeds"]) < 1e-5
-    assert facts["exp_logit_scale"] == pytest.approx(80)
+    assert facts["exp_logit_scale"] == pytest.approx(model.logit_scale.exp().item()) == pytest.approx(80, rel=0.01)
     assert (facts["logit_bias"], facts["loss"], facts["notes"]) == (None, "infonce", [])
     assert (facts["max_text_length"], facts["text_padding"]) == (64, "longest")
 
@@ -169,19 +184,6 @@ def test_other_towers(name, tmp_path):
     assert [text.ids for text in found] == expected["input_ids"]
     assert [text.attention_mask for text in found] == expected["attention_mask"]
     assert facts["logit_bias"] == (-10 if name == "siglip" else None)
-
-
-def test_the_model_stays_as_it_is_and_the_graphs_are_fp32(processor, tmp_path):
-    model = sharp_model().to(torch.bfloat16).train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    export_onnx(model, processor, tmp_path, name="tiny")
-    assert model.training
-    assert {(name, tensor.dtype) for name, tensor in model.state_dict().items()} == {
-        (name, tensor.dtype) for name, tensor in before.items()
-    }
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert all(p.requires_grad for p in model.visual_projection.parameters())
-    assert_same_as_torch(tmp_path, model.float().eval(), processor, [(2, 3, 40, 33)])
 
 
 # ---- the example --------------------------------------------------------------------------------------------------
@@ -251,17 +253,16 @@ def test_the_example_puts_transparency_on_white_and_pictures_upright(exported, t
     assert answers(folder, tmp_path / "turned.png", TEXTS[:3]) == pytest.approx(expected[0].tolist(), abs=1e-3)
 
 
-def test_the_example_of_the_sigmoid_loss_answers_for_each_label_alone(processor, tmp_path):
-    model = sharp_model(loss="sigmoid", logit_bias_init_value=-3.0)
-    (tmp_path / "onnx").mkdir()
-    export_onnx(model, processor, tmp_path / "onnx", name="tiny")
-    picture_of_blobs((32, 32)).save(tmp_path / "picture.png")
-    inputs = processor(images=picture_of_blobs((32, 32)), text=TEXTS[:3], return_tensors="pt")
+def test_the_example_of_the_sigmoid_loss_answers_for_each_label_alone(exported, tmp_path):
+    folder, facts, model, processor = exported
+    shutil.copytree(folder, tmp_path / "onnx")
+    (tmp_path / "onnx" / "export.json").write_text(json.dumps(facts | {"logit_bias": -3.0}))
+    picture_of_blobs().save(tmp_path / "picture.png")
     with torch.no_grad():
-        output = model(**inputs)
-    expected = 1 / (1 + (3 - 80 * output.image_embeds @ output.text_embeds.T).exp())
+        output = model(**processor(images=picture_of_blobs(), text=TEXTS[:3], return_tensors="pt"))
+    expected = 1 / (1 + (3 - output.logit_scale.exp() * output.image_embeds @ output.text_embeds.T).exp())
     found = answers(tmp_path / "onnx", tmp_path / "picture.png", TEXTS[:3])
-    assert found == pytest.approx(expected[0].tolist(), abs=1e-4)
+    assert found == pytest.approx(expected[0].tolist(), abs=1e-3)
 
 
 PROCESSORS = {
@@ -276,17 +277,17 @@ PROCESSORS = {
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_pixels_are_those_of_the_image_processor(name):
-    """To two grey levels: a bicubic filter of Pillow's and one of torchvision's round otherwise."""
+    """To 4 of 255 grey levels, and on the average to 0.3: Pillow's filters and torchvision's round otherwise."""
     from hf_clip.publishing.onnx_example import prepare
 
     steps, grey_levels = pixel_steps(PROCESSORS[name])
-    assert grey_levels <= 2
+    assert grey_levels <= 4
     std = np.array(steps["std"])[:, None, None]
     for picture in (picture_of_blobs(), picture_of_blobs((50, 203)), picture_of_blobs((640, 480))):
         expected = PROCESSORS[name](images=picture, return_tensors="np")["pixel_values"]
         difference = np.abs(prepare(picture, **steps) - expected) * std / steps["rescale_factor"]
-        assert difference.max() < 2.01
-        assert difference.mean() < 0.1
+        assert difference.max() < 4.01
+        assert difference.mean() < 0.3
 
 
 @pytest.mark.parametrize(
@@ -307,11 +308,11 @@ def test_other_pixels_would_be_seen(wrong):
     from hf_clip.publishing.onnx_example import prepare
 
     steps, _ = pixel_steps(PROCESSORS["clip"])
-    picture = picture_of_blobs((640, 480)) if wrong != {"resample": 2} else picture_of_blobs()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 90, 3), dtype=np.uint8))
     expected = PROCESSORS["clip"](images=picture, return_tensors="np")["pixel_values"]
     std = np.array(steps["std"])[:, None, None]
     difference = np.abs(prepare(picture, **(steps | wrong)) - expected) * std * 255
-    assert difference.max() > 3
+    assert difference.max() > 4.01 or difference.mean() > 0.3
 
 
 @pytest.mark.parametrize(
@@ -338,32 +339,39 @@ def test_without_steps_there_is_no_example(processor, tmp_path, monkeypatch):
 # ---- what is refused ----------------------------------------------------------------------------------------------
 
 
-def test_a_graph_that_differs_is_refused(processor, tmp_path, monkeypatch):
-    honest = onnx_export._run
-    monkeypatch.setattr(onnx_export, "_run", lambda *inputs: honest(*inputs) + 2e-4)
-    with pytest.raises(InputError, match=r"the text tower \(bert\) cannot be .* differ by 0.0002 from torch's"):
-        export_onnx(tiny_model(), processor, tmp_path, name="tiny")
+@pytest.mark.parametrize(("off", "shown"), [(2e-4, "0.0002"), (float("nan"), "inf")])
+def test_a_graph_that_differs_is_refused(off, shown, processor, tmp_path, monkeypatch):
+    program = SimpleNamespace(save=lambda file: None)
+    monkeypatch.setattr(onnx_export, "_to_onnx", lambda *_: program)
+    monkeypatch.setattr(onnx_export, "_session", lambda file: None)
+    model = tiny_model().eval()
+    calls = []
 
+    def run_graph(session, inputs):
+        calls.append(inputs)
+        embeds = model(**inputs, token_type_ids=torch.zeros_like(inputs["input_ids"])).text_embeds
+        return embeds + (off if len(calls) == 3 else 0)  # a difference counts in whichever case it is
 
-def test_nan_is_a_difference(processor, tmp_path):
-    model = tiny_model()
-    torch.nn.init.constant_(model.text_projection.weight, float("nan"))
-    with pytest.raises(InputError, match="differ by inf"):
+    monkeypatch.setattr(onnx_export, "_run", run_graph)
+    with pytest.raises(InputError, match=rf"the text tower \(bert\) cannot be .* differ by {shown} from torch's"):
         export_onnx(model, processor, tmp_path, name="tiny")
 
 
-def test_what_cannot_be_exported_is_refused_by_name(processor, tmp_path):
+def test_what_cannot_be_exported_is_refused_by_name(processor, tmp_path, capfd):
     model = tiny_model()
     forward = type(model.text_model).forward
 
-    def looks_at_values(self, input_ids, attention_mask=None, **kwargs):
-        shorter = input_ids[:, : int(attention_mask.sum(1).max())]
-        return forward(self, input_ids=shorter, attention_mask=attention_mask[:, : shorter.shape[1]], **kwargs)
+    def looks_at_values(self, input_ids, **kwargs):
+        if input_ids.sum() > 100:
+            input_ids = input_ids.flip(0)
+        return forward(self, input_ids=input_ids, **kwargs)
 
     model.text_model.__class__ = type("Peeking", (type(model.text_model),), {"forward": looks_at_values})
-    with pytest.raises(InputError, match=r"^the text tower \(bert\) cannot be exported to ONNX: \S") as raised:
+    with pytest.raises(InputError, match=r"^the text tower \(bert\) cannot be exported to ONNX: \S.*") as raised:
         export_onnx(model, processor, tmp_path, name="tiny")
     assert "\n" not in str(raised.value)
+    assert "ata-dependent" in str(raised.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -372,9 +380,15 @@ def test_a_missing_package_is_named(monkeypatch):
         onnx_export.require_onnx()
 
 
-def test_types_of_tokens_are_refused(processor, tmp_path):
-    processor.tokenizer.pad_token_type_id = 3
-    with pytest.raises(InputError, match="gives token_type_ids that are not 0"):
+def test_types_of_tokens_are_refused(processor, tmp_path, monkeypatch):
+    tokenize = type(processor.tokenizer).__call__
+
+    def with_types(self, *args, **kwargs):
+        tokens = tokenize(self, *args, **kwargs)
+        return tokens | {"token_type_ids": torch.full_like(tokens["input_ids"], 2)}
+
+    monkeypatch.setattr(type(processor.tokenizer), "__call__", with_types)
+    with pytest.raises(InputError, match="BertTokenizer gives token_type_ids other than 0"):
         export_onnx(tiny_model(), processor, tmp_path, name="tiny")
 
 
@@ -384,7 +398,10 @@ def test_types_of_tokens_are_refused(processor, tmp_path):
 def test_int8_says_what_it_costs(exported, tmp_path):
     folder, facts, model, processor = exported
     shutil.copytree(folder, tmp_path / "onnx")
-    source = open_source(write_pictures(tmp_path / "pictures", count=12))
+    write_pictures(tmp_path / "pictures", count=12)
+    for i in range(12):  # plain colours would tie
+        picture_of_blobs((40, 36), seed=i).save(tmp_path / "pictures" / f"{i}.png")
+    source = open_source(tmp_path / "pictures")
     int8 = add_int8(tmp_path / "onnx", facts, model, processor, source, progress=False)["int8"]
     assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == facts | {"int8": int8}
     assert int8["methods"] == {"text": "dynamic", "vision": "static"}

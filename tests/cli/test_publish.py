@@ -1,0 +1,166 @@
+"""`hf-clip publish` against a Hub that is run here, and what a stranger gets of it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import tiny_model
+
+from hf_clip.cli.main import main
+
+
+def snapshot(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def publish(folder, *more) -> int:
+    return main(["publish", "--model", str(folder), "--repo_id", "user/name", *more])
+
+
+@pytest.fixture
+def without_examples(monkeypatch):
+    """Each run of the card's examples opens two processes."""
+    monkeypatch.setattr("hf_clip.publishing.card.run_examples", lambda folder, name, examples: examples)
+
+
+def test_a_model_is_published_in_one_commit_and_a_second_time_changes_nothing(
+    own_hub, model_folder, capsys, without_examples
+):
+    before = snapshot(model_folder)
+    assert publish(model_folder, "--json", "--license", "apache-2.0") == 0
+    first = json.loads(capsys.readouterr().out)
+    repository = own_hub.repos["user/name"]
+    head = repository.head()
+    assert first["changed"]
+    assert first["revision"] == head.sha
+    assert [commit.title for commit in repository.commits][-1] == "Publish with hf_clip"
+    assert {file["name"] for file in first["files"]} == set(head.files) - {".gitattributes"}
+    assert head.files["model.safetensors"].content == (model_folder / "model.safetensors").read_bytes()
+    commits = len(repository.commits)
+    assert publish(model_folder, "--json", "--license", "apache-2.0") == 0
+    second = json.loads(capsys.readouterr().out)
+    assert (second["changed"], second["revision"]) == (False, head.sha)
+    assert len(repository.commits) == commits
+    assert snapshot(model_folder) == before
+
+
+def test_what_was_published_says_so(own_hub, model_folder, capsys, without_examples):
+    assert publish(model_folder, "--commit_message", "my first") == 0
+    output = capsys.readouterr().out
+    head = own_hub.repos["user/name"].head()
+    assert output.splitlines()[-1] == f"published: {own_hub.endpoint}/user/name at {head.sha}"
+    assert head.title == "my first"
+    assert publish(model_folder) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("nothing has changed: ")
+
+
+def test_privately_to_a_branch_and_as_a_pull_request(own_hub, model_folder, capsys, without_examples, processor):
+    assert publish(model_folder, "--private") == 0
+    repository = own_hub.repos["user/name"]
+    assert repository.private
+    main_before = repository.head().sha
+    tiny_model(seed=1).save_pretrained(model_folder)
+    assert publish(model_folder, "--revision", "second") == 0
+    assert repository.head("second").sha != main_before
+    assert publish(model_folder, "--create_pr") == 0
+    assert "/discussions/" in capsys.readouterr().out.splitlines()[-1]
+    assert repository.head().sha == main_before
+
+
+def test_a_dry_run_writes_the_folder_and_asks_nobody(own_hub, model_folder, tmp_path, capsys, without_examples):
+    folder = tmp_path / "here" / "publication"
+    assert publish(model_folder, "--dry_run", "--output", str(folder)) == 0
+    output = capsys.readouterr().out
+    assert not own_hub.log
+    listed = {line.split()[0] for line in output.splitlines()[1:] if line and line.split()[-1].isdecimal()}
+    assert listed == set(snapshot(folder))
+    assert f"nothing was sent; this is what would go up to user/name: {folder}" in output
+    assert [path.name for path in folder.parent.iterdir()] == ["publication"]
+    assert publish(model_folder, "--dry_run", "--output", str(folder)) == 2
+    assert "publication already exists: give another --output, or remove it" in capsys.readouterr().err
+    assert publish(model_folder) == 0
+    uploaded = own_hub.repos["user/name"].head().files
+    assert {name: file.content for name, file in uploaded.items() if name != ".gitattributes"} == snapshot(folder)
+
+
+@pytest.mark.parametrize(
+    ("token", "line"),
+    [(None, "there is no token for"), ("expired_token", "does not take the token"), ("read_token", "may not write")],
+)
+def test_without_the_right_token_it_ends_in_one_line(
+    token, line, own_hub, model_folder, capsys, monkeypatch, without_examples
+):
+    if token is None:
+        monkeypatch.delenv("HF_TOKEN")
+    else:
+        monkeypatch.setenv("HF_TOKEN", getattr(own_hub, token))
+    assert publish(model_folder) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("hf-clip publish: ")
+    assert line in error
+    assert "hf_planted" not in error
+    assert "user/name" not in own_hub.repos
+
+
+def test_a_folder_without_a_model_is_refused_before_anybody_is_asked(own_hub, tmp_path, capsys):
+    assert publish(tmp_path) == 2
+    assert "holds no model" in capsys.readouterr().err
+    assert not own_hub.log
+
+
+def test_a_card_field_of_the_user_is_mere_text(own_hub, model_folder, without_examples):
+    assert (
+        publish(model_folder, "--description", "{{ 7 * 7 }} <script>x</script> # no heading", "--language", "en") == 0
+    )
+    card = own_hub.repos["user/name"].head().files["README.md"].content.decode()
+    assert "{{ 7 \\* 7 }}" in card
+    assert "\\<script>" in card
+    assert "language:\n- en\n" in card
+
+
+def test_the_card_s_examples_are_run_on_what_goes_up(own_hub, model_folder):
+    """In processes of their own, without the Hub's token."""
+    assert publish(model_folder, "--example_labels", "a red circle", "a cat") == 0
+    card = own_hub.repos["user/name"].head().files["README.md"].content.decode()
+    assert card.count("\nprints\n") == 4  # AutoModel, the pipeline, hf_clip, sentence-transformers
+    import torch
+    from PIL import Image
+    from transformers import AutoModel, AutoProcessor
+
+    model, processor = AutoModel.from_pretrained(model_folder).eval(), AutoProcessor.from_pretrained(model_folder)
+    picture = Image.new("RGB", (224, 224), "red")
+    with torch.no_grad():
+        logits = model(**processor(images=picture, text=["a red circle", "a cat"], return_tensors="pt"))
+    red, cat = logits.logits_per_image.softmax(1)[0].tolist()
+    answers = [f"a red circle: {red:.3f}", f"a cat: {cat:.3f}"]
+    assert "\n".join(answers) in card
+    assert "\n".join(answers if red > cat else answers[::-1]) in card.partition("### The pipeline")[2]
+
+
+STRANGER = """
+import sys
+from transformers import AutoModel, pipeline
+
+sys.modules["hf_clip"] = None
+name, sha = sys.argv[1:]
+opened = {"revision": sha, "code_revision": sha, "trust_remote_code": True}
+print(AutoModel.from_pretrained(name, **opened).config.projection_dim)
+"""
+
+
+def test_a_stranger_opens_it_by_its_name(own_hub, model_folder, tmp_path, without_examples):
+    assert publish(model_folder) == 0
+    sha = own_hub.repos["user/name"].head().sha
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    environment |= {"HF_ENDPOINT": own_hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, "user/name", sha],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "16"

@@ -1,0 +1,241 @@
+"""The folder that goes up: all that it should hold, nothing that it should not, and the source as it was."""
+
+import json
+import os
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from conftest import COLORS, tiny_inputs, tiny_model
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+from hf_clip import HFClipModel, HFClipProcessor
+from hf_clip.cli.main import main
+from hf_clip.errors import InputError
+from hf_clip.publishing.card import CardDetails
+from hf_clip.publishing.staging import Content, refuse_secrets, stage
+
+TOKEN = "hf_" + "Planted" * 5
+
+
+def content(**settings):
+    return Content(CardDetails("user/name"), run_examples=False, **settings)
+
+
+def snapshot(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def texts(folder) -> str:
+    return "\n".join(file.read_text(errors="replace") for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.fixture
+def evaluated(model_folder, pictures, tmp_path):
+    """What `hf-clip evaluate` writes of the model, with grids of pictures."""
+    folder = tmp_path / "test set"
+    arguments = ["--model", str(model_folder), "--data", str(pictures), "--output", str(folder), "--resamples", "50"]
+    assert main(["evaluate", *arguments]) == 0
+    return folder
+
+
+def test_what_is_staged_opens_with_the_same_logits(model_folder, tmp_path):
+    (model_folder / "training_args.bin").write_bytes(TOKEN.encode())
+    (model_folder / "settings.yaml").write_text(f"output_dir: {model_folder}")
+    (model_folder / "checkpoint-3").mkdir()
+    before = snapshot(model_folder)
+    stage(model_folder, tmp_path / "staged", content())
+    assert snapshot(model_folder) == before
+    files = set(snapshot(tmp_path / "staged"))
+    code = {f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing")}
+    sentence_transformers = {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"}
+    saved = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert files == code | sentence_transformers | saved | {"README.md"}
+    config = json.loads((tmp_path / "staged" / "config.json").read_text())
+    assert set(config["auto_map"]) >= {"AutoModel", "AutoModelForZeroShotImageClassification"}
+    expected = HFClipModel.from_pretrained(model_folder).eval()(**tiny_inputs()).logits_per_image
+    found = AutoModel.from_pretrained(tmp_path / "staged").eval()(**tiny_inputs()).logits_per_image
+    assert torch.equal(found, expected)
+    assert AutoProcessor.from_pretrained(tmp_path / "staged")(text=["a b"])["input_ids"]
+
+
+def test_twice_the_same_folder(model_folder, evaluated, tmp_path):
+    for name in ("once", "twice"):
+        stage(model_folder, tmp_path / name, content(evaluations=[evaluated], pictures=True))
+    assert snapshot(tmp_path / "once") == snapshot(tmp_path / "twice")
+
+
+def test_large_weights_are_shared_out_over_files(model_folder, tmp_path):
+    """As transformers itself would save them."""
+    stage(model_folder, tmp_path / "staged", content(max_shard_size="100KB"))
+    shards = sorted((tmp_path / "staged").glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert all(shard.stat().st_size < 120_000 for shard in shards)
+    assert not (tmp_path / "staged" / "model.safetensors").exists()
+    opened, told = HFClipModel.from_pretrained(tmp_path / "staged", output_loading_info=True)
+    assert not told["missing_keys"]
+    whole = HFClipModel.from_pretrained(model_folder).state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in opened.state_dict().items())
+    stage(tmp_path / "staged", tmp_path / "again", content())  # what is in shards stays so
+    assert sorted(file.name for file in (tmp_path / "again").glob("model-*")) == [shard.name for shard in shards]
+    assert HFClipModel.from_pretrained(tmp_path / "again")
+    with pytest.raises(InputError, match="'large' is no size: give one such as 5GB"):
+        stage(model_folder, tmp_path / "large", content(max_shard_size="large"))
+
+
+# ---- figures and pictures -----------------------------------------------------------------------------------------
+
+
+def test_figures_go_along_and_pictures_of_the_data_only_when_asked(model_folder, evaluated, tmp_path):
+    (model_folder / "pictures").mkdir()
+    for name in ("training_curve", "retrieval"):
+        Image.new("RGB", (8, 8)).save(model_folder / "pictures" / f"{name}.png")
+    stage(model_folder, tmp_path / "staged", content(evaluations=[evaluated]))
+    stage(model_folder, tmp_path / "shown", content(evaluations=[evaluated], pictures=True))
+    charts = {"recall_retrieval.png", "similarities_retrieval.png"}
+    grids = {"best_retrievals.png", "worst_retrievals.png"}
+    for folder, found, own in (("staged", charts, set()), ("shown", charts | grids, {"retrieval.png"})):
+        place = tmp_path / folder / "evaluation" / "test set"
+        assert {file.name for file in (place / "pictures").iterdir()} == found
+        assert set(json.loads((place / "results.json").read_text())["pictures"]) == found
+        assert all(name in (place / "report.md").read_text() for name in found)
+        assert {file.name for file in (tmp_path / folder / "pictures").iterdir()} == {"training_curve.png"} | own
+    assert "worst" not in texts(tmp_path / "staged" / "evaluation" / "test set").lower()
+
+
+def test_figures_stand_under_the_published_name(model_folder, evaluated, tmp_path):
+    facts = stage(model_folder, tmp_path / "staged", content(evaluations=[evaluated]))
+    results = json.loads((tmp_path / "staged" / "evaluation" / "test set" / "results.json").read_text())
+    assert [model["name"] for model in results["models"]] == ["user/name"]
+    assert {figure["model"] for figure in results["figures"]} == {"user/name"}
+    before = json.loads((evaluated / "results.json").read_text())
+    assert [f["value"] for f in results["figures"]] == [f["value"] for f in before["figures"]]
+    (evaluation,) = facts["evaluations"]
+    assert len(evaluation["figures"]) == len(before["figures"])
+
+
+def test_an_evaluation_of_another_model_is_refused(model_folder, evaluated, tmp_path, processor):
+    other = tmp_path / "other"
+    tiny_model(seed=1).save_pretrained(other)
+    processor.save_pretrained(other)
+    with pytest.raises(InputError, match=r"test set measured another model: evaluate .*other with `hf-clip evaluate`"):
+        stage(other, tmp_path / "staged", content(evaluations=[evaluated]))
+    with pytest.raises(InputError, match=r"holds no results.json: give a folder that `hf-clip evaluate --output`"):
+        stage(other, tmp_path / "staged2", content(evaluations=[tmp_path]))
+
+
+def test_of_several_models_only_the_published_one_is_told(model_folder, pictures, tmp_path, processor):
+    other = tmp_path / "rival"
+    tiny_model(seed=1).save_pretrained(other)
+    processor.save_pretrained(other)
+    folder = str(tmp_path / "both")
+    models = [str(other), str(model_folder)]
+    assert (
+        main(["evaluate", "--model", *models, "--data", str(pictures), "--output", folder, "--resamples", "50"]) == 0
+    )
+    stage(model_folder, tmp_path / "staged", content(evaluations=[folder]))
+    assert "rival" not in texts(tmp_path / "staged" / "evaluation")
+    figures = json.loads((Path(folder) / "results.json").read_text())["figures"]
+    expected = [figure["value"] for figure in figures if figure["model"] == "model"]
+    found = json.loads((tmp_path / "staged" / "evaluation" / "both" / "results.json").read_text())["figures"]
+    assert [figure["value"] for figure in found] == expected
+
+
+def test_a_run_s_figures_of_other_weights_are_left_out(model_folder, evaluated, tmp_path, caplog):
+    os.rename(evaluated, model_folder / "evaluation")
+    stage(model_folder, tmp_path / "fresh", content())
+    assert (tmp_path / "fresh" / "evaluation" / "results.json").is_file()
+    tiny_model(seed=1).save_pretrained(model_folder)
+    stage(model_folder, tmp_path / "stale", content())
+    assert not (tmp_path / "stale" / "evaluation").exists()
+    assert "is of other weights than the model beside it, and is left out" in caplog.text
+
+
+def test_an_example_picture_loses_what_the_camera_wrote(model_folder, tmp_path):
+    photograph, exif = Image.new("RGB", (40, 30), COLORS[0]), Image.Exif()
+    exif[0x010E] = "taken at home"
+    photograph.save(tmp_path / "photo.jpg", exif=exif)
+    assert b"taken at home" in (tmp_path / "photo.jpg").read_bytes()
+    given = content(example_picture=tmp_path / "photo.jpg")
+    stage(model_folder, tmp_path / "staged", given)
+    copied = tmp_path / "staged" / "pictures" / "example.png"
+    assert Image.open(copied).size == (40, 30)
+    assert b"taken at home" not in copied.read_bytes()
+    assert "pictures/example.png" in (tmp_path / "staged" / "README.md").read_text()
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken.jpg cannot be read"):
+        stage(model_folder, tmp_path / "other", content(example_picture=tmp_path / "broken.jpg"))
+
+
+# ---- what must not go up ------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_refused_wherever_it_stands(model_folder, tmp_path, monkeypatch):
+    details = CardDetails("user/name", description=f"ask me, I am {TOKEN}")
+    facts = {"hyperparameters": {"changed": {"note": TOKEN}}, "data": [{"name": "x", "pictures": 1}]}
+    with pytest.raises(InputError, match=r"training.json would hold an access token") as caught:
+        stage(model_folder, tmp_path / "by facts", content(facts=facts))
+    assert TOKEN not in str(caught.value)
+    stage(model_folder, tmp_path / "described", Content(details, run_examples=False))
+    assert TOKEN not in texts(tmp_path / "described")  # the card leaves it out
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a-token-of-another-kind")
+    (tmp_path / "described" / "evaluation").mkdir()
+    (tmp_path / "described" / "evaluation" / "report.md").write_text("see a-token-of-another-kind")
+    with pytest.raises(InputError, match=r"evaluation/report.md would hold an access token"):
+        refuse_secrets(tmp_path / "described", model_folder)
+
+
+def test_a_path_of_this_machine_is_refused(model_folder, tmp_path):
+    facts = {"data": [{"name": f"{tmp_path}/pictures", "pictures": 8}]}
+    with pytest.raises(InputError, match=r"training.json would tell of the folder \S+ of this machine"):
+        stage(model_folder, tmp_path / "staged", content(facts=facts))
+    web = {"data": [{"name": f"https://example.org{tmp_path}/pictures", "pictures": 8}]}
+    stage(model_folder, tmp_path / "web", content(facts=web))  # an address is none
+
+
+def test_where_the_towers_lay_is_not_told(tower_folders, tmp_path):
+    from hf_clip import create_model_and_processor
+
+    model, processor = create_model_and_processor(*tower_folders)
+    assert model.config.text_config._name_or_path == tower_folders[1]
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    stage(tmp_path / "model", tmp_path / "staged", content())
+    assert str(tmp_path) not in texts(tmp_path / "staged")
+
+
+def test_names_of_pictures_that_could_not_be_read_are_told_without_their_folder(model_folder, pictures, tmp_path):
+    (pictures / "1.png").write_bytes(b"")
+    rows = [f'{{"image_path": "{pictures / f"{i}.png"}", "caption": "c {i}"}}' for i in range(8)]
+    (tmp_path / "absolute.jsonl").write_text("\n".join(rows))
+    folder = str(tmp_path / "ev")
+    arguments = ["--data", str(tmp_path / "absolute.jsonl"), "--output", folder, "--resamples", "50"]
+    assert main(["evaluate", "--model", str(model_folder), *arguments]) == 0
+    stage(model_folder, tmp_path / "staged", content(evaluations=[folder]))
+    results = json.loads((tmp_path / "staged" / "evaluation" / "ev" / "results.json").read_text())
+    assert results["skipped"] == [[1, "1.png", "the file is empty"]]
+
+
+# ---- folders that are none ----------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_whole_model_is_refused(model_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty holds no model"):
+        stage(tmp_path / "empty", tmp_path / "staged", content())
+    (model_folder / "tokenizer.json").unlink()
+    (model_folder / "processor_config.json").write_text("{")
+    with pytest.raises(InputError, match="model is no folder of a whole hf_clip model"):
+        stage(model_folder, tmp_path / "staged2", content())
+
+
+def test_a_model_saved_without_a_run_is_published_too(tmp_path, processor):
+    """Nothing is known of its training, and nothing is made up."""
+    tiny_model().save_pretrained(tmp_path / "model")
+    HFClipProcessor(processor.image_processor, processor.tokenizer).save_pretrained(tmp_path / "model")
+    stage(tmp_path / "model", tmp_path / "staged", content())
+    card = (tmp_path / "staged" / "README.md").read_text()
+    assert "comes without an evaluation" in card
+    assert "## Training" not in card

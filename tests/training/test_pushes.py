@@ -1,0 +1,169 @@
+"""What a run sends to a Hub that is run here: each `hub_strategy`, the same repository as `hf-clip publish`."""
+
+import json
+
+import pytest
+from conftest import write_pictures
+from training_runs import make_trainer
+from transformers import AutoModel, TrainerCallback
+
+from hf_clip.cli.main import main
+from hf_clip.errors import InputError
+
+CODE = {f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing")}
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_pictures(tmp_path / "pictures", count=8)
+
+
+@pytest.fixture
+def without_examples(monkeypatch):
+    monkeypatch.setattr("hf_clip.publishing.card.run_examples", lambda folder, name, examples: examples)
+
+
+def run(tmp_path, data, **settings):
+    """4 steps, saved after the second and the fourth."""
+    defaults = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2, "push_to_hub": True,
+                "hub_model_id": "user/name"}  # fmt: skip
+    return make_trainer(tmp_path / "run", data, **(defaults | settings))
+
+
+def files_of(hub, name="user/name"):
+    return {path: file.content for path, file in hub.repos[name].head().files.items() if path != ".gitattributes"}
+
+
+def titles(hub):
+    return [commit.title for commit in hub.repos["user/name"].commits][1:]
+
+
+def check_whole(files):
+    expected = {"README.md", "config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
+    assert expected | CODE <= set(files)
+    assert not [name for name in files if name.endswith("training_args.bin")]
+
+
+def test_push_to_hub_gives_what_publish_gives(own_hub, tmp_path, data, without_examples):
+    trainer = run(tmp_path, data, push_to_hub=False, save_strategy="no")
+    trainer.train()
+    published = trainer.push_to_hub("my words", license="apache-2.0", language=["en"])
+    head = own_hub.repos["user/name"].head()
+    assert (head.title, published.revision) == ("my words", head.sha)
+    by_trainer = files_of(own_hub)
+    check_whole(by_trainer)
+    card = by_trainer["README.md"].decode()
+    assert "license: apache-2.0" in card
+    assert "Training procedure" not in card  # the Trainer's own
+    assert json.loads(by_trainer["training.json"])["steps"] == 4
+    arguments = ["--model", str(tmp_path / "run"), "--repo_id", "user/other", "--license", "apache-2.0"]
+    assert main(["publish", *arguments, "--language", "en"]) == 0
+    by_command = files_of(own_hub, "user/other")
+    assert by_command.keys() == by_trainer.keys()
+    differing = {name for name, content in by_command.items() if content != by_trainer[name]}
+    assert differing == {"README.md"}
+    assert (
+        by_command["README.md"]
+        .decode()
+        .replace("user/other", "user/name")
+        .replace("model_name: other", "model_name: name")
+        == by_trainer["README.md"].decode()
+    )
+
+
+def test_in_the_background_it_gives_a_future(own_hub, tmp_path, data, without_examples):
+    trainer = run(tmp_path, data, push_to_hub=False)
+    assert trainer.push_to_hub(blocking=False).result().changed
+    check_whole(files_of(own_hub))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected", "folders"),
+    [
+        ("end", [], set()),
+        ("every_save", ["step 2", "step 4"], set()),
+        ("checkpoint", ["step 2", "step 4"], {"last-checkpoint"}),
+        ("all_checkpoints", ["step 2", "step 4"], {"checkpoint-2", "checkpoint-4"}),
+    ],
+)
+def test_every_strategy(strategy, expected, folders, own_hub, tmp_path, data, without_examples):
+    trainer = run(tmp_path, data, hub_strategy=strategy, hub_always_push=True, save_total_limit=1)
+    trainer.train()
+    trainer._finish_current_push()
+    assert titles(own_hub) == [f"Training in progress, {step}" for step in expected]
+    found = files_of(own_hub)
+    assert {name.split("/")[0] for name in found if "checkpoint" in name} == folders
+    if expected:
+        check_whole(found)
+    for folder in folders:
+        state = json.loads(found[f"{folder}/trainer_state.json"])
+        assert state["global_step"] == (2 if folder.endswith("-2") else 4)
+        assert {f"{folder}/optimizer.pt", f"{folder}/scheduler.pt", f"{folder}/model.safetensors"} <= set(found)
+    assert not any(str(tmp_path).encode() in content for content in found.values())
+    trainer.save_model()  # as `Trainer` has it, this publishes
+    assert titles(own_hub)[len(expected) :] == ["Model save"]
+    check_whole(files_of(own_hub))
+    assert not (tmp_path / "run" / ".staging").exists()
+
+
+def test_from_what_was_pushed_training_goes_on(own_hub, tmp_path, data, without_examples):
+    trainer = run(tmp_path, data, hub_strategy="checkpoint", max_steps=2)
+    trainer.train()
+    trainer._finish_current_push()
+    for name, content in files_of(own_hub).items():
+        if name.startswith("last-checkpoint/"):
+            file = tmp_path / "again" / name.replace("last-checkpoint", "checkpoint-2")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    resumed = make_trainer(tmp_path / "again", data, num_train_epochs=2)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "again" / "checkpoint-2"))
+    assert resumed.state.global_step == 4
+
+
+def test_what_the_hub_does_not_take_in_between_does_not_stop_a_run(own_hub, tmp_path, data, without_examples, caplog):
+    class Break(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                own_hub.fault("POST /api/models/user/name/commit", times=1, status=500)
+
+    trainer = run(tmp_path, data, hub_strategy="every_save", hub_always_push=True, callbacks=[Break()])
+    trainer.train()
+    trainer._finish_current_push()
+    assert "this checkpoint was not pushed, and training goes on" in caplog.text
+    assert titles(own_hub) == ["Training in progress, step 4"]
+
+
+def test_a_token_that_may_not_write_is_refused_before_training(own_hub, tmp_path, data):
+    with pytest.raises(InputError, match="may not write"):
+        run(tmp_path, data, hub_token=own_hub.read_token)
+    assert not own_hub.repos
+
+
+def test_a_push_that_fails_at_the_end_leaves_the_run_whole(own_hub, tmp_path, data, without_examples):
+    trainer = run(tmp_path, data, push_to_hub=False)
+    trainer.train()
+    own_hub.fault("POST /api/models/user/name/commit", times=5, status=500)
+    with pytest.raises(InputError, match="is in trouble"):
+        trainer.push_to_hub()
+    assert AutoModel.from_pretrained(tmp_path / "run")
+    assert (tmp_path / "run" / "README.md").is_file()
+
+
+def test_a_planted_token_goes_nowhere(own_hub, tmp_path, data, without_examples, capfd, caplog):
+    caplog.set_level("DEBUG", "hf_clip")
+    trainer = run(
+        tmp_path,
+        data,
+        hub_token=own_hub.token,
+        hub_strategy="all_checkpoints",
+        report_to=["tensorboard"],
+        hub_always_push=True,
+    )
+    trainer.train()
+    trainer.push_to_hub()
+    told = capfd.readouterr()
+    assert own_hub.token not in told.out + told.err + caplog.text
+    for content in files_of(own_hub).values():
+        assert own_hub.token.encode() not in content
+    for commit in own_hub.repos["user/name"].commits:
+        assert own_hub.token not in commit.title
