@@ -316,7 +316,11 @@ def _how(evaluation: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
     if any(figure["low"] is not None for figure in figures.values()):
         yield f"Intervals: {escaped(evaluation['intervals'])}."
     if first["protocol"]:
-        said = (f"{escaped(name.replace('_', ' '))}: {_said(value)}" for name, value in first["protocol"].items())
+        said = (
+            f"{escaped(name.replace('_', ' '))}: {_said(value)}"
+            for name, value in first["protocol"].items()
+            if name != "language"  # which the table says
+        )
         yield f"Protocol: {'; '.join(said)}."
     yield f"Weights: {escaped(first['revision'])}, {escaped(first['precision'])}."
     if evaluation["page"]:
@@ -332,7 +336,13 @@ def _said(value: Any) -> str:
 def _evaluation_pictures(facts: dict[str, Any]) -> list[str]:
     apart = {_CURVE, facts["details"]["example_picture"]}
     own = [name for name in facts["pictures"] if name not in apart]
-    return own + [name for evaluation in facts["evaluations"] for name in evaluation["pictures"]]
+    return own + [name for evaluation in facts["evaluations"] for name in _charts(evaluation)]
+
+
+def _charts(evaluation: dict[str, Any]) -> list[str]:
+    """An evaluation's pictures but those of single languages, which its report has: they say little and are many."""
+    languages = tuple(f"_{task.partition('/')[2]}.png" for task in by_task(evaluation) if task.startswith("retrieval/"))
+    return [name for name in evaluation["pictures"] if not (languages and name.endswith(languages))]
 
 
 # ---- training -----------------------------------------------------------------------------------------------------
