@@ -163,7 +163,7 @@ class _TextHalf(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         types = torch.zeros_like(input_ids) if self.has_types else None
-        output = self.model.get_text_features(input_ids, attention_mask, token_type_ids=None)
+        output = self.model.get_text_features(input_ids, attention_mask, token_type_ids=types)
         return nn.functional.normalize(output.pooler_output, dim=-1)
 
 

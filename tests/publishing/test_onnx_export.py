@@ -76,7 +76,7 @@ PAIRS = {
 
 def sharp_model(**config) -> HFClipModel:
     """Of probabilities that differ, and of BatchNorm statistics that are not those of the start."""
-    model = tiny_model(logit_scale_init_value=math.log(80), **config)
+    model = tiny_model(logit_scale_init_value=math.log(10), **config)
     with torch.no_grad():
         for seed in range(8):
             model.train()(**tiny_inputs(seed=seed))
@@ -141,7 +141,7 @@ def test_bert_and_resnet_at_any_size(exported):
             assert tensor.shape == facts["shapes"][tensor.name]
     assert json.loads((folder / "export.json").read_text()) == facts
     assert max(facts["largest_difference"]["text_embeds"], facts["largest_difference"]["image_embeds"]) < 1e-5
-    assert facts["exp_logit_scale"] == pytest.approx(model.logit_scale.exp().item()) == pytest.approx(80, rel=0.01)
+    assert facts["exp_logit_scale"] == pytest.approx(model.logit_scale.exp().item()) == pytest.approx(10, rel=0.01)
     assert (facts["logit_bias"], facts["loss"], facts["notes"]) == (None, "infonce", [])
     assert (facts["max_text_length"], facts["text_padding"]) == (64, "longest")
 
@@ -233,7 +233,7 @@ def test_the_example_gives_the_models_probabilities_without_torch(exported, tmp_
     with torch.no_grad():
         expected = model(**processor(images=picture, text=labels, return_tensors="pt")).logits_per_image.softmax(1)[0]
     assert expected.max() - expected.min() > 0.1
-    assert answers(folder, tmp_path / "blobs.png", labels) == pytest.approx(expected.tolist(), abs=1e-3)
+    assert answers(folder, tmp_path / "blobs.png", labels) == pytest.approx(expected.tolist(), abs=5e-4)
 
 
 def test_the_example_puts_transparency_on_white_and_pictures_upright(exported, tmp_path):
@@ -250,7 +250,7 @@ def test_the_example_puts_transparency_on_white_and_pictures_upright(exported, t
     picture.paste("white", (0, 0, 45, 61))
     with torch.no_grad():
         expected = model(**processor(images=picture, text=TEXTS[:3], return_tensors="pt")).logits_per_image.softmax(1)
-    assert answers(folder, tmp_path / "turned.png", TEXTS[:3]) == pytest.approx(expected[0].tolist(), abs=1e-3)
+    assert answers(folder, tmp_path / "turned.png", TEXTS[:3]) == pytest.approx(expected[0].tolist(), abs=5e-4)
 
 
 def test_the_example_of_the_sigmoid_loss_answers_for_each_label_alone(exported, tmp_path):
@@ -262,7 +262,7 @@ def test_the_example_of_the_sigmoid_loss_answers_for_each_label_alone(exported, 
         output = model(**processor(images=picture_of_blobs(), text=TEXTS[:3], return_tensors="pt"))
     expected = 1 / (1 + (3 - output.logit_scale.exp() * output.image_embeds @ output.text_embeds.T).exp())
     found = answers(tmp_path / "onnx", tmp_path / "picture.png", TEXTS[:3])
-    assert found == pytest.approx(expected[0].tolist(), abs=1e-3)
+    assert found == pytest.approx(expected[0].tolist(), abs=5e-4)
 
 
 PROCESSORS = {
@@ -398,16 +398,16 @@ def test_types_of_tokens_are_refused(processor, tmp_path, monkeypatch):
 def test_int8_says_what_it_costs(exported, tmp_path):
     folder, facts, model, processor = exported
     shutil.copytree(folder, tmp_path / "onnx")
-    write_pictures(tmp_path / "pictures", count=12)
-    for i in range(12):  # plain colours would tie
+    write_pictures(tmp_path / "pictures", count=24)
+    for i in range(24):  # plain colours would tie
         picture_of_blobs((40, 36), seed=i).save(tmp_path / "pictures" / f"{i}.png")
     source = open_source(tmp_path / "pictures")
     int8 = add_int8(tmp_path / "onnx", facts, model, processor, source, progress=False)["int8"]
     assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == facts | {"int8": int8}
     assert int8["methods"] == {"text": "dynamic", "vision": "static"}
-    assert (int8["k"], int8["data"]["name"], int8["data"]["images"]) == ([1, 5, 10], "pictures", 12)
-    images = [Image.open(tmp_path / "pictures" / f"{i}.png") for i in range(12)]
-    captions = [source.captions(i)[0] for i in range(12)]
+    assert (int8["k"], int8["data"]["name"], int8["data"]["images"]) == ([1, 5, 10], "pictures", 24)
+    images = [Image.open(tmp_path / "pictures" / f"{i}.png") for i in range(24)]
+    captions = [source.captions(i)[0] for i in range(24)]
     inputs = processor(images=images, text=captions, return_tensors="pt")
     for precision, suffix in (("fp32", ""), ("int8", "_int8")):
         text, image = (
@@ -420,7 +420,8 @@ def test_int8_says_what_it_costs(exported, tmp_path):
         for k in int8["k"]:
             found = int8["recall"][f"image_retrieval_recall@{k}"]
             assert found[precision] == pytest.approx((ranks < k).mean())
-            assert found["chance"] == pytest.approx(k / 12)
+            assert found["chance"] == pytest.approx(k / 24)
+    assert any(found["fp32"] != found["int8"] for found in int8["recall"].values()), "or they would prove nothing"
     operators = {tower: kinds(tmp_path / "onnx" / f"{tower}_model_int8.onnx") for tower in ("text", "vision")}
     assert "DynamicQuantizeLinear" in operators["text"]
     assert "MatMulInteger" in operators["text"]
