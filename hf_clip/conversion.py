@@ -26,7 +26,7 @@ from .configuration_hf_clip import HFClipConfig
 from .errors import InputError, first_line
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
-from .towers import _FIXED_LENGTH, _open_image_processor, _read_json, _without_load_report
+from .towers import FIXED_LENGTH, open_image_processor, read_json, without_load_report
 
 # Of the largest logit: what fp32 leaves of sums that were added in another order.
 TOLERANCE = 1e-5
@@ -103,7 +103,7 @@ def open_source(name: str) -> tuple[PreTrainedModel, HFClipProcessor]:
     Raises:
         InputError: for what cannot be carried over, naming it.
     """
-    with _input_errors(name), _without_load_report():
+    with _input_errors(name), without_load_report():
         source_class = _source_class(name)
         opened: Any = source_class.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
@@ -114,13 +114,13 @@ def open_source(name: str) -> tuple[PreTrainedModel, HFClipProcessor]:
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
             raise InputError(f"{name!r} has no tokenizer: save its processor beside the weights")
         return source, HFClipProcessor(
-            image_processor=_open_image_processor(name), tokenizer=tokenizer, **_text_policy(source.config, tokenizer)
+            image_processor=open_image_processor(name), tokenizer=tokenizer, **_text_policy(source.config, tokenizer)
         )
 
 
 def _text_policy(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """How texts are padded and cut, as `HFClipProcessor` takes it."""
-    fixed = _FIXED_LENGTH.get(config.text_config.model_type)
+    fixed = FIXED_LENGTH.get(config.text_config.model_type)
     told = tokenizer.model_max_length if tokenizer.model_max_length < 1e9 else fixed  # 1e30: it knows no limit
     positions = getattr(config.text_config, "max_position_embeddings", None)
     length = min((limit for limit in (told, positions) if limit is not None), default=None)
@@ -136,11 +136,11 @@ def _source_class(name: str) -> type[PreTrainedModel]:
     Raises:
         InputError: for one that cannot be carried over, naming its type.
     """
-    config = _read_json(name, "config.json")
+    config = read_json(name, "config.json")
     kind = config.get("model_type")
-    if _read_json(name, "adapter_config.json"):
+    if read_json(name, "adapter_config.json"):
         raise InputError(f"{name!r} is a PEFT adapter: merge it into its model (merge_and_unload) and save that")
-    if kind is None and _read_json(name, "open_clip_config.json"):
+    if kind is None and read_json(name, "open_clip_config.json"):
         raise InputError(
             f"{name!r} is an open_clip model, which is not in transformers' format: give a repository of the same "
             "model whose config.json has a model_type"

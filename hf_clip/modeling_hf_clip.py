@@ -325,7 +325,7 @@ def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tens
     positions = torch.arange(hidden.shape[1], device=hidden.device)
     # The first token that is no padding, or the last: a tokenizer may pad on either side.
     rank = positions if pooling == "last" else positions.flip(0) + 1
-    return hidden[torch.arange(len(hidden), device=hidden.device), (rank * attention_mask).argmax(1)]
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), (rank * attention_mask).argmax(1)]
 
 
 def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
@@ -417,7 +417,7 @@ def _patch_mask(tower: PreTrainedModel, output: BaseModelOutputWithPooling, pixe
     if special <= 0 or output.last_hidden_state.ndim != 3:
         return None
     positions = torch.arange(output.last_hidden_state.shape[1], device=pixel_values.device)
-    return (positions >= special).long().expand(len(pixel_values), -1)
+    return (positions >= special).long().expand(pixel_values.shape[0], -1)
 
 
 class _TextTower(HFClipPreTrainedModel):

@@ -44,7 +44,7 @@ _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.
 _POOLING_MODES = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 _POOLING_FLAGS = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
 # Text towers that read a fixed number of tokens, padding included, as they were trained.
-_FIXED_LENGTH = {"siglip_text_model": 64, "siglip2_text_model": 64}
+FIXED_LENGTH = {"siglip_text_model": 64, "siglip2_text_model": 64}
 
 
 def create_model_and_processor(
@@ -134,7 +134,7 @@ def open_model_and_processor(
 
 def _open_trained(folder: str) -> tuple[HFClipModel, HFClipProcessor]:
     try:
-        with _without_load_report():
+        with without_load_report():
             base = _adapted_model(folder) or folder
             config = PreTrainedConfig.get_config_dict(base)[0]
             if config.get("model_type") != HFClipConfig.model_type:
@@ -155,9 +155,9 @@ def _open_trained(folder: str) -> tuple[HFClipModel, HFClipProcessor]:
 
 def _adapted_model(folder: str) -> str | None:
     """What a PEFT adapter was trained over; `None` for a whole model."""
-    if _read_json(folder, CONFIG_NAME):
+    if read_json(folder, CONFIG_NAME):
         return None
-    return _read_json(folder, ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
+    return read_json(folder, ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
 
 
 def _merge_adapter(model: HFClipModel, folder: str) -> HFClipModel:
@@ -231,7 +231,7 @@ def _open_vision_tower(
             tower, image_processor = _open_torchvision(source.removeprefix("torchvision/"), random)
         else:
             tower, hints = _open_from_hub("vision", source, random, settings)
-            image_processor = _open_image_processor(source)
+            image_processor = open_image_processor(source)
         if image_size is not None:
             image_processor = square_image_processor(image_size, image_processor)
             _try_image_size(tower, image_size)
@@ -246,7 +246,8 @@ def _try_image_size(tower: PreTrainedModel, size: int) -> None:
     tower.train(training)
 
 
-def _open_image_processor(name: str) -> Any:
+def open_image_processor(name: str) -> Any:
+    """What a tower's folder or Hub repository says of its pictures; no code of its own is run."""
     processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     if type(processor).__name__ == "TimmWrapperImageProcessor":
         return _timm_image_processor(processor.data_config)
@@ -287,7 +288,7 @@ def _open_timm(name: str, random: bool) -> tuple[PreTrainedModel, Any]:
         if not weights or not weights.has_weights or not weights.hf_hub_id:
             raise InputError(f"timm has no weights on the Hub for {name!r}: scratch/timm/{name} begins without")
         tower, _ = _open_from_hub("vision", weights.hf_hub_id, False, {})
-        return tower, _open_image_processor(weights.hf_hub_id)
+        return tower, open_image_processor(weights.hf_hub_id)
     settings = weights.to_dict() if weights else {"input_size": (3, 224, 224)}
     config = TimmWrapperConfig.from_dict({"architecture": architecture, "pretrained_cfg": settings, "num_classes": 0})
     tower = build_tower(config, "pooler")
@@ -420,17 +421,17 @@ def _open_text_tower(
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     policy: dict[str, Any] = _given(
-        {"max_text_length": _read_json(source, "sentence_bert_config.json").get("max_seq_length")}
+        {"max_text_length": read_json(source, "sentence_bert_config.json").get("max_seq_length")}
     )
-    if tower.config.model_type in _FIXED_LENGTH:
-        length = min(_FIXED_LENGTH[tower.config.model_type], tower.config.max_position_embeddings)
+    if tower.config.model_type in FIXED_LENGTH:
+        length = min(FIXED_LENGTH[tower.config.model_type], tower.config.max_position_embeddings)
         policy = {"text_padding": "max_length", "max_text_length": length}
     return tower, tokenizer, hints | _given({"text_pooling": pooling}), policy
 
 
 def _sentence_transformers_pooling(text_model: str) -> str | None:
     """The pooling that a sentence-transformers model was trained with, if it is one, and one that we have."""
-    modes = _read_json(text_model, "1_Pooling/config.json")
+    modes = read_json(text_model, "1_Pooling/config.json")
     chosen = modes.get("pooling_mode") or [
         mode for mode, flag in _POOLING_FLAGS.items() if modes.get(f"pooling_mode_{flag}")
     ]
@@ -438,7 +439,7 @@ def _sentence_transformers_pooling(text_model: str) -> str | None:
     return _POOLING_MODES.get(chosen[0]) if len(chosen) == 1 else None
 
 
-def _read_json(name: str, file: str) -> dict[str, Any]:
+def read_json(name: str, file: str) -> dict[str, Any]:
     """A file of a folder or Hub repository; empty where there is none."""
     path = cached_file(
         name,
@@ -519,7 +520,7 @@ def _input_errors(setting: str | None = None, name: str | None = None) -> Iterat
 
 
 @contextlib.contextmanager
-def _without_load_report() -> Iterator[None]:
+def without_load_report() -> Iterator[None]:
     """transformers reports on weights in a long table; whoever opens a model wants to know whether it works."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()

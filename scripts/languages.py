@@ -69,6 +69,7 @@ def run(output: Path, english: Path | None, epochs: float, seed: int) -> str:
             VISION_MODEL,
             "sentence-transformers/all-MiniLM-L6-v2",
             data=f"OpenMoji pictures with the names of the emoji package in {len(LANGUAGES)} languages",
+            eval_data="OpenMoji pictures of concepts that training never saw, with their English names",
             credit=ATTRIBUTION,
             pictures_may_be_shown=True,
         ),

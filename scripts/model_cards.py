@@ -17,6 +17,7 @@ from huggingface_hub import ModelCard
 
 from hf_clip.errors import InputError
 from hf_clip.publishing.card import CardDetails, card_files, facts_with_examples, render
+from hf_clip.publishing.card_metadata import OWN_TAGS
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 FACTS, CARD = "card.json", "README.md"
@@ -64,6 +65,7 @@ def staged_details(staged: Path, settings: argparse.Namespace) -> CardDetails:
         description=settings.description,
         example_picture=example if (staged / example).is_file() else None,
         example_labels=settings.example_labels,
+        tags=[tag for tag in data.tags or [] if tag not in OWN_TAGS],
     )
 
 

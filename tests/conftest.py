@@ -149,5 +149,7 @@ def hub(server, monkeypatch):
 def own_hub(hub, monkeypatch):
     """The same, as the Hub that the client asks by default, with a token of the user's."""
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
+    files = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
     monkeypatch.setenv("HF_TOKEN", hub.token)
     return hub

@@ -55,7 +55,7 @@ def test_a_staged_card_is_taken_with_all_that_it_shows(staged, tmp_path):
     labels = ["a robin", "a wren"]
     details = CardDetails(
         "someone/birds", "mit", ["en"], ["org/birds"], description="Birds.", example_labels=labels,
-        example_picture="pictures/example.png",
+        example_picture="pictures/example.png", tags=["birds"],
     )  # fmt: skip
     facts = write_card(staged, details, run_examples=False)
     taken = tmp_path / "cards" / "birds"

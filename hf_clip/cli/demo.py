@@ -76,6 +76,7 @@ def run(arguments: list[str], printer: Printer) -> None:
                 VISION_MODEL,
                 "sentence-transformers/all-MiniLM-L6-v2",
                 data="OpenMoji pictures with the names of the emoji package",
+                eval_data="OpenMoji pictures of concepts that training never saw, with their names",
                 credit=ATTRIBUTION,
                 pictures_may_be_shown=True,
             ),

@@ -18,7 +18,8 @@ def run(arguments: list[str], printer: Printer) -> None:
     _check_use(settings)
 
     from ..embedding_store import public_name
-    from ..publishing.onnx_export import add_int8, export_onnx, require_onnx
+    from ..publishing.onnx_export import export_onnx, require_onnx
+    from ..publishing.onnx_int8 import add_int8
 
     require_onnx()
     name = public_name(settings.model)
@@ -107,7 +108,5 @@ def _parser() -> Parser:
         "--output", help="folder for the files; default: onnx in the model's own folder, or NAME_onnx for a Hub id"
     )
     parser.add_flag("--int8", help="also graphs with 8-bit weights, and the recall that they cost on --data")
-    add_data_settings(parser, ", to measure --int8 on: held out")
-    # Without int8 there is nothing to measure.
-    next(action for action in parser._actions if action.dest == "data").required = False
+    add_data_settings(parser, ", to measure --int8 on: held out", required=False)
     return parser

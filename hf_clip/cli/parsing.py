@@ -120,10 +120,15 @@ def add_shared_settings(parser: Parser, several_models: bool = False) -> None:
     parser.add_flag("--json", help="one JSON object on stdout")
 
 
-def add_data_settings(parser: Parser, more: str = "") -> None:
-    """Which pictures to embed, and how."""
+def add_data_settings(parser: Parser, more: str = "", required: bool = True) -> None:
+    """Which pictures to embed, and how.
+
+    Args:
+        more: ends the help of `--data`.
+        required: whether a command can do nothing without `--data`.
+    """
     parser.add_argument(
-        "--data", required=True, help=f"image folder with metadata.csv|jsonl, parquet, tar shards, or Hub id{more}"
+        "--data", required=required, help=f"image folder with metadata.csv|jsonl, parquet, tar shards, or Hub id{more}"
     )
     parser.add_argument("--split", default="test", help="of a Hub data set (default: test)")
     parser.add_argument("--image_column", help="default: image, file_name or image_path")

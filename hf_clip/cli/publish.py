@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .output import Printer
 from .parsing import Parser, add_shared_settings
 
@@ -29,11 +29,15 @@ def run(arguments: list[str], printer: Printer) -> None:
 def _stage_only(settings: argparse.Namespace) -> dict[str, Any]:
     from ..publishing.staging import stage
 
-    folder = Path(settings.output)
+    if "/" not in settings.repo_id:
+        raise InputError(f"--dry_run asks nobody whose {settings.repo_id} is: give --repo_id user/{settings.repo_id}")
+    folder, source = Path(settings.output), _source(settings.model)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists: give another --output, or remove it")
+    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise InputError(f"--output {folder} lies in the model's own folder: give one beside it")
     with tempfile.TemporaryDirectory(dir=_above(folder)) as aside:
-        stage(settings.model, Path(aside, "staged"), _content(settings, settings.repo_id))
+        stage(source, Path(aside, "staged"), _content(settings, settings.repo_id, source), copy=True)
         if folder.exists():
             folder.rmdir()
         Path(aside, "staged").rename(folder)
@@ -49,13 +53,28 @@ def _above(folder: Path) -> Path:
     return above
 
 
+def _source(model: str) -> Path:
+    """The folder, which for a Hub id is downloaded."""
+    if Path(model).is_dir() or Path(model).is_absolute():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--model {model} is no folder, nor on the Hub ({first_line(error)}): check its name"
+        ) from error
+
+
 def _publish(settings: argparse.Namespace) -> dict[str, Any]:
     from ..publishing.hub import full_name, push_folder
     from ..publishing.staging import stage
 
+    source = _source(settings.model)
     name = full_name(settings.repo_id)
     with tempfile.TemporaryDirectory() as aside:
-        stage(settings.model, Path(aside), _content(settings, name))
+        stage(source, Path(aside), _content(settings, name, source))
         published = push_folder(
             Path(aside),
             name,
@@ -67,16 +86,20 @@ def _publish(settings: argparse.Namespace) -> dict[str, Any]:
         return vars(published) | {"files": _files(Path(aside))}
 
 
-def _content(settings: argparse.Namespace, name: str) -> Any:
+def _content(settings: argparse.Namespace, name: str, source: Path) -> Any:
+    from ..publishing.adapters import is_adapter
     from ..publishing.card import CardDetails
     from ..publishing.staging import Content
 
+    base = settings.base_model
+    if is_adapter(source) and len(base) > 1:
+        raise InputError(f"an adapter has one base, not {len(base)}: give --base_model the model that it adapts")
     details = CardDetails(
         name=name,
         license=settings.license,
         language=settings.language,
         datasets=settings.datasets,
-        base_model=settings.base_model,
+        base_model=[] if is_adapter(source) else base,
         description=settings.description,
         example_labels=settings.example_labels,
     )
@@ -85,6 +108,7 @@ def _content(settings: argparse.Namespace, name: str) -> Any:
         evaluations=settings.evaluation,
         pictures=True if settings.pictures else None,
         example_picture=settings.example_picture,
+        adapter_of=base[0] if is_adapter(source) and base else None,
         max_shard_size=settings.max_shard_size,
     )
 

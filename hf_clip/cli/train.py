@@ -25,6 +25,7 @@ _METRICS = [
     *(f"zero_shot_{what}" for what in ("acc1", "acc5", "mean_per_class_recall", "map", "calibration_error")),
 ]
 _OWN_PROTOCOL = ("knn", "linear_probe_")  # metrics whose names say more than can be listed
+_EVAL_SPLIT = "validation"  # of a Hub data set
 _DEFAULT_TOWERS = {"vision_model": "microsoft/resnet-50", "text_model": "google-bert/bert-base-uncased"}
 
 
@@ -123,7 +124,12 @@ def run(arguments: list[str], printer: Printer) -> None:
         shuffle_buffer=data.shuffle_buffer,
         augmentation=augmentation,
         max_length=data.max_caption_length,
-        origin=Origin(towers.vision_model or "", towers.text_model or "", towers.model or ""),
+        origin=Origin(
+            towers.vision_model or "",
+            towers.text_model or "",
+            towers.model or "",
+            eval_split=_EVAL_SPLIT if data.eval_data else "held out",
+        ),
         settings=settings,
     )
     if not args.should_save:
@@ -159,7 +165,7 @@ def _open_sources(data: DataSettings, tasks: Sequence[str], seed: int) -> tuple[
     if data.eval_data:
         labelled = not set(TASKS[1:]).isdisjoint(tasks)
         opened = {
-            name: open_source(source, split="validation", labels_required=labelled, **columns)
+            name: open_source(source, split=_EVAL_SPLIT, labels_required=labelled, **columns)
             for name, source in _named(data.eval_data).items()
         }
         return sources, opened.get("", opened)
@@ -232,7 +238,7 @@ def _to_keep(values: dict[str, Any], own: tuple[Any, ...]) -> dict[str, Any]:
         if setting.init and (setting.name == "seed" or values[setting.name] != default):
             kept[setting.name] = values[setting.name]
     # Neither what must stay here nor what would make it another run.
-    return {name: value for name, value in kept.items() if name not in ("hub_token", "resume_from_checkpoint")}
+    return {n: value for n, value in kept.items() if not n.endswith("_token") and n != "resume_from_checkpoint"}
 
 
 def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainingArguments) -> None:

@@ -4,12 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.utils import CONFIG_NAME
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from ..errors import InputError, first_line
 from ..processing_hf_clip import HFClipProcessor
+from .card_facts import is_hub_id
 from .sentence_transformers_files import write_sentence_transformers_files
 
 # What `AutoPeftModel` builds the base with. PEFT itself writes the module of the class that was trained: one that it
@@ -72,20 +72,12 @@ def _refuse_incomplete(source: Path) -> None:
 
 def _public_base(trained_over: str | None, base_model: str | None) -> str:
     if base_model is not None:
-        if not _is_hub_id(base_model):
+        if not is_hub_id(base_model):
             raise InputError(f"base_model {base_model!r} is no Hub id: give user/name")
         return base_model
-    if not trained_over or not _is_hub_id(trained_over) or Path(trained_over).exists():
+    if not trained_over or not is_hub_id(trained_over) or Path(trained_over).exists():
         raise InputError(
             "the adapter was trained over a model that is not on the Hub, so nobody could open it: publish that model "
             "and give --base_model user/name, or merge the adapter (model.merge_and_unload()) and publish the whole"
         )
     return trained_over
-
-
-def _is_hub_id(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return name.count("/") == 1 and not name.startswith(".")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -11,11 +12,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..embedding_store import replace_file
 from ..evaluation.markdown import escaped, table
-from .card_facts import CardDetails, card_facts, is_hub_id, model_facts
+from .card_facts import CardDetails, card_facts, check_details, is_hub_id, model_facts
 from .card_metadata import hardware, metadata
 from .citations import citations
-from .limits import bracketed, by_task, label, largest_k, limits
-from .usage import examples, run_examples
+from .limits import Figures, bracketed, by_task, counted, label, largest_k, limits, told_apart
+from .usage import examples, needs, run_examples
 
 _CURVE = "pictures/training_curve.png"
 _TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -43,7 +44,7 @@ def write_card(folder: Path, details: CardDetails, *, run_examples: bool) -> dic
         What the card was filled with: `render` of it is the card.
 
     Raises:
-        InputError: a file of the folder that is no JSON; an example that fails.
+        InputError: see `check_details`; a file of the folder that is not as hf_clip writes it; an example that fails.
     """
     facts = facts_with_examples(folder, details, run=run_examples)
     text = render(facts)
@@ -54,6 +55,7 @@ def write_card(folder: Path, details: CardDetails, *, run_examples: bool) -> dic
 def facts_with_examples(folder: Path, details: CardDetails, *, run: bool) -> dict[str, Any]:
     """`card_facts`, with the examples that suit the folder; see `write_card`."""
     folder = Path(folder)
+    check_details(details)
     model = model_facts(folder)
     shown = examples(folder, details, fixed_length=model.get("fixed_length"), sigmoid=model.get("loss") == "sigmoid")
     return card_facts(folder, details, run_examples(folder, details.name, shown) if run else shown)
@@ -81,12 +83,16 @@ def render(facts: dict[str, Any]) -> str:
         adapter_of=_linked(facts["adapter_of"]) if facts["adapter_of"] else None,
         model=model,
         trained=bool(training.get("steps")),
-        towers=towers,
+        readers=[escaped(tower["kind"]) for tower in towers],
         summary=_summary(facts, towers),
         example_picture=_picture(details["example_picture"]) if details["example_picture"] else None,
-        examples=[_example(example) for example in facts["examples"]],
+        examples=[_example(example, facts) for example in facts["examples"]],
         drawing=_drawing(model, towers) if model else None,
-        evaluation=[section for evaluation in facts["evaluations"] for section in _evaluation(evaluation)],
+        evaluation=[
+            section
+            for evaluation, apart in zip(facts["evaluations"], told_apart(facts["evaluations"]), strict=True)
+            for section in _evaluation(evaluation, apart)
+        ],
         evaluation_pictures=[_picture(name) for name in _evaluation_pictures(facts)],
         limits=limits(facts["evaluations"], training),
         data=_data_table(training),
@@ -154,7 +160,7 @@ def _tower(side: str, facts: dict[str, Any]) -> dict[str, Any]:
     kind = CONFIG_MAPPING_NAMES.get(tower["type"], tower["type"]).removesuffix("Config")
     return tower | {
         "name": name,
-        "kind": _NAMES.get(tower["type"], kind),
+        "kind": f"timm {tower['architecture']}" if tower.get("architecture") else _NAMES.get(tower["type"], kind),
         "from": _opened(name, tower["timm"]),
         "frozen": _frozen(training, side),
     }
@@ -181,7 +187,8 @@ def _summary(facts: dict[str, Any], towers: list[dict[str, Any]]) -> str:
     for tower, title in zip(towers, ("Image tower", "Text tower"), strict=False):
         size = f"{_number(tower['parameters'])} parameters" if tower["parameters"] else ""
         about = "; ".join(filter(None, [tower["from"], size, "frozen in training" if tower["frozen"] else ""]))
-        rows.append([title, f"{tower['kind']}: {about}" if about else tower["kind"]])
+        kind = escaped(tower["kind"])
+        rows.append([title, f"{kind}: {about}" if about else kind])
     if model:
         trained = f", {_number(counts['trained'])} of them trained" if counts.get("trained") else ""
         if model["parameters"]:
@@ -224,10 +231,14 @@ def _drawing(model: dict[str, Any], towers: list[dict[str, Any]]) -> str:
     return _fenced(f"{upper}┐\n{' ' * len(upper)}{space}\n{lower}┘", "text")
 
 
-def _example(example: dict[str, Any]) -> dict[str, str | None]:
+def _example(example: dict[str, Any], facts: dict[str, Any]) -> dict[str, str | None]:
     output = example["output"]
+    timm = any((facts["model"].get(side) or {}).get("type") == "timm_wrapper" for side in ("vision", "text"))
+    packages, has_hf_clip = needs(example["code"], timm=timm, adapter=bool(facts["adapter_of"]))
     return {
         "title": example["title"],
+        "install": _fenced(f"pip install {' '.join(packages)}", "sh") if packages else None,
+        "has_hf_clip": has_hf_clip,
         "code": _fenced(example["code"], "python"),
         "output": _fenced(output, "text") if output else None,
     }
@@ -261,26 +272,43 @@ def _sentence(text: str) -> str:
 # ---- evaluation ---------------------------------------------------------------------------------------------------
 
 
-def _evaluation(evaluation: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Of each task a heading, a table and how it was measured; all languages in one."""
-    tasks = by_task(evaluation)
+def _evaluation(evaluation: dict[str, Any], apart: str) -> Iterator[dict[str, str]]:
+    """Of each task a heading, a table and how it was measured; all languages in one.
+
+    Args:
+        apart: what the headings say of it beside the task, where another evaluation has it too.
+    """
+    tasks, ending = by_task(evaluation), f" on {escaped(apart)}" if apart else ""
     for task, figures in tasks.items():
         if not task.startswith("retrieval/"):
             shown = {name: figure for name, figure in figures.items() if "_map@" not in name}
             rows = [[label(name), *_cells(name, figure)] for name, figure in shown.items()]
             if all(figure["ceiling"] in (None, 1) for figure in shown.values()):
                 rows = [row[:-1] for row in rows]
-            yield _section(_HEADINGS[task], evaluation, figures, _without_empty(_COLUMNS[: len(rows[0])], rows))
+            shown_table = _without_empty(_COLUMNS[: len(rows[0])], rows)
+            how = _how(evaluation, list(figures.values()), _counts(next(iter(figures.values()))))
+            yield {"title": _HEADINGS[task] + ending, "table": shown_table, "how": " ".join(how)}
     languages = {task.partition("/")[2]: figures for task, figures in tasks.items() if task.startswith("retrieval/")}
     if languages:
-        rows = []
-        for language, figures in languages.items():
-            k = largest_k(figures)
-            of_both = (figures.get(f"{way}_retrieval_recall@{k}") for way in ("image", "text"))
-            cells = [(bracketed(figure), _cell(figure["chance"])) for figure in of_both if figure]
-            rows.append([escaped(language), str(k), *(cell for pair in cells for cell in pair)])
-        header = ["language", "k", "text → image recall@k", "chance", "image → text recall@k", "chance"]
-        yield _section("Retrieval by language", evaluation, figures, table(header, rows))
+        yield _by_language(languages, evaluation, ending)
+
+
+def _by_language(languages: dict[str, Figures], evaluation: dict[str, Any], ending: str) -> dict[str, str]:
+    """One row a language, with its counts where these differ."""
+    counts = {language: _counts(next(iter(figures.values()))) for language, figures in languages.items()}
+    first = next(iter(counts.values()))
+    differing = {} if all(each == first for each in counts.values()) else dict.fromkeys(chain(*counts.values()))
+    header = ["language", *differing, "k", "text → image recall@k", "chance", "image → text recall@k", "chance"]
+    rows = []
+    for language, figures in languages.items():
+        k = largest_k(figures)
+        of_both = (figures.get(f"{way}_retrieval_recall@{k}") for way in ("image", "text"))
+        cells = [(bracketed(figure), _cell(figure["chance"])) if figure else ("", "") for figure in of_both]
+        sizes = (_cell(counts[language].get(word)) for word in differing)
+        rows.append([escaped(language), *sizes, str(k), *chain(*cells)])
+    every = [figure for figures in languages.values() for figure in figures.values()]
+    how = " ".join(_how(evaluation, every, {} if differing else first))
+    return {"title": f"Retrieval by language{ending}", "table": table(header, rows), "how": how}
 
 
 def _cells(name: str, figure: dict[str, Any]) -> list[str]:
@@ -299,21 +327,20 @@ def _without_empty(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return table([header[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
-def _section(title: str, evaluation: dict[str, Any], figures: dict[str, Any], rows: str) -> dict[str, str]:
-    return {"title": title, "table": rows, "how": " ".join(_how(evaluation, figures))}
+def _counts(figure: dict[str, Any]) -> dict[str, int]:
+    """Of what a figure was measured on, by name."""
+    words = {"images": "pictures", "captions": "captions", "classes": "classes"}
+    return {word: figure[name] for name, word in words.items() if figure.get(name) is not None}
 
 
-def _how(evaluation: dict[str, Any], figures: dict[str, Any]) -> Iterator[str]:
+def _how(evaluation: dict[str, Any], figures: list[dict[str, Any]], counts: dict[str, int]) -> Iterator[str]:
     """What a reader must know to compare the figures with another's, in sentences."""
-    first, data = next(iter(figures.values())), evaluation["data"]
-    counts = ", ".join(
-        f"{first[name]:,} {word}"
-        for name, word in (("images", "pictures"), ("captions", "captions"), ("classes", "classes"))
-        if name in first
-    )
+    first, data = figures[0], evaluation["data"]
+    sizes = ", ".join(f"{count:,} {word}" for word, count in counts.items())
     revision = escaped(first["data_revision"])
-    yield f"Data: {_dataset(data['name'])}, {escaped(data['split'])}, content {revision}: {counts}."
-    if any(figure["low"] is not None for figure in figures.values()):
+    counted_as = f": {sizes}" if sizes else ""
+    yield f"Data: {_dataset(data['name'])}, {escaped(data['split'])}, content {revision}{counted_as}."
+    if any(figure["low"] is not None for figure in figures):
         yield f"Intervals: {escaped(evaluation['intervals'])}."
     if first["protocol"]:
         said = (
@@ -341,7 +368,9 @@ def _evaluation_pictures(facts: dict[str, Any]) -> list[str]:
 
 def _charts(evaluation: dict[str, Any]) -> list[str]:
     """An evaluation's pictures but those of single languages, which its report has: they say little and are many."""
-    languages = tuple(f"_{task.partition('/')[2]}.png" for task in by_task(evaluation) if task.startswith("retrieval/"))
+    languages = tuple(
+        f"_{task.partition('/')[2]}.png" for task in by_task(evaluation) if task.startswith("retrieval/")
+    )
     return [name for name in evaluation["pictures"] if not (languages and name.endswith(languages))]
 
 
@@ -380,10 +409,7 @@ def _course(training: dict[str, Any]) -> str:
     """How long it took, and on what, in sentences."""
     said = []
     if training.get("steps"):
-        epochs = f" ({training['epochs']:g} epochs)" if training.get("epochs") else ""
-        batch = f" of {training['batch_size']:,} pairs" if training.get("batch_size") else ""
-        took = f" took {_duration(training['seconds'])}" if training.get("seconds") else ""
-        said.append(f"{training['steps']:,} steps{batch}{epochs}{took or ' were trained'}.")
+        said.append(_steps(training))
     if training.get("pairs_per_second"):
         said.append(f"Speed: {training['pairs_per_second']:.4g} pairs a second.")
     if training.get("hardware"):
@@ -394,6 +420,17 @@ def _course(training: dict[str, Any]) -> str:
         source = f", estimated by {escaped(emissions['source'])}" if emissions.get("source") else ""
         said.append(f"Emissions: {1000 * emissions['kg']:.3g} g of CO₂ equivalent{energy}{source}.")
     return " ".join(said)
+
+
+def _steps(training: dict[str, Any]) -> str:
+    epochs = f" ({counted(training['epochs'], 'epoch', 'g')})" if training.get("epochs") else ""
+    batch = f" of {counted(training['batch_size'], 'pair')}" if training.get("batch_size") else ""
+    batches = training.get("accumulated_batches") or 1
+    if batches > 1:
+        batch = f" of {batches:,} batches{batch}, each pair with the negatives of its own batch"
+    trained = " was trained" if training["steps"] == 1 else " were trained"
+    took = f" took {_duration(training['seconds'])}" if training.get("seconds") else trained
+    return f"{counted(training['steps'], 'step')}{batch}{epochs}{took}."
 
 
 def _duration(seconds: float) -> str:

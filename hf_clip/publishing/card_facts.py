@@ -4,34 +4,51 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import safe_open
 
 from ..embedding_store import public_name
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .usage import Example
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-# Of a path in a sentence, what comes before the last name; an address (https://…) is none.
-_PATH = re.compile(r"(?:file://|(?<![\w/.~]))~?/(?:[\w.@+-]+/)+|\b[A-Za-z]:\\(?:[^\\\s]+\\)*")
+# The Hub's tokens; the names that this project gives begin with hf_ too.
+TOKEN = re.compile(r"\bhf_(?!clip[_-])[A-Za-z0-9_-]{16,}")
+# What may be a path in a sentence; in an address (https://…) a host stands before it.
+_PATH = re.compile(r"(?<![\w/.~])~?(?:/[\w.@+-]*[\w@+-])+")
+# In a name, what comes before a path's last part.
+_FOLDERS = re.compile(r"(?<![\w/.~])~?/(?:[\w.@+-]+/)+")
+# What is a path in a sentence too.
+_SURELY_PATH = re.compile(r"\bfile://(?:/?[\w.@+-]+/)*/?|\b[A-Za-z]:\\(?:[^\\\s]+\\)*")
+_SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates")
 _SECRETS = ("token", "password", "secret")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
+_LICENSE = re.compile(r"[a-z0-9.-]+")
+_LANGUAGE = re.compile(r"multilingual|[a-z]{2,3}(-[A-Za-z]+)?")
+# What is read of every figure.
+_FIGURE = (
+    "task", "metric", "value", "low", "high", "chance", "ceiling", "k", "protocol", "data", "split", "data_revision",
+    "revision", "precision",
+)  # fmt: skip
 
 
 @dataclass
 class CardDetails:
     """What the publisher says of a model.
 
+    One text in place of a list is a list of one.
+
     Args:
         name: "user/name", or a folder's name.
         license: as the Hub calls it, such as "apache-2.0".
         language: of the captions; codes such as "en".
         datasets: Hub ids of what the model was trained on, beside those that the run names.
+        tags: for the Hub's search, beside hf_clip's own.
         base_model: Hub ids; default: those of the towers.
         description: a paragraph of the publisher's own.
         credit: attribution that the training pictures' licence asks for; default: as the run has it.
@@ -48,10 +65,37 @@ class CardDetails:
     credit: str = ""
     example_picture: str | None = None
     example_labels: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("language", "datasets", "base_model", "example_labels", "tags"):
+            value = getattr(self, name)
+            setattr(self, name, [value] if isinstance(value, str) else list(value or ()))
+
+
+def check_details(details: CardDetails) -> None:
+    """
+    Raises:
+        InputError: a licence, a language or a Hub id that the Hub would not know by its shape; it is named.
+    """
+    if details.license and not _LICENSE.fullmatch(details.license):
+        raise InputError(f"license {details.license!r} is none of the Hub's: give one such as apache-2.0")
+    for language in details.language:
+        if not _LANGUAGE.fullmatch(language):
+            raise InputError(f"language {language!r} is no ISO 639 code: give one such as en or zh, or multilingual")
+    for kind, names in (("base_model", details.base_model), ("datasets", details.datasets)):
+        for name in names:
+            if not is_hub_id(name, without_owner=True):
+                raise InputError(f"{kind} {name!r} is no Hub id: give one such as user/name")
 
 
 def card_facts(folder: Path, details: CardDetails, examples: Sequence[Example]) -> dict[str, Any]:
-    """All that the template is filled with, as JSON: no path of a machine, no token."""
+    """All that the template is filled with, as JSON: no path of a machine, no token.
+
+    Raises:
+        InputError: see `check_details`; a file that is not as hf_clip writes it.
+    """
+    check_details(details)
     facts = {
         "details": asdict(details),
         "adapter_of": _name(_adapter_base(folder)),
@@ -59,28 +103,46 @@ def card_facts(folder: Path, details: CardDetails, examples: Sequence[Example]) 
         "model": model_facts(folder),
         "training": _training(folder),
         "evaluations": list(_evaluations(folder)),
-        "onnx": _read(folder / "onnx" / "export.json"),
+        "onnx": _read(folder / "onnx" / "export.json") or None,
         "pictures": sorted(f"pictures/{file.name}" for file in folder.glob("pictures/*.png")),
     }
     # What an example says has been run, and stays as it is.
     return _public(facts) | {"examples": [asdict(example) for example in examples]}
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> dict[str, Any]:
+    """A file's mapping; empty where there is no file."""
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise InputError(f"{file} is no JSON ({error}): write it again, or remove it") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is no mapping: write it again, or remove it")
+    return found
 
 
-def _public(value: Any) -> Any:
-    """The same without tokens and without where things lay on a machine."""
+@contextmanager
+def _as_written(file: Path) -> Iterator[None]:
+    """What is wrong with the shape of a file, in one line."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file} is not as hf_clip writes it ({type(error).__name__}: {first_line(error)}): write it again, or "
+            "remove it"
+        ) from error
+
+
+def _public(value: Any, *, sentence: bool = False) -> Any:
+    """The same without tokens and without where things lay on a machine; a sentence keeps its other words."""
     if isinstance(value, dict):
-        return {name: _public(inner) for name, inner in value.items() if not name.endswith(_SECRETS)}
+        kept = {name: inner for name, inner in value.items() if not name.endswith(_SECRETS)}
+        return {name: _public(inner, sentence=sentence or name in _SENTENCES) for name, inner in kept.items()}
     if isinstance(value, list):
-        return [_public(inner) for inner in value]
+        return [_public(inner, sentence=sentence) for inner in value]
     if isinstance(value, str):
-        return _TOKEN.sub("…", _PATH.sub("", _last_part(value)))
+        text = value if sentence else _FOLDERS.sub("", _last_part(value))
+        return TOKEN.sub("…", _SURELY_PATH.sub("", _PATH.sub(_without_folder, text)))
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -90,6 +152,20 @@ def _last_part(text: str) -> str:
         if kind(text).is_absolute() and "\n" not in text:
             return kind(text).name
     return text
+
+
+def _without_folder(found: re.Match[str]) -> str:
+    """The last name of a path of this machine; what only looks like a path stays."""
+    path = Path(found[0]).expanduser() if found[0].startswith("~/") else Path(found[0])
+    own = any(folder.name and path.is_relative_to(folder) for folder in (Path.home(), Path.cwd()))
+    return path.name if len(path.parts) > 2 and (own or _exists(path)) else found[0]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a folder that nobody may read
+        return False
 
 
 def _name(name: str | None) -> str | None:
@@ -102,9 +178,14 @@ def _name(name: str | None) -> str | None:
 
 
 def _training(folder: Path) -> dict[str, Any]:
-    training = _read(folder / "training.json") or {}
-    names = {key: _name(training.get(key)) for key in ("vision_model", "text_model", "started_from")}
-    data = [entry | {"name": _name(entry.get("name"))} for entry in training.get("data") or []]
+    file = folder / "training.json"
+    training = _read(file)
+    with _as_written(file):
+        names = {key: _name(training.get(key)) for key in ("vision_model", "text_model", "started_from")}
+        data = [entry | {"name": _name(entry.get("name"))} for entry in training.get("data") or []]
+        for key in ("parameters", "hyperparameters", "augmentation", "hardware", "versions", "emissions"):
+            if not isinstance(training.get(key) or {}, dict):
+                raise TypeError(f"{key} is no mapping")
     return training | names | {"data": data}
 
 
@@ -113,7 +194,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
     config = _read(folder / "config.json") or _base_config(folder)
     if not config:
         return {}
-    processor = _read(folder / "processor_config.json") or {}
+    processor = _read(folder / "processor_config.json")
     tensors = _tensors(folder)
     size = processor.get("image_processor", {})
     size = size.get("crop_size") or size.get("size") or {}
@@ -133,14 +214,14 @@ def model_facts(folder: Path) -> dict[str, Any]:
 
 
 def _adapter_base(folder: Path) -> str | None:
-    return (_read(folder / "adapter_config.json") or {}).get("base_model_name_or_path")
+    return _read(folder / "adapter_config.json").get("base_model_name_or_path")
 
 
-def _base_config(folder: Path) -> dict[str, Any] | None:
+def _base_config(folder: Path) -> dict[str, Any]:
     base = _adapter_base(folder)
     if not base:
-        return None
-    cached = try_to_load_from_cache(base, "config.json") if _HUB_ID.fullmatch(base) else None
+        return {}
+    cached = try_to_load_from_cache(base, "config.json") if is_hub_id(base) else None
     return _read(Path(cached) if isinstance(cached, str) else Path(base, "config.json"))
 
 
@@ -149,6 +230,7 @@ def _tower_facts(side: str, config: dict[str, Any], tensors: dict[str, int]) -> 
     tag = (tower.get("pretrained_cfg") or {}).get("tag")
     return {
         "type": tower["model_type"],
+        "architecture": tower.get("architecture"),
         "timm": f"timm/{tower['architecture']}.{tag}" if tower.get("architecture") and tag else None,
         "pooling": config[f"{side}_pooling"],
         "width": config[f"{side}_width"],
@@ -174,25 +256,47 @@ def _temperature(folder: Path) -> float | None:
 
 
 def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
-    """What each report under `evaluation` says of its first model."""
+    """What each report under `evaluation` says of its first model; what two say alike is said once."""
+    said: list[Any] = []
     for file in sorted(folder.glob("evaluation/**/results.json")):
-        results, place = _read(file), file.parent.relative_to(folder).as_posix()
-        first = results["models"][0]["name"]
-        yield {
-            "data": results["data"],
-            "intervals": results["intervals"],
-            "figures": [figure for figure in results["figures"] if figure["model"] == first],
-            "notes": {where: said for where, said in results["notes"].items() if where.startswith(f"{first} / ")},
-            "skipped": len(results["skipped"]),
-            "page": f"{place}/report.md" if (file.parent / "report.md").is_file() else None,
-            "pictures": [
-                f"{place}/pictures/{name}"
-                for name in results["pictures"]
-                if (file.parent / "pictures" / name).is_file()
-            ],
-        }
+        with _as_written(file):
+            evaluation = _evaluation(_read(file), file.parent, folder)
+        measured = [evaluation[name] for name in ("data", "intervals", "figures", "notes", "skipped")]
+        if measured not in said:
+            said.append(measured)
+            yield evaluation
 
 
-def is_hub_id(name: str | None) -> bool:
-    """Whether a name, of which `card_facts` has taken the paths, can be that of a repository."""
-    return bool(name and _HUB_ID.fullmatch(name) and not name.startswith(("scratch/", "torchvision/")))
+def _evaluation(results: dict[str, Any], place: Path, folder: Path) -> dict[str, Any]:
+    first, shown = results["models"][0]["name"], place.relative_to(folder).as_posix()
+    data = results["data"] | {name: str(results["data"][name]) for name in ("name", "split")}
+    figures = [figure for figure in results["figures"] if figure["model"] == first]
+    if lacking := {name for figure in figures for name in _FIGURE if name not in figure}:
+        raise ValueError(f"figures without {', '.join(sorted(lacking))}")
+    return {
+        "data": data,
+        "folder": place.relative_to(folder / "evaluation").as_posix(),
+        "intervals": results["intervals"],
+        "figures": figures,
+        "notes": {where: said for where, said in results["notes"].items() if where.startswith(f"{first} / ")},
+        "skipped": len(results["skipped"]),
+        "page": f"{shown}/report.md" if (place / "report.md").is_file() else None,
+        "pictures": [
+            f"{shown}/pictures/{name}" for name in results["pictures"] if (place / "pictures" / name).is_file()
+        ],
+    }
+
+
+def is_hub_id(name: str | None, *, without_owner: bool = False) -> bool:
+    """Whether a name can be that of a repository on the Hub.
+
+    Args:
+        without_owner: whether "bert-base-uncased" is one, as old repositories are called; so may a folder be.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    if not name or not name.isascii() or name.startswith((".", "scratch/", "torchvision/")):
+        return False
+    return without_owner or "/" in name

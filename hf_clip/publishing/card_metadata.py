@@ -1,5 +1,6 @@
 """The metadata of a model card: what the Hub filters by, links and shows in its tables."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ _METRICS = {
     "calibration_error": "expected_calibration_error",
     "micro_f1": "f1",
 }
+OWN_TAGS = ("hf_clip", "clip", "image-text-retrieval", "feature-extraction", "sentence-transformers", "onnx")
 _COUNTS = ("images", "captions", "classes", "classes_without_pictures", "skipped_images")
 
 
@@ -37,17 +39,17 @@ def metadata(facts: dict[str, Any], towers: list[dict[str, Any]]) -> ModelCardDa
     details, training = facts["details"], facts["training"]
     named = [entry.get("name") for entry in training.get("data") or []]
     results = [result for evaluation in facts["evaluations"] for result in _eval_results(evaluation)]
-    tags = ["hf_clip", "clip", "image-text-retrieval", "feature-extraction"]
-    tags += ["sentence-transformers"] * facts["sentence_transformers"] + ["onnx"] * bool(facts["onnx"])
+    absent = {"sentence-transformers": not facts["sentence_transformers"], "onnx": not facts["onnx"]}
+    tags = [tag for tag in OWN_TAGS if not absent.get(tag)] + (details.get("tags") or [])
     return ModelCardData(
         language=details["language"] or None,
         license=details["license"] or None,
         library_name="peft" if facts["adapter_of"] else "transformers",
         pipeline_tag="zero-shot-image-classification",
-        tags=tags,
+        tags=list(dict.fromkeys(tags)),
         base_model=_base_models(facts, towers) or None,
         base_model_relation="adapter" if facts["adapter_of"] else None,
-        datasets=list(dict.fromkeys(filter(is_hub_id, [*details["datasets"], *named]))) or None,
+        datasets=list(dict.fromkeys([*details["datasets"], *filter(is_hub_id, named)])) or None,
         co2_eq_emissions=_emissions(training, towers),
         model_name=details["name"].rpartition("/")[2] if results else None,
         eval_results=results or None,
@@ -55,11 +57,11 @@ def metadata(facts: dict[str, Any], towers: list[dict[str, Any]]) -> ModelCardDa
 
 
 def _base_models(facts: dict[str, Any], towers: list[dict[str, Any]]) -> list[str]:
+    named = facts["details"]["base_model"]  # by the publisher, who may name one without an owner
+    found = [facts["training"].get("started_from"), *map(_hub_name, towers)]
     if facts["adapter_of"]:
-        names = [facts["adapter_of"]]
-    else:
-        names = facts["details"]["base_model"] or [facts["training"].get("started_from"), *map(_hub_name, towers)]
-    return list(dict.fromkeys(filter(is_hub_id, names)))
+        return list(dict.fromkeys([*filter(is_hub_id, [facts["adapter_of"]]), *named]))
+    return list(dict.fromkeys(named or filter(is_hub_id, found)))
 
 
 def _hub_name(tower: dict[str, Any]) -> str | None:
@@ -87,6 +89,7 @@ def _eval_results(evaluation: dict[str, Any]) -> Iterator[EvalResult]:
     for task, figures in by_task(evaluation).items():
         kind, _, language = task.partition("/")
         k = largest_k(figures)
+        dataset_id, words = _dataset(next(iter(figures.values())))
         for name, figure in figures.items():
             if "_map@" in name or (language and figure["k"] != k) or name.endswith("_deviation"):
                 continue
@@ -94,8 +97,8 @@ def _eval_results(evaluation: dict[str, Any]) -> Iterator[EvalResult]:
             yield EvalResult(
                 task_type=type_,
                 task_name=title,
-                dataset_type=figure["data"],
-                dataset_name=figure["data"],
+                dataset_type=dataset_id,
+                dataset_name=words,
                 dataset_config=language or None,
                 dataset_split=figure["split"],
                 dataset_revision=figure["data_revision"],
@@ -104,6 +107,15 @@ def _eval_results(evaluation: dict[str, Any]) -> Iterator[EvalResult]:
                 metric_value=figure["value"],
                 metric_args=_metric_args(figure, evaluation["intervals"]),
             )
+
+
+def _dataset(figure: dict[str, Any]) -> tuple[str, str]:
+    """(type, name) of the data: the Hub id; else a slug, of more than one word lest it be taken for an id."""
+    name = figure["data"]
+    if is_hub_id(name):
+        return name, name
+    words = name if re.search(r"\w\W+\w", name) else f"{name}, {figure['split']}"
+    return re.sub(r"[\W_]+", "-", words.casefold()).strip("-") or "data", words
 
 
 def _metric_args(figure: dict[str, Any], intervals: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What an evaluation says against a model, in sentences for its card."""
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from ..evaluation.markdown import escaped
@@ -40,24 +41,47 @@ def by_task(evaluation: dict[str, Any]) -> dict[str, Figures]:
     return tasks
 
 
+def told_apart(evaluations: list[dict[str, Any]]) -> list[str]:
+    """What tells each from others of the same task: its data, if need be its folder too; empty where no other is."""
+    sections = [{"languages" if "/" in task else task for task in by_task(each)} for each in evaluations]
+    names = [evaluation["data"]["name"] for evaluation in evaluations]
+    told = []
+    for place, (evaluation, own) in enumerate(zip(evaluations, sections, strict=True)):
+        rivals = [names[other] for other, theirs in enumerate(sections) if other != place and own & theirs]
+        folder = _folder(evaluation) if names[place] in rivals else ""
+        told.append(f"{names[place]} ({folder})" if folder else names[place] if rivals else "")
+    return told
+
+
+def _folder(evaluation: dict[str, Any]) -> str:
+    """Where it lies under `evaluation`; empty for that folder itself."""
+    page = PurePosixPath(evaluation["page"] or "evaluation/report.md").parent
+    return evaluation.get("folder", page.relative_to("evaluation").as_posix()).removeprefix(".")
+
+
 def limits(evaluations: list[dict[str, Any]], training: dict[str, Any]) -> list[str]:
     """Sentences, as Markdown: of what was measured, what was left out, and what was not measured at all."""
     said: list[str] = []
-    for evaluation in evaluations:
-        for task, figures in by_task(evaluation).items():
-            if not task.startswith("retrieval/"):
-                said += _of_figures(figures, escaped(evaluation["data"]["name"]))
-        said += _of_languages(evaluation)
-        said += _left_out(evaluation)
+    for evaluation, apart in zip(evaluations, told_apart(evaluations), strict=True):
+        data = escaped(apart or evaluation["data"]["name"])
+        said += (line if not apart or data in line else f"{data}: {line}" for line in _of_evaluation(evaluation, data))
     said += _not_measured(evaluations)
     if skipped := training.get("skipped_pictures"):
-        said.append(f"In training, {_count(skipped, 'picture')} could not be read and {_were(skipped)} left out.")
+        said.append(f"In training, {counted(skipped, 'picture')} could not be read and {_were(skipped)} left out.")
     said.append(
         "It learned from captions: what these leave out, call wrongly or judge by, it has taken over, and so it has "
         "from whatever its towers had learned from before. Try it on cases like yours before it decides anything "
         "about people."
     )
-    return said
+    return list(dict.fromkeys(said))
+
+
+def _of_evaluation(evaluation: dict[str, Any], data: str) -> Iterator[str]:
+    for task, figures in by_task(evaluation).items():
+        if not task.startswith("retrieval/"):
+            yield from _of_figures(figures, data)
+    yield from _of_languages(evaluation)
+    yield from _left_out(evaluation, data)
 
 
 def _of_figures(figures: Figures, data: str) -> Iterator[str]:
@@ -134,13 +158,12 @@ def _of_languages(evaluation: dict[str, Any]) -> Iterator[str]:
         yield from _beside_chance(f"{escaped(language)}, {label(figure['metric'])}", figure)
 
 
-def _left_out(evaluation: dict[str, Any]) -> Iterator[str]:
+def _left_out(evaluation: dict[str, Any], data: str) -> Iterator[str]:
     for where, notes in evaluation["notes"].items():
         task = where.rpartition(" / ")[2]
         yield from (f"{escaped(task)}: {escaped(note)}." for note in notes)
     if skipped := evaluation["skipped"]:
-        data = escaped(evaluation["data"]["name"])
-        yield f"{_count(skipped, 'picture')} of {data} could not be read and {_were(skipped)} not asked about."
+        yield f"{counted(skipped, 'picture')} of {data} could not be read and {_were(skipped)} not asked about."
 
 
 def _not_measured(evaluations: list[dict[str, Any]]) -> Iterator[str]:
@@ -172,8 +195,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share in (0, 1) or 0.1 <= share <= 0.9 else f"{100 * share:.1f} %"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: float, noun: str, shown: str = ",") -> str:
+    """1 step, 1,253 steps."""
+    return f"{number:{shown}} {noun}{'' if number == 1 else 's'}"
 
 
 def _were(number: int) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,13 +24,10 @@ from torch import Tensor, nn
 from transformers import BaseImageProcessor, ConvNextImageProcessor
 
 from .. import __version__
-from ..data.dataset import CaptionedImages
 from ..data.pixels import processed_pixels
-from ..data.sources import Source
-from ..embedding import collator_of, embed_source, is_convolutional, max_caption_length, temperature_of
-from ..embedding_store import data_facts, weights_digest
+from ..embedding import collator_of, max_caption_length, temperature_of
+from ..embedding_store import weights_digest
 from ..errors import InputError, first_line
-from ..evaluation.retrieval import KS, evaluate_retrieval
 from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
 
@@ -46,7 +42,6 @@ _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _LONGEST_COMPARED = 512
 # Pillow's filters and torchvision's round 8-bit pictures otherwise: mostly by 1 of 255, by 4 where one is enlarged.
 _GREY_LEVELS = 6
-_CALIBRATED_ON = 64
 _WORDS = "a photo of the small red cat, two Dogs and 3 birds in an OLD green boat – on water"
 _Shapes = dict[str, list[str | int]]
 
@@ -80,7 +75,7 @@ def export_onnx(model: HFClipModel, processor: HFClipProcessor, folder: Path, *,
     """
     require_onnx()
     twin = _fp32_twin(model)
-    with _quiet():
+    with quiet():
         text = _export_text(twin, processor, folder / GRAPHS["text"])
         vision = _export_vision(twin, processor, folder / GRAPHS["vision"])
         pixels, grey_levels = pixel_steps(processor.image_processor)
@@ -132,7 +127,7 @@ def _fp32_twin(model: HFClipModel) -> HFClipModel:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Exporter and quantiser tell of their inner life, at length; what fails is raised too."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -325,15 +320,15 @@ def _name_axes(graph: Any, shapes: _Shapes, output: tuple[str, str]) -> None:
 
 
 def _differences(file: Path, half: _Half, cases: list[tuple[Tensor, ...]]) -> Iterator[float]:
-    session = _session(file)
+    session = open_session(file)
     for case in cases:
-        found = _run(session, dict(zip(half.inputs, case, strict=True)))
+        found = run_session(session, dict(zip(half.inputs, case, strict=True)))
         expected = half(*case)
         difference = (found - expected).abs().max().item() if found.shape == expected.shape else math.inf
         yield math.inf if math.isnan(difference) else difference
 
 
-def _session(file: Path) -> Any:
+def open_session(file: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -341,7 +336,7 @@ def _session(file: Path) -> Any:
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: Any, inputs: dict[str, Tensor]) -> Tensor:
+def run_session(session: Any, inputs: dict[str, Tensor]) -> Tensor:
     wanted = {given.name: inputs[given.name].numpy() for given in session.get_inputs()}
     return torch.from_numpy(session.run(None, wanted)[0])
 
@@ -454,136 +449,3 @@ def _write_tokenizer(model: HFClipModel, processor: HFClipProcessor, file: Path)
             f"{type(theirs).__name__} cannot be exported: its tokenizer.json gives other tokens than it does itself"
         )
     own.save(str(file))
-
-
-# ---- int8 ---------------------------------------------------------------------------------------------------------
-
-
-class GraphModel(nn.Module):
-    """Embeds by onnxruntime what a model would embed by torch, for `embed_source`.
-
-    Args:
-        folder: of an export.
-        graphs: names of the files, by tower.
-        model: whose graphs they are.
-    """
-
-    def __init__(self, folder: Path, graphs: dict[str, str], model: HFClipModel):
-        super().__init__()
-        self.sessions = {tower: _session(folder / file) for tower, file in graphs.items()}
-        self.config, self.device = model.config, torch.device("cpu")
-        self.vision_model = nn.Module()  # none of whose layers wants its pictures channels-last
-
-    def forward(self, pixel_values: Tensor, return_logits: bool = False, **tokens: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(
-            image_embeds=_run(self.sessions["vision"], {"pixel_values": pixel_values.contiguous()}),
-            text_embeds=_run(self.sessions["text"], tokens) if tokens else None,
-        )
-
-
-def add_int8(
-    folder: Path,
-    facts: dict[str, Any],
-    model: HFClipModel,
-    processor: HFClipProcessor,
-    source: Source,
-    *,
-    split: str = "test",
-    **passing: Any,
-) -> dict[str, Any]:
-    """Adds both graphs with 8-bit weights to an export, and to what `export.json` says, under "int8", what they cost:
-    recall of fp32 and int8 at each k both ways, beside chance.
-
-    A transformer's weights are quantised alone, its activations as they come; a convolutional tower's activations have
-    fixed ranges, those of 64 pictures of the source, for ranges that are found anew each time make it slower than
-    fp32. Weights keep 7 bits: where a CPU lacks VNNI, the products of 8 overflow, and the figures would be another
-    CPU's.
-
-    Args:
-        facts: of `export_onnx`.
-        source: held-out pictures with captions.
-        split: that was asked for.
-        passing: of `embed_source`.
-
-    Raises:
-        InputError: not one picture can be read, or one has no caption.
-    """
-    metrics = {"fp32": _recalls(folder, GRAPHS, model, processor, source, passing)}
-    with _quiet():
-        _quantize_dynamic(folder, "text")
-        methods = {"text": "dynamic", "vision": "dynamic"}
-        if is_convolutional(model):
-            methods["vision"] = "static"
-            _quantize_static(folder, _calibration_pictures(processor, source))
-        else:
-            _quantize_dynamic(folder, "vision")
-    metrics["int8"] = _recalls(folder, INT8_GRAPHS, model, processor, source, passing)
-    counts = ("images", "captions", "skipped_images")
-    facts = facts | {
-        "int8": {
-            "data": data_facts(source, split) | {name: metrics["fp32"][name] for name in counts},
-            "methods": methods,
-            "bytes": {file: (folder / file).stat().st_size for file in (*GRAPHS.values(), *INT8_GRAPHS.values())},
-            "k": [k for k in KS if f"image_retrieval_recall@{k}" in metrics["fp32"]],
-            "recall": {
-                name: {"fp32": value, "int8": metrics["int8"][name], "chance": metrics["fp32"][_chance(name)]}
-                for name, value in metrics["fp32"].items()
-                if "_recall@" in name
-            },
-        }
-    }
-    write_facts(folder, facts)
-    return facts
-
-
-def _chance(name: str) -> str:
-    return name.replace("_recall@", "_chance@")
-
-
-def _recalls(
-    folder: Path, graphs: dict[str, str], model: Any, processor: HFClipProcessor, source: Source, passing: dict
-) -> dict[str, float]:
-    by_graphs: Any = GraphModel(folder, graphs, model)
-    return evaluate_retrieval(embed_source(by_graphs, processor, source, **passing)).metrics
-
-
-def _quantize_dynamic(folder: Path, tower: str) -> None:
-    from onnxruntime.quantization import quantize_dynamic
-
-    quantize_dynamic(
-        folder / GRAPHS[tower],
-        folder / INT8_GRAPHS[tower],
-        op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-        per_channel=True,
-        reduce_range=True,
-    )
-
-
-def _quantize_static(folder: Path, pictures: Iterator[np.ndarray]) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Pictures(CalibrationDataReader):
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            picture = next(pictures, None)
-            return None if picture is None else {"pixel_values": picture}
-
-    quantize_static(
-        folder / GRAPHS["vision"],
-        folder / INT8_GRAPHS["vision"],
-        Pictures(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        reduce_range=True,
-    )
-
-
-def _calibration_pictures(processor: HFClipProcessor, source: Source) -> Iterator[np.ndarray]:
-    """(1, 3, height, width) each, from all over the source."""
-    images = CaptionedImages(source, processor.image_processor)
-    for row in np.linspace(0, len(source) - 1, min(_CALIBRATED_ON, len(source)), dtype=int):
-        item = images[int(row)]
-        if "pixel_values" in item:
-            yield item["pixel_values"][None].numpy()

@@ -1,38 +1,45 @@
 """The folder that is published: a model as others open it, its card, its figures; no secret, no path of a machine."""
 
+import dataclasses
 import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import huggingface_hub
+from PIL import Image
 from safetensors.torch import load_file
 from transformers.utils import logging
 
 from ..configuration_hf_clip import HFClipConfig
 from ..embedding_store import public_name, weights_digest
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
 from ..processing_hf_clip import HFClipProcessor
 from ..towers import open_model_and_processor
 from .adapters import is_adapter, stage_adapter
 from .card import CardDetails, write_card
+from .card_facts import TOKEN, check_details
+from .onnx_export import FACTS as EXPORT
+from .onnx_export import FILES as ONNX_FILES
 from .sentence_transformers_files import write_sentence_transformers_files
 
 logger = logging.get_logger(__name__)
 
 TRAINING, EVALUATION, ONNX = "training.json", "evaluation", "onnx"
-_EXAMPLE = "example.png"
-_WEIGHTS = "model*.safetensors"
+_EXAMPLE = f"{PICTURES}/example.png"
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # These show figures; any other picture shows pictures of the data.
 _CHARTS = ("training_curve", "recall_", "similarities_", "reliability_", "confusion_")
-_TEXTS = (".json", ".jsonl", ".md", ".py", ".txt", ".yaml")
+_NUMBERS = (".safetensors", ".onnx", ".data", ".pt", ".pth", ".bin", ".png", ".model")  # no text is in these
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")  # where "/home/" is a word like others
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 
 
 @dataclass
@@ -42,9 +49,10 @@ class Content:
     Args:
         details: what the publisher says, for the card.
         evaluations: folders that `hf-clip evaluate` wrote about this model, besides the run's own.
-        pictures: whether pictures of the data go along, in grids of what the model finds; default: as the run says.
+        pictures: whether pictures of the data go along, in grids of what the model finds; default: those of the run,
+            as the run says, and none of `evaluations`.
         example_picture: what the card's examples look at.
-        base_model: of an adapter, the Hub id of what it adapts.
+        adapter_of: of an adapter, the Hub id of what it adapts.
         max_shard_size: of a file of weights, as "5GB".
         run_examples: whether the card's examples are run, and show what they print.
         facts: of the training; default: the folder's `training.json`.
@@ -54,64 +62,99 @@ class Content:
     evaluations: Sequence[str | Path] = ()
     pictures: bool | None = None
     example_picture: str | Path | None = None
-    base_model: str | None = None
+    adapter_of: str | None = None
     max_shard_size: str = "5GB"
     run_examples: bool = True
     facts: dict[str, Any] | None = None
 
 
-def stage(source: str | Path, target: Path, content: Content) -> dict[str, Any]:
+def stage(
+    source: str | Path, target: Path, content: Content, *, token: str | None = None, copy: bool = False
+) -> dict[str, Any]:
     """Fills an empty folder with all that is published of a run, or of any folder with a saved model.
 
     Nothing in `source` is changed.
+
+    Args:
+        token: the Hub's, which must be in none of the files; that of `hf auth login` or HF_TOKEN must not either.
+        copy: weights are copied, for a folder that is kept; else they are linked where the disk allows it.
 
     Returns:
         What the card was filled with.
 
     Raises:
         InputError: a folder without a model; an evaluation of another model; a secret, or a path of this machine, in
-            what would go up.
+            what would go up; a disk that is full.
     """
-    source = Path(source)
-    target.mkdir(parents=True, exist_ok=True)
-    _stage_model(source, target, content)
-    shown = _stage_facts(source, target, content)
-    _stage_results(source, target, content, shown)
-    _stage_pictures(source / PICTURES, target / PICTURES, shown)
-    if (source / ONNX).is_dir():
-        shutil.copytree(source / ONNX, target / ONNX, copy_function=_link)
-    if content.example_picture:
-        _stage_example(Path(content.example_picture), target)
-        content.details.example_picture = f"{PICTURES}/{_EXAMPLE}"
-    facts = write_card(target, content.details, run_examples=content.run_examples)
-    refuse_secrets(target, source)
+    source, place = Path(source), shutil.copyfile if copy else link_or_copy
+    check_details(content.details)
+    with _one_line(source):
+        target.mkdir(parents=True, exist_ok=True)
+        _stage_model(source, target, content, place)
+        shown = _stage_facts(source, target, content)
+        digest = cache(lambda: weights_digest(open_model_and_processor(str(source))[0]))
+        _stage_results(source, target, content, shown, digest)
+        _stage_pictures(source / PICTURES, target / PICTURES, shown)
+        _stage_onnx(source / ONNX, target / ONNX, digest, place)
+        details = content.details
+        if content.example_picture:
+            _stage_example(Path(content.example_picture), target / _EXAMPLE)
+            details = dataclasses.replace(details, example_picture=_EXAMPLE)
+        facts = write_card(target, details, run_examples=content.run_examples)
+        refuse_secrets(target, source, token)
     return facts
 
 
-def _stage_model(source: Path, target: Path, content: Content) -> None:
+@contextmanager
+def _one_line(source: Path) -> Iterator[None]:
+    """What is wrong with a folder's files, or with the disk, in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{source} could not be made ready ({first_line(error)}): mend that, then run again"
+        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{source} holds a file that hf_clip did not write so ({type(error).__name__}: {first_line(error)}): look "
+            f"at {TRAINING}, {RESULTS} and {EXPORT}, and write them again"
+        ) from error
+
+
+def _stage_model(source: Path, target: Path, content: Content, place: Callable[..., Any]) -> None:
     if is_adapter(source):
-        stage_adapter(source, target, content.base_model)
+        stage_adapter(source, target, content.adapter_of)
         return
-    weights = sorted(source.glob(_WEIGHTS))
+    weights = _weights(source)
     if not (source / "config.json").is_file() or not weights:
-        raise InputError(f"{source} holds no model (config.json, model.safetensors): give the folder of a trained one")
+        raise InputError(f"{source} holds no model (config.json, {_WEIGHTS}): give the folder of a trained one")
     try:
         config = HFClipConfig.from_pretrained(source)
         processor = HFClipProcessor.from_pretrained(source)
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{source} is no folder of a whole hf_clip model: {error}") from error
+        raise InputError(f"{source} is no folder of a whole hf_clip model: {first_line(error)}") from error
     config.save_pretrained(target)
+    write_json(target / "config.json", without_folders(read_json(target / "config.json")))
     processor.save_pretrained(target)
-    _stage_weights(weights, target, content.max_shard_size)
+    _stage_weights(weights, target, content.max_shard_size, place)
     write_sentence_transformers_files(target, config, processor)
 
 
-def _stage_weights(weights: list[Path], target: Path, max_shard_size: str) -> None:
-    """Links the files of weights, or shares them out anew where one is too large."""
+def _weights(source: Path) -> list[Path]:
+    """One file, or those that the index names; no other that may lie there."""
+    if (source / _WEIGHTS).is_file():
+        return [source / _WEIGHTS]
+    return [source / name for name in sorted(set(read_json(source / _INDEX).get("weight_map", {}).values()))]
+
+
+def _stage_weights(weights: list[Path], target: Path, max_shard_size: str, place: Callable[..., Any]) -> None:
+    """The files of weights, or the weights shared out anew where one file is too large."""
     if max(file.stat().st_size for file in weights) <= _bytes(max_shard_size):
-        index = weights[0].with_name("model.safetensors.index.json")
-        for file in [*weights, *([index] if index.is_file() else [])]:
-            _link(file, target / file.name)
+        index = weights[0].with_name(_INDEX)
+        for file in [*weights, *([index] if len(weights) > 1 or weights[0].name != _WEIGHTS else [])]:
+            place(file, target / file.name)
         return
     tensors = {name: tensor for file in weights for name, tensor in load_file(file).items()}
     huggingface_hub.save_torch_state_dict(
@@ -127,51 +170,67 @@ def _bytes(size: str) -> int:
 
 
 def _stage_facts(source: Path, target: Path, content: Content) -> bool:
-    """Whether pictures of the data may be shown."""
-    facts = content.facts or _read_json(source / TRAINING)
+    """Whether pictures of the run's data may be shown."""
+    facts = content.facts or read_json(source / TRAINING)
     if facts:
-        _write_json(target / TRAINING, facts)
+        write_json(target / TRAINING, without_folders(facts))
     return bool(facts.get("pictures_may_be_shown")) if content.pictures is None else content.pictures
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """A file's mapping; empty where there is no file."""
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except ValueError as error:
         raise InputError(f"{file} is no JSON ({error}): write it again, or remove it") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is no mapping: write it again, or remove it")
+    return found
 
 
-def _write_json(file: Path, value: Any) -> None:
+def write_json(file: Path, value: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def without_folders(value: Any) -> Any:
+    """JSON in which a text that is a path says only its last part: where it lies is nobody's business."""
+    if isinstance(value, dict):
+        return {name: without_folders(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_folders(inner) for inner in value]
+    if isinstance(value, str) and "\n" not in value:
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(value).is_absolute() and len(kind(value).parts) > 2:
+                return kind(value).name
+    return value
 
 
 # ---- figures and pictures -----------------------------------------------------------------------------------------
 
 
-def _stage_results(source: Path, target: Path, content: Content, shown: bool) -> None:
+def _stage_results(source: Path, target: Path, content: Content, shown: bool, digest: Callable[[], str]) -> None:
     """Those of the run under their own names, those that the publisher adds under the names of their folders."""
     own = {file.parent: file.parent.relative_to(source) for file in sorted(source.glob(f"{EVALUATION}/**/{RESULTS}"))}
     added = {Path(folder): Path(EVALUATION, Path(folder).resolve().name) for folder in content.evaluations}
-    for folder in added:
+    for folder, place in added.items():
         if not (folder / RESULTS).is_file():
             raise InputError(f"{folder} holds no {RESULTS}: give a folder that `hf-clip evaluate --output` wrote")
-    if not own and not added:
-        return
-    digest = weights_digest(open_model_and_processor(str(source))[0])
+        if [*own.values(), *added.values()].count(place) > 1:
+            raise InputError(f"two evaluations would be {place}: give one of the folders another name")
     for folder, place in (own | added).items():
-        results = _of_this_model(_read_json(folder / RESULTS), digest, content.details.name)
+        results = _of_this_model(read_json(folder / RESULTS), digest(), content.details.name)
         if results is None and folder in added:
             raise InputError(f"{folder} measured another model: evaluate {source} with `hf-clip evaluate` once more")
         if results is None:
             logger.warning(f"{folder / RESULTS} is of other weights than the model beside it, and is left out")
             continue
-        names = [name for name in results["pictures"] if shown or name.startswith(_CHARTS)]
-        results["pictures"] = names
-        _write_json(target / place / RESULTS, results)
+        every = shown if folder in own else bool(content.pictures)
+        names = [name for name in results["pictures"] if every or name.startswith(_CHARTS)]
+        results = without_folders(results | {"pictures": names})
+        write_json(target / place / RESULTS, results)
         (target / place / PAGE).write_text(page(results), encoding="utf-8")
-        for name in names:
-            _link(folder / PICTURES / name, target / place / PICTURES / name)
+        _copy([folder / PICTURES / Path(name).name for name in names], target / place / PICTURES)
 
 
 def _of_this_model(results: dict[str, Any], digest: str, name: str) -> dict[str, Any] | None:
@@ -201,9 +260,27 @@ def _without_folders(skipped: list[list[Any]]) -> list[list[Any]]:
 
 
 def _stage_pictures(folder: Path, target: Path, shown: bool) -> None:
-    for file in sorted(folder.glob("*.png")):
-        if shown or file.name.startswith(_CHARTS):
-            _link(file, target / file.name)
+    _copy([file for file in sorted(folder.glob("*.png")) if shown or file.name.startswith(_CHARTS)], target)
+
+
+def _copy(files: Sequence[Path], target: Path) -> None:
+    """Copies: who changes one in a folder that is kept changes nothing of the run."""
+    for file in files:
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target / file.name)
+
+
+def _stage_onnx(folder: Path, target: Path, digest: Callable[[], str], place: Callable[..., Any]) -> None:
+    if not (folder / EXPORT).is_file():
+        return
+    facts = read_json(folder / EXPORT)
+    if facts["model"]["digest"] != digest():
+        logger.warning(f"{folder} was exported from other weights than the model's, and is left out: export it again")
+        return
+    target.mkdir()
+    for file in sorted(path for path in folder.iterdir() if path.name in ONNX_FILES - {EXPORT}):
+        place(file, target / file.name)
+    write_json(target / EXPORT, without_folders(facts))
 
 
 def _stage_example(picture: Path, target: Path) -> None:
@@ -213,15 +290,16 @@ def _stage_example(picture: Path, target: Path) -> None:
         image, _ = read_image(str(picture))
     except UnreadableImage as error:
         raise InputError(f"--example_picture {picture} cannot be read: {error}") from error
-    (target / PICTURES).mkdir(exist_ok=True)
-    image.save(target / PICTURES / _EXAMPLE)  # anew: what a camera wrote beside the pixels stays here
+    bare = Image.new(image.mode, image.size)  # what a camera wrote beside the pixels stays here
+    bare.paste(image)
+    target.parent.mkdir(exist_ok=True)
+    bare.save(target)
 
 
-def _link(file: str | Path, target: str | Path) -> None:
+def link_or_copy(file: str | Path, target: str | Path) -> None:
     """The file under another name where the disk allows it, for weights are large; else a copy."""
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(file, target)
+        os.link(Path(file).resolve(), target)
     except OSError:
         shutil.copyfile(file, target)
 
@@ -229,17 +307,27 @@ def _link(file: str | Path, target: str | Path) -> None:
 # ---- what must not go up ------------------------------------------------------------------------------------------
 
 
-def refuse_secrets(folder: Path, source: Path) -> None:
+def refuse_secrets(folder: Path, source: Path, token: str | None = None) -> None:
     """
+    Args:
+        token: the Hub's, beside that which this machine has.
+
     Raises:
         InputError: a token, or a path of this machine, in one of the folder's texts.
     """
-    token = huggingface_hub.get_token()
-    here = {path for path in (Path.home(), Path.cwd(), source.resolve().parent) if len(path.parts) > 1}
-    path = re.compile(r"(?<![\w./:-])(" + "|".join(re.escape(f"{folder}{os.sep}") for folder in sorted(here)) + ")")
-    for file in sorted(each for each in folder.rglob("*") if each.suffix in _TEXTS):
+    tokens = [each for each in (token, huggingface_hub.get_token()) if each]
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in _NUMBERS):
         text, name = file.read_text(encoding="utf-8", errors="replace"), file.relative_to(folder)
-        if (token and token in text) or _TOKEN.search(text):
+        if any(each in text for each in tokens) or TOKEN.search(text):
             raise InputError(f"{name} would hold an access token: take it out of what the card or the run says")
-        if file.name not in _VOCABULARIES and here and (found := path.search(text)):
-            raise InputError(f"{name} would tell of the folder {found[1]} of this machine: name it otherwise")
+        if file.name not in _VOCABULARIES and (path := _path_of_this_machine(text, source)):
+            raise InputError(f"{name} would tell of {path} on this machine: name it otherwise")
+
+
+def _path_of_this_machine(text: str, source: Path) -> str | None:
+    here = (Path.home(), Path.cwd(), source.resolve().parent, Path(tempfile.gettempdir()))
+    for found in re.finditer(r"(?<![\w.<])(?:/[\w.@+-]+)+", text):  # in an address a host stands before it
+        path = Path(found[0])
+        if len(path.parts) > 2 and (path.exists() or any(folder in path.parents for folder in here if folder.name)):
+            return found[0]
+    return None

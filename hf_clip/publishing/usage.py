@@ -278,6 +278,26 @@ def _needed(code: str) -> frozenset[str]:
     return frozenset(_PACKAGES).intersection(name.split(".")[0] for name in names)
 
 
+def needs(code: str, *, timm: bool, adapter: bool) -> tuple[list[str], bool]:
+    """(what `pip install` is given for an example, whether it needs hf_clip as well).
+
+    Args:
+        timm: a tower is one of timm's.
+        adapter: the repository is an adapter, which transformers opens with peft.
+    """
+    own = _needed(code)
+    towers = ["timm"] * timm + ["peft"] * (adapter or "peft" in own)
+    if "onnxruntime" in own:
+        return ["onnxruntime", "tokenizers", "numpy", "pillow", "huggingface_hub"], False
+    if "hf_clip" in own:
+        return towers, True
+    if "sentence_transformers" in own:
+        return ['"sentence-transformers>=6"', "torchvision", "pillow", *towers], False
+    if "AutoModel" in code or towers:
+        return ["transformers", "torch", "torchvision", "accelerate", "pillow", *towers], False
+    return [], False
+
+
 def _has_base(folder: Path) -> bool:
     """Whether an adapter can be opened here at all."""
     base = _base(folder)

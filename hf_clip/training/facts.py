@@ -3,9 +3,11 @@
 import dataclasses
 import importlib.metadata
 import importlib.util
+import math
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from transformers import TrainerCallback
 
 from .. import __version__
 from ..data.augmentation import Augmentation
+from ..data.dataset import PairDrawer
 from ..data.mixture import MixedPairs
 from ..data.sources import Source
 from ..data.streaming import StreamedPairs
@@ -47,6 +50,8 @@ class Origin:
         vision_model, text_model: what the towers were opened from.
         started_from: the trained model that was gone on from.
         data: what the pictures are, in words; default: the names of their sources.
+        eval_data: the same of those that it is evaluated on.
+        eval_split: of a Hub data set to evaluate on the split, and of a part of a source which one it is.
         credit: attribution that the pictures' licence asks for.
         pictures_may_be_shown: whether pictures of the data may go into a published card.
     """
@@ -55,12 +60,14 @@ class Origin:
     text_model: str = ""
     started_from: str = ""
     data: str = ""
+    eval_data: str = ""
+    eval_split: str = "held out"
     credit: str = ""
     pictures_may_be_shown: bool = False
 
 
 class MeasureEmissions(TrainerCallback):
-    """Has codecarbon estimate what a run emits, where it is installed."""
+    """Has codecarbon estimate what a run emits, where it is installed: of a machine, so one process asks for all."""
 
     def __init__(self) -> None:
         from codecarbon import EmissionsTracker
@@ -69,9 +76,12 @@ class MeasureEmissions(TrainerCallback):
         self.measured: dict[str, Any] | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.tracker.start()
+        if args.should_save:
+            self.tracker.start()
 
     def on_train_end(self, args, state, control, **kwargs):
+        if not args.should_save:
+            return
         self.tracker.stop()
         found = self.tracker.final_emissions_data
         self.measured = {
@@ -93,11 +103,12 @@ def training_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
         "text_model": _tower_name(origin.text_model, model.config.text_config),
         "started_from": public_name(origin.started_from) or None,
         "data": [_data_facts(source, weight, origin.data) for source, weight in _weighted_sources(dataset)],
-        "skipped_pictures": len(trainer.skipped_images),
+        "skipped_pictures": len({row for row, *_ in trainer.skipped_everywhere} | set(trainer.skipped_images)),
         "parameters": _parameter_counts(model),
         "hyperparameters": _hyperparameters(args),
         "augmentation": _augmentation(dataset),
-        "batch_size": args.train_batch_size * args.world_size,
+        "batch_size": args.train_batch_size * args.world_size,  # of the loss; accumulation adds no negatives
+        "accumulated_batches": args.gradient_accumulation_steps,
         **_course(trainer),
         "hardware": {
             "device": torch.cuda.get_device_name() if args.device.type == "cuda" else args.device.type.upper(),
@@ -146,7 +157,7 @@ def _weighted_sources(dataset: Any) -> Iterator[tuple[Source, float | None]]:
         weights = dataset.weights or [None] * len(dataset.sources)
         for source, weight in zip(dataset.sources, weights, strict=True):
             yield source, None if weight is None else weight / sum(dataset.weights)
-    elif hasattr(dataset, "source"):
+    elif isinstance(getattr(dataset, "source", None), Source):  # a data set of one's own may mean another thing
         yield dataset.source, None
 
 
@@ -181,7 +192,7 @@ def _parameter_counts(model: Any) -> dict[str, int]:
 def _hyperparameters(args: HFClipTrainingArguments) -> dict[str, dict[str, Any]]:
     said = {name: _plain(value) for name, value in args.to_dict().items() if not name.startswith(_NOT_OF_LEARNING)}
     usual = {
-        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        field.name: _plain(field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
         for field in dataclasses.fields(args)
     }
     off = (None, False)  # alike: where the default is None, the Trainer makes it False
@@ -194,17 +205,22 @@ def _hyperparameters(args: HFClipTrainingArguments) -> dict[str, dict[str, Any]]
 
 
 def _plain(value: Any) -> Any:
-    """A setting without where it lay on this machine."""
+    """A setting as JSON has it, without where it lay on this machine."""
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set):
         return [_plain(inner) for inner in value]
-    return public_name(value) if isinstance(value, str) else value
+    if isinstance(value, Enum | np.generic):
+        return _plain(value.value if isinstance(value, Enum) else value.item())
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return public_name(str(value))
 
 
 def _augmentation(dataset: Any) -> dict[str, Any]:
     part = dataset.datasets[0] if isinstance(dataset, MixedPairs) else dataset
-    if not hasattr(part, "draw"):
+    draw = getattr(part, "draw", None)
+    if not isinstance(draw, PairDrawer):
         return {}
-    usual = Augmentation()
-    return {name: value for name, value in vars(part.draw.augmentation).items() if value != getattr(usual, name)}
+    usual = vars(Augmentation())
+    return {name: _plain(value) for name, value in vars(draw.augmentation).items() if value != usual.get(name)}

@@ -23,7 +23,7 @@ from ..data.sources import Source
 from ..data.streaming import StreamedPairs
 from ..embedding import Embeddings, collator_of, max_caption_length
 from ..embedding_store import data_facts
-from ..errors import InputError, NotFinite
+from ..errors import InputError, NotFinite, first_line
 from ..evaluation.outcome import Outcome
 from ..evaluation.report import PICTURES, Measured, Report, can_draw, draw, model_facts
 from ..modeling_hf_clip import HFClipModel
@@ -162,7 +162,11 @@ def train(
         eval_dataset=eval_sets.get("", eval_sets) or None,
         data_collator=collator_of(model, processor),
         processing_class=processor,
-        callbacks=[stop, *([MeasureEmissions()] if can_measure_emissions() else []), *(callbacks or [])],
+        callbacks=[
+            stop,
+            *([MeasureEmissions()] if args.should_save and can_measure_emissions() else []),
+            *(callbacks or []),
+        ],
         origin=origin,
     )
     with _sole_run(args):
@@ -259,27 +263,53 @@ def _write_report(
     embedded: dict[str, Embeddings],
     outcomes: dict[str, dict[str, Outcome]],
 ) -> None:
+    """What was measured first; no figure, picture or card after it is worth losing a run that has ended."""
     with staged(trainer.args.output_dir) as folder:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
         (folder / "arguments.json").write_text(trainer.args.to_json_string())
+    with _forgiven("results and pictures"), staged(trainer.args.output_dir) as folder:
         for name, source in sources.items():
-            _write_results(trainer, source, embedded[name], outcomes[name], folder / EVALUATION / name)
+            facts = _facts_of_evaluation(source, trainer.origin, name if len(sources) > 1 else "")
+            _write_results(trainer, facts, embedded[name], outcomes[name], folder / EVALUATION / name)
         if not can_draw():
             logger.warning('no pictures without matplotlib: pip install "hf_clip[eval]"')
         else:
             shown = next(iter(sources), "")
             _draw(trainer, shown, sources.get(shown), embedded.get(shown), folder / PICTURES)
-    trainer.create_model_card()
+    with _forgiven("the card"):
+        trainer.create_model_card()
+
+
+@contextlib.contextmanager
+def _forgiven(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # an InputError is a ValueError
+        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
+        logger.warning(f"{what} could not be written, and the run is whole without: {said}")
+
+
+def _facts_of_evaluation(source: Source, origin: Origin, name: str) -> dict[str, Any]:
+    """`data_facts` of a source.
+
+    Args:
+        name: of one of several sets.
+    """
+    facts = data_facts(source, origin.eval_split)
+    if source.row_numbers is not None:  # a part of what it was split from, so "all rows" it is not
+        facts["split"] = origin.eval_split
+    called = origin.eval_data or facts["name"]
+    return facts | {"name": f"{name}: {called}" if name else called}
 
 
 def _write_results(
-    trainer: HFClipTrainer, source: Source, embeddings: Embeddings, outcomes: dict[str, Outcome], folder: Path
+    trainer: HFClipTrainer, data: dict[str, Any], embeddings: Embeddings, outcomes: dict[str, Outcome], folder: Path
 ) -> None:
     """What `hf-clip evaluate` would write of the saved model."""
     saved, _ = open_model_and_processor(trainer.args.output_dir)
     facts = model_facts(saved, Path(trainer.args.output_dir).resolve().name)
     measured = [Measured(facts, task, outcome) for task, outcome in outcomes.items()]
-    report = Report(data_facts(source, "validation"), measured, embeddings.skipped)
+    report = Report(data, measured, embeddings.skipped)
     folder.mkdir(parents=True)
     if can_draw():
         report.pictures = draw(measured, folder / PICTURES)

@@ -32,6 +32,7 @@ from ..evaluation.outcome import Outcome
 from ..evaluation.tasks import Protocol, measure, tasks_for
 from ..modeling_hf_clip import HFClipModel, HFClipOutput
 from ..publishing.card import CardDetails, write_card
+from ..publishing.card_facts import is_hub_id
 from ..publishing.hub import open_repository
 from ..publishing.staging import TRAINING, Content
 from .arguments import HFClipTrainingArguments
@@ -55,7 +56,7 @@ from .facts import Origin, training_facts
 from .feature_cache import UseFrozenFeatures
 from .gradient_cache import GradientCache
 from .parameter_groups import parameter_groups
-from .pushes import SKIPPED_IMAGES, push_checkpoint, push_run
+from .pushes import SKIPPED_IMAGES, in_own_words, push_checkpoint, push_run
 
 logger = logging.get_logger(__name__)
 
@@ -89,6 +90,7 @@ class HFClipTrainer(Trainer):
         super().__init__(model, args, **kwargs)
         self.resumed = False
         self.skipped_images: dict[int, tuple[str, str]] = {}
+        self.skipped_everywhere: list[list[Any]] = []  # as all processes last said together
         self._meters: dict[str, Tensor] = {}
         image_processor = getattr(kwargs.get("processing_class"), "image_processor", None)
         self._normalize = PixelNormalization.of(image_processor) if image_processor else None
@@ -258,7 +260,9 @@ class HFClipTrainer(Trainer):
     def skipped_in_all_processes(self) -> list[list[Any]]:
         """[row, name, reason] of each picture that no process could read, by row."""
         parts = gather_objects(self.skipped_images)
-        return [[row, *why] for row, why in sorted({row: why for part in parts for row, why in part.items()}.items())]
+        together = {row: why for part in parts for row, why in part.items()}
+        self.skipped_everywhere = [[row, *why] for row, why in sorted(together.items())]
+        return self.skipped_everywhere
 
     def _stop_if_strict(self, row: int, name: str, reason: str) -> None:
         if self.args.strict:
@@ -531,23 +535,49 @@ class HFClipTrainer(Trainer):
                 token=token or self.args.hub_token,
             )
 
-    def create_model_card(self, model_name: str | None = None, **said: Any) -> None:  # type: ignore[override]
+    def create_model_card(self, **said: Any) -> None:  # type: ignore[override]
         """Writes `training.json` and the card, `README.md`, into the run folder.
 
         Args:
-            model_name: default: the repository's, or the run folder's.
-            said: fields of `CardDetails`: license, language, datasets, base_model, description, …
-        """
-        if not self.args.should_save:
-            return
-        with staged(self.args.output_dir) as folder:
-            text = json.dumps(training_facts(self, self.origin), indent=2, ensure_ascii=False, allow_nan=False)
-            (folder / TRAINING).write_text(text + "\n", encoding="utf-8")
-        write_card(Path(self.args.output_dir), self._card_details(model_name, said), run_examples=False)
+            said: fields of `CardDetails` (license, language, datasets, base_model, tags, description, …), also by the
+                Trainer's names for them; `model_name`, by default the repository's, or the run folder's.
 
-    def _card_details(self, model_name: str | None, said: dict[str, Any]) -> CardDetails:
+        Raises:
+            InputError: for a word that is unknown; for a card that cannot be written.
+        """
+        words, others = in_own_words(said)
+        if others:
+            raise InputError(f"{', '.join(others)}: not for a card, but for push_to_hub")
+        if self.args.should_save:
+            self._write_card(words)
+
+    def _write_card(self, words: dict[str, Any]) -> None:
+        run = Path(self.args.output_dir)
+        try:
+            with staged(run) as folder:
+                text = json.dumps(training_facts(self, self.origin), indent=2, ensure_ascii=False, allow_nan=False)
+                (folder / TRAINING).write_text(text + "\n", encoding="utf-8")
+            write_card(run, self._card_details(words), run_examples=False)
+        except InputError:
+            raise
+        except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the card of {run} could not be written ({type(error).__name__}: {first_line(error)}): the model in "
+                "it is whole; mend that, and call create_model_card() or `hf-clip publish`"
+            ) from error
+
+    def _card_details(self, words: dict[str, Any]) -> CardDetails:
         folder = Path(self.args.output_dir).resolve().name
-        return CardDetails(name=model_name or self.hub_model_id or self.args.hub_model_id or folder, **said)
+        named: dict[str, Any] = {
+            "name": words.get("model_name") or self.hub_model_id or self.args.hub_model_id or folder
+        }
+        return CardDetails(**named | {name: value for name, value in words.items() if name != "model_name"})
+
+    def _adapted(self) -> str | None:
+        """Of an adapter, the Hub id of the model that it was trained over, where the run knows one."""
+        base = self.origin.started_from
+        is_adapter = hasattr(self.accelerator.unwrap_model(self.model), "peft_config")
+        return base if is_adapter and is_hub_id(base) and not Path(base).exists() else None
 
     def push_to_hub(
         self,
@@ -562,24 +592,25 @@ class HFClipTrainer(Trainer):
 
         Args:
             blocking: `False` gives a future.
-            said: fields of `CardDetails` and of `Content`.
+            said: as for `create_model_card`, and fields of `Content`.
 
         Returns:
             A `Publication`, on the first process.
 
         Raises:
-            InputError: what the Hub refuses; the run folder is whole.
+            InputError: a word that is unknown, before anything is saved; what the Hub refuses; the run folder is
+                whole.
         """
+        words, of_content = in_own_words(said)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        of_content = {name: said.pop(name) for name in list(said) if name in Content.__dataclass_fields__}
-        self.create_model_card(**said)
+        self._write_card(words)
         self._finish_current_push()
-        content = Content(self._card_details(said.pop("model_name", None), said), **of_content)
+        content = Content(self._card_details(words), **{"adapter_of": self._adapted()} | of_content)
         where = self._where(commit_message, token, revision, private)
         run = Path(self.args.output_dir)
         return push_run(run, content, **where) if blocking else HfApi().run_as_future(push_run, run, content, **where)
@@ -605,8 +636,11 @@ class HFClipTrainer(Trainer):
         if strategy == HubStrategy.END or (busy and not self.args.hub_always_push):
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        facts = training_facts(self, self.origin)
-        content = Content(self._card_details(None, {}), facts=facts, run_examples=False)
+
+        def content() -> Content:
+            facts = training_facts(self, self.origin)
+            return Content(self._card_details({}), adapter_of=self._adapted(), facts=facts, run_examples=False)
+
         places: dict[Any, str] = {
             HubStrategy.CHECKPOINT: "last-checkpoint",
             HubStrategy.ALL_CHECKPOINTS: checkpoint.name,

@@ -139,6 +139,47 @@ def test_the_card_s_examples_are_run_on_what_goes_up(own_hub, model_folder):
     assert "\n".join(answers if red > cat else answers[::-1]) in card.partition("### The pipeline")[2]
 
 
+def test_an_adapter_goes_up_over_the_base_that_is_named(own_hub, model_folder, tmp_path, capsys, without_examples):
+    import peft
+
+    from hf_clip import HFClipModel, HFClipProcessor
+
+    assert publish(model_folder) == 0
+    base = HFClipModel.from_pretrained(model_folder)
+    lora = peft.LoraConfig(r=2, target_modules=["query"], modules_to_save=["text_projection"])
+    peft.get_peft_model(base, lora).save_pretrained(tmp_path / "adapter")
+    HFClipProcessor.from_pretrained(model_folder).save_pretrained(tmp_path / "adapter")
+    arguments = ["publish", "--model", str(tmp_path / "adapter"), "--repo_id", "user/adapter"]
+    assert main(arguments) == 2
+    assert "give --base_model user/name" in capsys.readouterr().err
+    assert main([*arguments, "--base_model", "user/name"]) == 0
+    files = own_hub.repos["user/adapter"].head().files
+    assert json.loads(files["adapter_config.json"].content)["base_model_name_or_path"] == "user/name"
+    card = files["README.md"].content.decode()
+    assert "library_name: peft" in card
+    assert "base_model: user/name" in card or "base_model:\n- user/name" in card
+    assert main([*arguments, "--base_model", "user/name", "user/other"]) == 2
+    assert "an adapter has one base, not 2" in capsys.readouterr().err
+
+
+def test_what_is_on_the_hub_is_published_under_another_name(
+    own_hub, model_folder, tmp_path, monkeypatch, without_examples
+):
+    assert publish(model_folder) == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert main(["publish", "--model", "user/name", "--repo_id", "user/copy"]) == 0
+    first, second = (own_hub.repos[name].head().files for name in ("user/name", "user/copy"))
+    assert second["model.safetensors"].content == first["model.safetensors"].content
+
+
+def test_where_a_dry_run_may_write(own_hub, model_folder, capsys):
+    assert publish(model_folder, "--dry_run", "--output", str(model_folder / "pub")) == 2
+    assert "lies in the model's own folder: give one beside it" in capsys.readouterr().err
+    assert main(["publish", "--model", str(model_folder), "--repo_id", "name", "--dry_run"]) == 2
+    assert "give --repo_id user/name" in capsys.readouterr().err
+
+
 STRANGER = """
 import sys
 from transformers import AutoModel, pipeline

@@ -1,5 +1,6 @@
 """`hf-clip train` from end to end, and its complaints."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from conftest import write_labelled_pictures, write_pictures
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
+from hf_clip.cli import train
 from hf_clip.cli.main import main
 
 RECIPES = Path(__file__).parents[2] / "scripts" / "recipes"
@@ -169,12 +171,27 @@ def test_the_kept_settings_make_the_same_weights(command, pictures, tmp_path, ca
     assert (tmp_path / "other" / "model.safetensors").read_bytes() != weights[0]
 
 
+def test_no_token_is_kept(monkeypatch):
+    @dataclasses.dataclass
+    class Arguments:
+        seed: int = 1
+        hub_token: str | None = None
+        other_token: str | None = None
+        resume_from_checkpoint: str | None = None
+
+    monkeypatch.setattr(train, "HFClipTrainingArguments", Arguments)
+    values = {"seed": 2, "hub_token": "secret", "other_token": "secret", "resume_from_checkpoint": "true"}
+    assert train._to_keep(values, ()) == {"seed": 2}
+
+
 # ---- data ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_share_is_held_out_and_evaluated_on(command, tmp_path, capsys):
     assert main([*command, "--eval_share", "0.25", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2  # of 8
+    results = json.loads((tmp_path / "run" / "evaluation" / "results.json").read_text())
+    assert results["data"]["split"] == "held out"
     assert main([*command, "--output_dir", str(tmp_path / "two"), "--eval_share", "0.01"]) == 2
     assert "leaves one side empty" in capsys.readouterr().err
 

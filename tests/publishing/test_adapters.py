@@ -191,7 +191,7 @@ def test_a_base_that_nobody_else_has_is_refused(over, base, processor, tmp_path)
     assert not Path("published").exists()
 
 
-@pytest.mark.parametrize("name", ["/abs/olute", "./base", "one", "a/b/c", "", "user/na me"])
+@pytest.mark.parametrize("name", ["/abs/olute", "./base", "one", "a/b/c", "", "user/na me", "scratch/x"])
 def test_a_base_of_no_such_name_is_refused(name, base, processor):
     trained_adapter("run", processor, "text")
     with pytest.raises(InputError, match="is no Hub id: give user/name"):

@@ -152,6 +152,7 @@ def tidy(text: str) -> None:
     assert "\n\n\n" not in body
     assert not re.search(r"^(##+) .*\n\n(?:#{1,2} |\Z)", body, flags=re.MULTILINE), "an empty section"
     assert not re.search(r"[^\n]\n(#+ |!\[|```\w)", re.sub(r"```.*?```", "", body, flags=re.DOTALL)), "no line between"
+    assert not re.search(r"^#+ .*\n[^\n]", re.sub(r"```.*?```", "```", body, flags=re.DOTALL), flags=re.MULTILINE)
     assert ", ," not in body
     assert ".." not in body
     assert text.endswith("\n")
@@ -161,7 +162,7 @@ def tidy(text: str) -> None:
 
 
 def test_the_hub_reads_the_metadata(folder):
-    details = CardDetails(NAME, license="apache-2.0", language=["en", "de"], datasets=["org/other", "/home/me/own"])
+    details = CardDetails(NAME, license="apache-2.0", language=["en", "de"], datasets=["org/other"])
     data = metadata(card(folder, details, training=TRAINING))
     assert data["pipeline_tag"] == "zero-shot-image-classification"
     assert data["library_name"] == "transformers"
@@ -199,6 +200,54 @@ def test_base_models_are_those_that_the_hub_has(folder, vision, text, expected):
     assert metadata(own)["base_model"] == ["org/base"]
 
 
+def test_what_the_publisher_names_goes_in(folder):
+    """Old repositories have no owner; what the run says without one may be a folder."""
+    details = CardDetails(
+        NAME, "cc-by-sa-4.0", ["zh-Hans", "multilingual"], "cifar10", "bert-base-uncased", tags="birds"
+    )
+    data = metadata(card(folder, details, training=TRAINING | {"text_model": "bert", "data": [{"name": "mnist"}]}))
+    assert (data["datasets"], data["base_model"]) == (["cifar10"], ["bert-base-uncased"])
+    assert data["language"] == ["zh-Hans", "multilingual"]
+    assert data["tags"][0] == "hf_clip"
+    assert data["tags"][-1] == "birds"
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"license": "Apache 2"}, r"license 'Apache 2' .* such as apache-2.0"),
+        ({"license": "mit\n"}, r"license 'mit\\n'"),
+        ({"language": ["en", "English"]}, r"language 'English' .* such as en or zh"),
+        ({"datasets": ["org/birds", "/home/me/birds"]}, r"datasets '/home/me/birds' is no Hub id: .*user/name"),
+        ({"base_model": "scratch/resnet-10"}, r"base_model 'scratch/resnet-10' is no Hub id"),
+        ({"base_model": "a/b/c"}, r"base_model 'a/b/c' is no Hub id"),
+        ({"base_model": [""]}, r"base_model '' is no Hub id"),
+    ],
+)
+def test_what_the_hub_would_not_know_is_refused_by_name(folder, said, message):
+    with pytest.raises(InputError, match=message) as raised:
+        write_card(folder, CardDetails(NAME, **said), run_examples=False)
+    assert "\n" not in str(raised.value)
+    assert not (folder / "README.md").exists()
+
+
+def test_one_text_is_a_list_of_one():
+    details = CardDetails(NAME, language="en", datasets="o/d", base_model="o/m", example_labels="a cat", tags="birds")
+    lists = (details.language, details.datasets, details.base_model, details.example_labels, details.tags)
+    assert lists == (["en"], ["o/d"], ["o/m"], ["a cat"], ["birds"])
+
+
+def test_a_name_without_an_owner_is_no_data_set_of_the_hub(folder):
+    for name, expected in (
+        ("org/birds", ("org/birds", "org/birds")),
+        ("My own birds", ("my-own-birds", "My own birds")),
+        ("unseen", ("unseen-all-rows", "unseen, all rows")),
+    ):
+        text = card(folder, evaluation=results([entry | {"data": name} for entry in RETRIEVAL]))
+        found = {(result.dataset_type, result.dataset_name) for result in ModelCard(text).data.eval_results}
+        assert found == {expected}
+
+
 def test_timm_weights_are_named_by_their_repository(folder):
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"] |= {"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"}}
@@ -216,8 +265,8 @@ def test_every_figure_comes_back_from_the_model_index(folder):
     assert by_name["text → image, recall@10"] == EvalResult(
         task_type="image-text-retrieval",
         task_name="Image–text retrieval",
-        dataset_type="unseen",
-        dataset_name="unseen",
+        dataset_type="unseen-all-rows",
+        dataset_name="unseen, all rows",
         dataset_split="all rows",
         dataset_revision="d" * 8,
         metric_type="recall",
@@ -290,6 +339,60 @@ def test_how_it_was_trained(folder):
     assert "Versions: python 3.11.9, hf_clip 0.1.0." in said
     assert "5.3 M of them trained" not in text  # of how many is not known without weights
     assert section(text, "Credit").strip() == "Pictures: the bird club, CC BY-SA 4.0"
+
+
+@pytest.mark.parametrize(
+    ("course", "expected"),
+    [
+        ({"steps": 1, "epochs": 1.0}, "1 step of 128 pairs (1 epoch) took 3 min 30 s."),
+        ({"steps": 1, "epochs": 0.5, "seconds": None}, "1 step of 128 pairs (0.5 epochs) was trained."),
+        ({"accumulated_batches": 1}, "1,253 steps of 128 pairs (22 epochs) took 3 min 30 s."),
+        (
+            {"accumulated_batches": 4},
+            "1,253 steps of 4 batches of 128 pairs, each pair with the negatives of its own batch (22 epochs) took",
+        ),
+    ],
+)
+def test_steps_in_words(folder, course, expected):
+    assert expected in section(card(folder, training=TRAINING | course), "Training")
+
+
+def test_a_timm_tower_is_called_by_its_architecture(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= {"architecture": "resnet18", "model_type": "timm_wrapper"}
+    put(folder, "config.json", config)
+    text = card(folder)
+    assert dict(rows(text.split("## Use")[0]))["Image tower"] == "timm resnet18"
+    assert "timm resnet18 reads the pictures, BERT the texts" in text
+    assert "─ timm resnet18, pooled" in text
+    base = "pip install transformers torch torchvision accelerate pillow"
+    assert f"```sh\n{base} timm\n```" in section(text, "transformers")
+    assert f"```sh\n{base} timm\n```" in section(text, "The pipeline of transformers")
+
+
+def test_an_example_says_what_to_install(folder):
+    (folder / "modules.json").write_text("[]")
+    put(folder, "onnx/export.json", {"opset": 20})
+    (folder / "onnx" / "example.py").touch()
+    text = card(folder)
+    tidy(text)
+    commands = {
+        title: re.findall("```sh\n(.*)\n```", section(text, title))
+        for title in re.findall("^### (.*)", text.partition("## How it is built")[0], flags=re.MULTILINE)
+    }
+    assert commands == {
+        "transformers": ["pip install transformers torch torchvision accelerate pillow"],
+        "The pipeline of transformers": [],
+        "hf_clip": [],
+        "sentence-transformers": ['pip install "sentence-transformers>=6" torchvision pillow'],
+        "onnxruntime, without torch": ["pip install onnxruntime tokenizers numpy pillow huggingface_hub"],
+        "ONNX": [],
+    }
+    assert "It needs the hf_clip package.\n" in section(text, "hf_clip")
+    (folder / "config.json").unlink()
+    adapter = card(folder, adapter={"base_model_name_or_path": "org/base"})
+    for title in ("transformers", "The pipeline of transformers", "PEFT"):
+        assert "accelerate pillow peft\n" in section(adapter, title)
 
 
 def test_parameters_and_temperature_are_those_of_the_weights(folder):
@@ -392,6 +495,62 @@ def test_languages_share_a_table_and_the_best_and_worst_are_named(folder):
     assert configs == {"en": 10, "zh": 10, "ru": 10}
 
 
+def of_languages(**images: int) -> list[dict]:
+    about = {"chance": 0.1, "captions": 7}
+    return [
+        figure(f"{way}_retrieval_recall@1", 0.5, f"retrieval/{name}", images=count, **about)
+        for name, count in images.items()
+        for way in ("image", "text")
+    ]
+
+
+def test_languages_of_several_sizes_have_theirs_beside_them(folder):
+    said = section(card(folder, evaluation=results(of_languages(en=90, zh=40))), "Retrieval by language")
+    assert [row[:4] for row in rows(said)] == [
+        ["language", "pictures", "captions", "k"],
+        ["en", "90", "7", "1"],
+        ["zh", "40", "7", "1"],
+    ]
+    assert "content dddddddd." in said
+    said = section(card(folder, evaluation=results(of_languages(en=90, zh=90))), "Retrieval by language")
+    assert rows(said)[0][:2] == ["language", "k"]
+    assert "content dddddddd: 90 pictures, 7 captions." in said
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [(("unseen", "unseen"), ("unseen", "unseen (more)")), (("sparrows", "finches"), ("sparrows", "finches"))],
+)
+def test_two_evaluations_of_a_task_are_told_apart(folder, names, told):
+    for place, name in zip(("evaluation", "evaluation/more"), names, strict=True):
+        figures = [entry | {"value": 0.5 if place == "evaluation" else 0.25} for entry in RETRIEVAL + ZERO_SHOT]
+        put(folder, f"{place}/results.json", results(figures, data={"name": name, "split": "s", "fingerprint": "d"}))
+    text = card(folder)
+    titles = re.findall(r"^### (.*)", text.partition("## Evaluation")[2], flags=re.MULTILINE)
+    assert sorted(title.replace("\\", "") for title in titles) == sorted(
+        f"{task} on {name}" for name in told for task in ("Retrieval", "Zero-shot classification")
+    )
+    limits = section(text, "Limits and biases").strip().splitlines()
+    assert len(set(limits)) == len(limits)
+    figured = [line.replace("\\", "") for line in limits if "0.500" in line or "median rank" in line]
+    assert all(any(name in line for name in told) for line in figured)
+    assert figured
+
+
+def test_what_two_evaluations_left_out_alike_is_said_once(folder):
+    for place, figures in (("evaluation", RETRIEVAL), ("evaluation/more", ZERO_SHOT)):
+        put(folder, f"{place}/results.json", results(figures, skipped=[[3, "a.png", "no picture"]]))
+    text = card(folder)
+    assert text.count("1 picture of unseen could not be read") == 1
+    assert re.findall(r"^### (Retrieval.*)", text, flags=re.MULTILINE) == ["Retrieval"]  # no other has it
+
+
+def test_the_same_evaluation_twice_is_shown_once(folder):
+    for place in ("evaluation", "evaluation/copy"):
+        put(folder, f"{place}/results.json", results())
+    assert re.findall(r"^### (Retrieval.*)", card(folder), flags=re.MULTILINE) == ["Retrieval"]
+
+
 def test_pictures_that_are_there_are_shown_once(folder):
     names = ("training_curve.png", "retrieval.png", "example.png")
     for file in (*(f"pictures/{name}" for name in names), "evaluation/a b/pictures/recall.png"):
@@ -475,7 +634,7 @@ def test_percentages_never_round_to_all_or_nothing():
 @pytest.mark.parametrize("text", [*HOSTILE, "{{ 7*7 }} {% raw %}", "---\nlicense: mit\n---", "1. no list", "''': x"])
 def test_users_text_is_mere_text(folder, text):
     plain = " ".join(text.split())
-    details = CardDetails(text, text, [text], description=text, credit=text, example_labels=[text, "b"])
+    details = CardDetails(text, description=text, credit=text, example_labels=[text, "b"], tags=[text])
     training = TRAINING | {"data": [{"name": text}], "hyperparameters": {"changed": {"x": text}}}
     training |= {"versions": {text: text}, "vision_model": text, "augmentation": {text: text}}
     changes = {"notes": {"m / retrieval": [text]}, "data": {"name": text, "split": text, "fingerprint": "d"}}
@@ -488,11 +647,10 @@ def test_users_text_is_mere_text(folder, text):
     assert "<ol" not in page
     assert unescape(re.search("<h1>(.*?)</h1>", page)[1]) == plain
     assert ["x", plain] in html.rows  # a setting
-    assert ["Licence", plain] in html.rows
     assert "49" not in page.split("<table>")[0]
     data = metadata(made)
-    assert (data["license"], data["language"]) == (text, [text])
-    assert ModelCard(made).data.eval_results[0].dataset_name == text
+    assert data["tags"][-1] == text
+    assert ModelCard(made).data.eval_results[0].dataset_name.startswith(text)
 
 
 def test_labels_and_outputs_cannot_leave_their_block(folder):
@@ -544,6 +702,25 @@ def test_nothing_tells_about_the_machine_or_a_token(folder, tmp_path, monkeypatc
     assert "base_model" not in metadata(text)
 
 
+def test_a_sentence_keeps_its_words(folder, tmp_path, monkeypatch):
+    """Only what is a path of this machine is shortened, and a token goes in any case."""
+    monkeypatch.setenv("HOME", "/home/jane")
+    monkeypatch.chdir(tmp_path)
+    said = "/imagine a model. It is good, and/or bad; ask /dev/team or 1/2/3"
+    token = "hf_" + "a1-_" * 5
+    details = CardDetails(
+        NAME, description=f"{said} {token}", example_labels=["/a/b", "b"], credit=f"See {tmp_path}/a."
+    )
+    facts = write_card(folder, details, run_examples=False)["details"]
+    assert facts["description"] == f"{said} …"
+    assert facts["example_labels"] == ["/a/b", "b"]
+    assert facts["credit"] == "See a."
+    details = CardDetails(NAME, description="At /home/jane/x/y, ~/z and hf_clip-openmoji-languages.")
+    assert write_card(folder, details, run_examples=False)["details"]["description"] == (
+        "At y, z and hf_clip-openmoji-languages."
+    )
+
+
 # ---- the file -----------------------------------------------------------------------------------------------------
 
 
@@ -560,6 +737,26 @@ def test_a_file_that_is_no_json_is_named(folder):
     (folder / "training.json").write_text("{")
     with pytest.raises(InputError, match=r"training\.json is no JSON .*: write it again, or remove it"):
         write_card(folder, CardDetails(NAME), run_examples=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("training.json", [1]),
+        ("training.json", {"data": "birds"}),
+        ("training.json", {"hyperparameters": [1]}),
+        ("evaluation/results.json", []),
+        ("evaluation/results.json", {"models": []}),
+        ("evaluation/results.json", results() | {"figures": [{"model": "m"}]}),
+        ("evaluation/results.json", results(data="unseen")),
+        ("onnx/export.json", "x"),
+    ],
+)
+def test_a_file_of_another_shape_is_named(folder, file, content):
+    put(folder, file, content)
+    with pytest.raises(InputError, match=rf"{file} is (no mapping|not as hf_clip writes it)") as raised:
+        write_card(folder, CardDetails(NAME), run_examples=False)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_template_stands_where_a_reader_looks():

@@ -32,10 +32,13 @@ from transformers import (
 )
 
 from hf_clip import HFClipModel, HFClipProcessor
-from hf_clip.data.sources import open_source
+from hf_clip.data.pixels import processed_pixels
+from hf_clip.data.sources import Source, open_source
+from hf_clip.embedding import embed_source
 from hf_clip.errors import InputError
-from hf_clip.publishing import onnx_export
-from hf_clip.publishing.onnx_export import add_int8, export_onnx, pixel_steps
+from hf_clip.publishing import onnx_export, onnx_int8
+from hf_clip.publishing.onnx_export import export_onnx, pixel_steps
+from hf_clip.publishing.onnx_int8 import add_int8
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -343,7 +346,7 @@ def test_without_steps_there_is_no_example(processor, tmp_path, monkeypatch):
 def test_a_graph_that_differs_is_refused(off, shown, processor, tmp_path, monkeypatch):
     program = SimpleNamespace(save=lambda file: None)
     monkeypatch.setattr(onnx_export, "_to_onnx", lambda *_: program)
-    monkeypatch.setattr(onnx_export, "_session", lambda file: None)
+    monkeypatch.setattr(onnx_export, "open_session", lambda file: None)
     model = tiny_model().eval()
     calls = []
 
@@ -352,7 +355,7 @@ def test_a_graph_that_differs_is_refused(off, shown, processor, tmp_path, monkey
         embeds = model(**inputs, token_type_ids=torch.zeros_like(inputs["input_ids"])).text_embeds
         return embeds + (off if len(calls) == 3 else 0)  # a difference counts in whichever case it is
 
-    monkeypatch.setattr(onnx_export, "_run", run_graph)
+    monkeypatch.setattr(onnx_export, "run_session", run_graph)
     with pytest.raises(InputError, match=rf"the text tower \(bert\) cannot be .* differ by {shown} from torch's"):
         export_onnx(model, processor, tmp_path, name="tiny")
 
@@ -395,15 +398,22 @@ def test_types_of_tokens_are_refused(processor, tmp_path, monkeypatch):
 # ---- int8 ---------------------------------------------------------------------------------------------------------
 
 
+def source_of_blobs(folder: Path) -> Source:
+    """Of 24 pictures, for plain colours would tie."""
+    write_pictures(folder, count=24)
+    for i in range(24):
+        picture_of_blobs((40, 36), seed=i).save(folder / f"{i}.png")
+    return open_source(folder)
+
+
 def test_int8_says_what_it_costs(exported, tmp_path):
     folder, facts, model, processor = exported
     shutil.copytree(folder, tmp_path / "onnx")
-    write_pictures(tmp_path / "pictures", count=24)
-    for i in range(24):  # plain colours would tie
-        picture_of_blobs((40, 36), seed=i).save(tmp_path / "pictures" / f"{i}.png")
-    source = open_source(tmp_path / "pictures")
+    source = source_of_blobs(tmp_path / "pictures")
     int8 = add_int8(tmp_path / "onnx", facts, model, processor, source, progress=False)["int8"]
-    assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == facts | {"int8": int8}
+    note = "the 8-bit image graph was calibrated on some of the pictures that it is measured on"
+    assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == facts | {"int8": int8, "notes": [note]}
+    assert int8["calibration"] == {"images": 24, "measured_too": True}
     assert int8["methods"] == {"text": "dynamic", "vision": "static"}
     assert (int8["k"], int8["data"]["name"], int8["data"]["images"]) == ([1, 5, 10], "pictures", 24)
     images = [Image.open(tmp_path / "pictures" / f"{i}.png") for i in range(24)]
@@ -427,6 +437,43 @@ def test_int8_says_what_it_costs(exported, tmp_path):
     assert "MatMulInteger" in operators["text"]
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators["vision"]
     assert not {"DynamicQuantizeLinear", "ConvInteger"} & operators["vision"]
+
+
+@pytest.mark.parametrize(("count", "apart"), [(11, True), (12, False)])
+def test_int8_is_measured_on_other_pictures_where_there_are_enough(count, apart, exported, tmp_path, monkeypatch):
+    folder, facts, model, processor = exported
+    source = source_of_blobs(tmp_path / "pictures")
+    calibrated, measured = [], []
+
+    def quantize_static(folder, pictures):
+        calibrated.extend(picture[0].tobytes() for picture in pictures)
+
+    def embed(graphs, processor, source, **_):
+        measured.append([source.row_number(row) for row in range(len(source))])
+        return embed_source(graphs, processor, source, progress=False)
+
+    shutil.copytree(folder, tmp_path / "onnx")
+    for graph in onnx_export.GRAPHS.values():
+        shutil.copyfile(folder / graph, tmp_path / "onnx" / graph.replace(".onnx", "_int8.onnx"))
+    monkeypatch.setattr(onnx_int8, "_CALIBRATED_ON", count)
+    monkeypatch.setattr(onnx_int8, "_quantize_static", quantize_static)
+    monkeypatch.setattr(onnx_int8, "_quantize_dynamic", lambda *_: None)
+    monkeypatch.setattr(onnx_int8, "embed_source", embed)
+    result = add_int8(tmp_path / "onnx", facts, model, processor, source)
+    int8 = result["int8"]
+    rows = measured[0]
+    assert measured == [rows, rows], "both precisions on the same"
+    assert len(set(calibrated)) == count
+    seen = [processed_pixels(processor.image_processor, open_picture(tmp_path, row)).numpy().tobytes() for row in rows]
+    assert set(calibrated).isdisjoint(seen) == apart
+    assert int8["data"]["images"] == len(rows) == (24 - count if apart else 24)
+    assert int8["recall"]["image_retrieval_recall@1"]["chance"] == pytest.approx(1 / len(rows))
+    assert int8["calibration"] == {"images": count, "measured_too": not apart}
+    assert len(result["notes"]) == (0 if apart else 1)
+
+
+def open_picture(folder: Path, row: int) -> Image.Image:
+    return Image.open(folder / "pictures" / f"{row}.png")
 
 
 def kinds(file: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -13,6 +14,7 @@ from transformers import AutoModel, AutoProcessor
 
 from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.cli.main import main
+from hf_clip.embedding_store import weights_digest
 from hf_clip.errors import InputError
 from hf_clip.publishing.card import CardDetails
 from hf_clip.publishing.staging import Content, refuse_secrets, stage
@@ -185,14 +187,33 @@ def test_a_token_is_refused_wherever_it_stands(model_folder, tmp_path, monkeypat
     (tmp_path / "described" / "evaluation" / "report.md").write_text("see a-token-of-another-kind")
     with pytest.raises(InputError, match=r"evaluation/report.md would hold an access token"):
         refuse_secrets(tmp_path / "described", model_folder)
+    (tmp_path / "described" / "evaluation" / "report.md").unlink()
+    refuse_secrets(tmp_path / "described", model_folder)
+    (tmp_path / "described" / ".env").write_text("hf_planted-by-argument")
+    with pytest.raises(InputError, match=r".env would hold an access token"):
+        refuse_secrets(tmp_path / "described", model_folder, "hf_planted-by-argument")
 
 
-def test_a_path_of_this_machine_is_refused(model_folder, tmp_path):
-    facts = {"data": [{"name": f"{tmp_path}/pictures", "pictures": 8}]}
-    with pytest.raises(InputError, match=r"training.json would tell of the folder \S+ of this machine"):
-        stage(model_folder, tmp_path / "staged", content(facts=facts))
-    web = {"data": [{"name": f"https://example.org{tmp_path}/pictures", "pictures": 8}]}
-    stage(model_folder, tmp_path / "web", content(facts=web))  # an address is none
+@pytest.mark.parametrize("before", ["", "see ", "file://", "path:", "(", "`"])
+def test_a_path_of_this_machine_is_refused(before, tmp_path, model_folder):
+    (tmp_path / "staged").mkdir()
+    (tmp_path / "staged" / "report.md").write_text(f"{before}{model_folder.parent}/pictures")
+    with pytest.raises(InputError, match=r"report.md would tell of \S+pictures on this machine"):
+        refuse_secrets(tmp_path / "staged", model_folder)
+    (tmp_path / "staged" / "report.md").write_text(f"https://example.org{model_folder.parent}/pictures, and/or so")
+    refuse_secrets(tmp_path / "staged", model_folder)
+
+
+def test_settings_that_are_paths_are_told_by_their_last_part(tmp_path, model_folder):
+    """Also where the folder is of another machine."""
+    facts = {"data": [{"name": "/mnt/disk/team/pictures", "pictures": 8}], "started_from": r"C:\Users\me\model"}
+    config = json.loads((model_folder / "config.json").read_text())
+    config["vision_config"]["file"] = "/data/team/towers/resnet.pth"
+    (model_folder / "config.json").write_text(json.dumps(config))
+    stage(model_folder, tmp_path / "staged", content(facts=facts))
+    told = json.loads((tmp_path / "staged" / "training.json").read_text())
+    assert told == {"data": [{"name": "pictures", "pictures": 8}], "started_from": "model"}
+    assert json.loads((tmp_path / "staged" / "config.json").read_text())["vision_config"]["file"] == "resnet.pth"
 
 
 def test_where_the_towers_lay_is_not_told(tower_folders, tmp_path):
@@ -216,6 +237,73 @@ def test_names_of_pictures_that_could_not_be_read_are_told_without_their_folder(
     stage(model_folder, tmp_path / "staged", content(evaluations=[folder]))
     results = json.loads((tmp_path / "staged" / "evaluation" / "ev" / "results.json").read_text())
     assert results["skipped"] == [[1, "1.png", "the file is empty"]]
+
+
+# ---- what lies beside the model -----------------------------------------------------------------------------------
+
+
+def write_export(model_folder, digest):
+    (model_folder / "onnx").mkdir(exist_ok=True)
+    facts = {"model": {"name": "model", "digest": digest}, "largest_difference": {"text_embeds": 1e-6}}
+    (model_folder / "onnx" / "export.json").write_text(json.dumps(facts))
+    for name in ("text_model.onnx", ".env", "notes.bin"):
+        (model_folder / "onnx" / name).write_text(TOKEN)
+
+
+def test_graphs_go_up_only_with_the_weights_that_they_were_made_of(model_folder, tmp_path, caplog):
+    write_export(model_folder, weights_digest(HFClipModel.from_pretrained(model_folder)))
+    stage(model_folder, tmp_path / "fresh", content())
+    assert {file.name for file in (tmp_path / "fresh" / "onnx").iterdir()} == {"export.json", "text_model.onnx"}
+    write_export(model_folder, "another")
+    stage(model_folder, tmp_path / "stale", content())
+    assert not (tmp_path / "stale" / "onnx").exists()
+    assert "was exported from other weights than the model's, and is left out" in caplog.text
+
+
+def test_stray_weights_stay_here(model_folder, tmp_path):
+    (model_folder / "model_old.safetensors").write_bytes(b"old")
+    stage(model_folder, tmp_path / "staged", content())
+    assert not (tmp_path / "staged" / "model_old.safetensors").exists()
+
+
+def test_a_folder_of_links_is_staged_as_files(model_folder, tmp_path):
+    """As the Hub's cache lays a snapshot out, relative links into a folder of blobs."""
+    linked = tmp_path / "cache" / "snapshot"
+    linked.mkdir(parents=True)
+    for file in model_folder.iterdir():
+        (linked / file.name).symlink_to(Path("..", "..", "model", file.name))
+    stage(linked, tmp_path / "staged", content())
+    assert not (tmp_path / "staged" / "model.safetensors").is_symlink()
+    assert snapshot(tmp_path / "staged")["model.safetensors"] == snapshot(model_folder)["model.safetensors"]
+
+
+def test_a_folder_that_is_kept_shares_nothing_with_the_run(model_folder, tmp_path):
+    stage(model_folder, tmp_path / "kept", content(), copy=True)
+    for file in (tmp_path / "kept").rglob("*"):
+        assert file.is_dir() or file.stat().st_nlink == 1
+    stage(model_folder, tmp_path / "linked", content())
+    assert (tmp_path / "linked" / "model.safetensors").stat().st_nlink == 2
+
+
+def test_two_evaluations_of_one_name_are_refused(model_folder, evaluated, tmp_path):
+    shutil.copytree(evaluated, tmp_path / "elsewhere" / evaluated.name)
+    given = [evaluated, tmp_path / "elsewhere" / evaluated.name]
+    with pytest.raises(InputError, match=r"two evaluations would be evaluation/test set: give one .* another"):
+        stage(model_folder, tmp_path / "staged", content(evaluations=given))
+
+
+def test_the_run_s_pictures_may_be_shown_and_those_of_other_data_may_not(model_folder, evaluated, tmp_path):
+    shown = {"pictures_may_be_shown": True}
+    stage(model_folder, tmp_path / "staged", content(evaluations=[evaluated], facts=shown))
+    assert not list((tmp_path / "staged").rglob("worst_retrievals.png"))
+
+
+@pytest.mark.parametrize("damaged", ["[]", "{", '{"models": 3}'])
+def test_a_file_of_another_shape_is_one_line(damaged, model_folder, evaluated, tmp_path):
+    (evaluated / "results.json").write_text(damaged)
+    with pytest.raises(InputError, match=r"results.json|no JSON") as caught:
+        stage(model_folder, tmp_path / "staged", content(evaluations=[evaluated]))
+    assert "\n" not in str(caught.value)
 
 
 # ---- folders that are none ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from transformers import SiglipTextConfig
 from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.errors import InputError
 from hf_clip.publishing.card_facts import CardDetails
-from hf_clip.publishing.usage import Example, examples, run_examples
+from hf_clip.publishing.usage import Example, examples, needs, run_examples
 
 RED = Image.new("RGB", (224, 224), "red")
 NAME = "someone/tiny-clip"
@@ -98,6 +98,26 @@ def test_snippets_are_short_python_with_the_name_in_them(tmp_path):
         assert len([line for line in example.code.splitlines() if line]) <= 14
         assert max(map(len, example.code.splitlines())) <= 119
         assert example.output is None
+
+
+def test_what_an_example_needs_covers_what_it_imports(tmp_path):
+    """Of packages that bring others, those too."""
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "example.py").write_text("")
+    brought = {"transformers": {"huggingface_hub"}, '"sentence-transformers>=6"': {"sentence_transformers"}}
+    names = {"pillow": "PIL"}
+    standard = {"runpy", "sys", "functools"}
+    for example in examples(tmp_path, CardDetails(NAME, example_picture="pictures/example.png")):
+        packages, has_hf_clip = needs(example.code, timm=True, adapter=False)
+        given = {names.get(each, each) for each in packages}.union(*(brought.get(each, set()) for each in packages))
+        nodes = list(ast.walk(ast.parse(example.code)))
+        imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+        lacking = imported - standard - given
+        assert has_hf_clip == ("hf_clip" in imported)
+        assert has_hf_clip or not lacking - ({"huggingface_hub"} if "sentence_transformers" in given else set())
+        assert ("timm" in packages) == ("onnxruntime" not in packages)
 
 
 def test_many_labels_stand_one_a_line(tmp_path):

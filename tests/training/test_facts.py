@@ -1,10 +1,12 @@
 """What a run says of itself: counts made by hand, and nothing of the machine."""
 
+import enum
 import json
 import sys
 import types
 
 import pytest
+import torch
 from conftest import tiny_model, write_pictures
 from training_runs import make_processor, make_trainer
 
@@ -140,3 +142,62 @@ def test_emissions_are_measured_where_codecarbon_is(tmp_path, data, monkeypatch)
     trainer.train()
     assert Tracker.running == 0
     assert facts_of(trainer)["emissions"] == {"kg": 0.0012, "kwh": 0.004, "grid": "Iceland", "source": "codecarbon"}
+
+
+class Kind(enum.Enum):
+    A = "a"
+
+
+class Own(torch.utils.data.Dataset):
+    """A user's data set, which calls other things `source` and `draw`."""
+
+    def __init__(self, pairs):
+        self.pairs, self.source, self.draw = pairs, "my pictures", lambda: None
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, row):
+        return self.pairs[row]
+
+
+def test_a_data_set_of_one_s_own_says_nothing_of_its_data(tmp_path, data):
+    own = Own(make_trainer(tmp_path / "run", data).train_dataset)
+    facts = facts_of(trainer_on(own, tmp_path))
+    assert (facts["data"], facts["augmentation"]) == ([], {})
+
+
+def test_settings_that_json_has_no_word_for(tmp_path, data):
+    trainer = make_trainer(tmp_path / "run", data, max_grad_norm=float("inf"))
+    trainer.args.optim_args = {"file": tmp_path / "optim.json", "rates": (1, float("nan")), "kind": Kind.A}
+    changed = facts_of(trainer)["hyperparameters"]["changed"]
+    assert changed["max_grad_norm"] == "inf"
+    assert changed["optim_args"] == {"file": "optim.json", "rates": [1, "nan"], "kind": "a"}
+
+
+def test_accumulated_batches_stand_apart(tmp_path, data):
+    facts = facts_of(make_trainer(tmp_path / "run", data, gradient_accumulation_steps=2))
+    assert (facts["batch_size"], facts["accumulated_batches"]) == (4, 2)
+
+
+def test_skipped_pictures_are_those_of_all_processes(tmp_path, data, monkeypatch):
+    """Rows 1 and 2 here, 2 and 7 there: three pictures; row 5 was found since."""
+    trainer = make_trainer(tmp_path / "run", data)
+    here, there = {1: ("1.png", "empty"), 2: ("2.png", "empty")}, {2: ("2.png", "empty"), 7: ("7.png", "empty")}
+    trainer.skipped_images = here
+    assert facts_of(trainer)["skipped_pictures"] == 2
+    monkeypatch.setattr("hf_clip.training.trainer.gather_objects", lambda own: [own, there])
+    trainer.skipped_in_all_processes()
+    monkeypatch.setattr("hf_clip.training.trainer.gather_objects", None)  # one process alone must not ask
+    assert facts_of(trainer)["skipped_pictures"] == 3
+    here[5] = ("5.png", "empty")
+    assert facts_of(trainer)["skipped_pictures"] == 4
+
+
+def test_emissions_are_measured_by_the_process_that_saves(monkeypatch):
+    tracker = types.SimpleNamespace(start=None, stop=None)  # called, either fails
+    monkeypatch.setitem(sys.modules, "codecarbon", types.SimpleNamespace(EmissionsTracker=lambda **_: tracker))
+    callback, args = MeasureEmissions(), types.SimpleNamespace(should_save=False)
+    callback.on_train_begin(args, None, None)
+    callback.on_train_end(args, None, None)
+    assert callback.measured is None

@@ -2,13 +2,16 @@
 
 import json
 
+import peft
 import pytest
-from conftest import write_pictures
+from conftest import tiny_model, write_pictures
+from huggingface_hub import ModelCard
 from training_runs import make_trainer
 from transformers import AutoModel, TrainerCallback
 
 from hf_clip.cli.main import main
 from hf_clip.errors import InputError
+from hf_clip.training.facts import Origin
 
 CODE = {f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing")}
 
@@ -167,3 +170,126 @@ def test_a_planted_token_goes_nowhere(own_hub, tmp_path, data, without_examples,
         assert own_hub.token.encode() not in content
     for commit in own_hub.repos["user/name"].commits:
         assert own_hub.token not in commit.title
+
+
+# ---- what must not end a run --------------------------------------------------------------------------------------
+
+
+def pushed_in_between(tmp_path, data, **settings):
+    trainer = run(tmp_path, data, **({"hub_strategy": "checkpoint", "hub_always_push": True} | settings))
+    trainer.train()
+    trainer._finish_current_push()
+    assert trainer.state.global_step == 4
+    return trainer
+
+
+def fail(error):
+    def failing(*args, **settings):
+        raise error
+
+    return failing
+
+
+def test_where_no_links_are_allowed_files_are_copied(own_hub, tmp_path, data, without_examples, monkeypatch):
+    monkeypatch.setattr("os.link", fail(PermissionError(1, "Operation not permitted")))
+    pushed_in_between(tmp_path, data)
+    assert "last-checkpoint/optimizer.pt" in files_of(own_hub)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("name"), InputError("so it is")])
+@pytest.mark.parametrize("step", ["pushes.stage", "pushes._link_checkpoint", "trainer.training_facts"])
+def test_whatever_fails_in_a_push_in_between_is_a_warning(
+    step, error, own_hub, tmp_path, data, without_examples, monkeypatch, caplog
+):
+    monkeypatch.setattr(f"hf_clip.training.{step}", fail(error))
+    pushed_in_between(tmp_path, data)
+    assert caplog.text.count("this checkpoint was not pushed, and training goes on: ") == 2
+    assert str(error) in caplog.text
+    assert not (tmp_path / "run" / ".staging").exists()
+
+
+def test_what_fails_in_the_thread_is_told(own_hub, tmp_path, data, without_examples, monkeypatch, caplog):
+    monkeypatch.setattr("hf_clip.training.pushes.push_folder", fail(ZeroDivisionError("of the client")))
+    pushed_in_between(tmp_path, data)
+    assert "was not pushed, and training goes on: ZeroDivisionError: of the client" in caplog.text
+
+
+def test_a_token_in_what_training_goes_on_from_stays_here(
+    own_hub, tmp_path, data, without_examples, monkeypatch, caplog
+):
+    class Tell(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            state.trial_name = args.hub_token
+
+    pushed_in_between(tmp_path, data, hub_token=own_hub.token, callbacks=[Tell()])
+    assert titles(own_hub) == []
+    assert "would hold an access token" in caplog.text
+    assert own_hub.token not in caplog.text
+
+
+def test_settings_of_a_checkpoint_tell_of_no_folder(own_hub, tmp_path, data, without_examples):
+    model = tiny_model()
+    model.config.text_config.tokenizer_folder = str(tmp_path / "bert")
+    pushed_in_between(tmp_path, data, model=model)
+    config = json.loads(files_of(own_hub)["last-checkpoint/config.json"])
+    assert config["text_config"]["tokenizer_folder"] == "bert"
+
+
+# ---- adapters -----------------------------------------------------------------------------------------------------
+
+
+def test_an_adapter_is_published_over_what_it_was_started_from(own_hub, tmp_path, data, without_examples):
+    config = peft.LoraConfig(r=2, target_modules=r"text_model\..*\.query")
+    model = peft.get_peft_model(tiny_model(), config)
+    trainer = run(tmp_path, data, model=model, hub_strategy="every_save", hub_always_push=True)
+    trainer.origin = Origin(started_from="somebody/base")
+    trainer.train()
+    trainer._finish_current_push()
+    assert titles(own_hub) == ["Training in progress, step 2", "Training in progress, step 4"]
+
+    def base():
+        return json.loads(files_of(own_hub)["adapter_config.json"])["base_model_name_or_path"]
+
+    assert base() == "somebody/base"
+    trainer.push_to_hub(adapter_of="somebody/other")
+    assert base() == "somebody/other"
+    trainer.push_to_hub()
+    assert base() == "somebody/base"
+
+
+# ---- the Trainer's words ------------------------------------------------------------------------------------------
+
+
+def test_the_trainer_s_words_for_a_card_are_taken(own_hub, tmp_path, data, without_examples):
+    trainer = run(tmp_path, data, push_to_hub=False)
+    trainer.push_to_hub(
+        language="en", license="mit", tags="birds", finetuned_from="somebody/base", dataset_tags="somebody/pictures",
+        dataset="Pictures", tasks=None, dataset_args=None,
+    )  # fmt: skip
+    said = ModelCard(files_of(own_hub)["README.md"].decode()).data
+    assert (said.language, said.license) == (["en"], "mit")
+    assert "somebody/base" in said.base_model
+    assert said.datasets == ["somebody/pictures"]
+    assert "birds" in said.tags
+    trainer.create_model_card(dataset=["somebody/more"], model_name="user/name")
+    assert ModelCard.load(tmp_path / "run" / "README.md").data.datasets == ["somebody/more"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"licence": "mit"}, "unknown 'licence': choose one of model_name, license"),
+        ({"name": "x"}, "unknown 'name': choose one of model_name"),
+        ({"tasks": "retrieval"}, "tasks is not taken: .* with tags"),
+        ({"dataset_args": "default"}, "dataset_args is not taken: .* with description"),
+        ({"finetuned_from": "a/b", "base_model": "a/c"}, "the same: give only base_model"),
+    ],
+)
+def test_a_word_that_is_unknown_is_refused_before_anything_is_saved(words, message, own_hub, tmp_path, data):
+    trainer = run(tmp_path, data, push_to_hub=False)
+    with pytest.raises(InputError, match=message):
+        trainer.push_to_hub(**words)
+    with pytest.raises(InputError, match=message):
+        trainer.create_model_card(**words)
+    assert not own_hub.repos
+    assert not any((tmp_path / "run").glob("*"))

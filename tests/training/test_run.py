@@ -197,7 +197,7 @@ def test_the_readme_of_a_sigmoid_model_says_how_its_scores_are_to_be_read(tmp_pa
     train(tiny_model(loss="sigmoid"), processor, arguments(tmp_path / "run"), source)
     readme = (tmp_path / "run" / "README.md").read_text()
     assert "logits_per_image.sigmoid()" in readme
-    assert 'tokenizer_kwargs={"padding": "max_length", "truncation": True, "max_length": 12}' in readme
+    assert '{"padding": "max_length", "truncation": True, "max_length": 12}' in readme
     assert AutoProcessor.from_pretrained(tmp_path / "run")(text=["a"])["input_ids"][0][3:] == [0] * 9
 
 
@@ -255,3 +255,41 @@ def test_a_run_that_overflows_keeps_its_last_checkpoint_as_it_was(tmp_path):
         )  # fmt: skip
     weights = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+# ---- a run that has ended is whole --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyError("models"), OSError(28, "No space left on device"), InputError("so it is")])
+@pytest.mark.parametrize("step", ["run._write_results", "run._draw", "trainer.write_card", "trainer.training_facts"])
+def test_a_report_that_fails_costs_no_run(step, error, tmp_path, pictures, monkeypatch, caplog):
+    def fail(*args, **settings):
+        raise error
+
+    monkeypatch.setattr(f"hf_clip.training.{step}", fail)
+    metrics = small_run(tmp_path, pictures, save_strategy="no")
+    assert caplog.text.count("could not be written, and the run is whole without") == 1
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["images"] == metrics["images"] == 8
+    assert (tmp_path / "run" / "arguments.json").is_file()
+    assert AutoModel.from_pretrained(tmp_path / "run")
+
+
+def results_of(tmp_path, folder=""):
+    return json.loads((tmp_path / "run" / "evaluation" / folder / "results.json").read_text())["data"]
+
+
+def test_what_was_held_out_is_not_called_all_rows(tmp_path, pictures):
+    kept, held_out = split_by_image(open_source(pictures), 0.5)
+    processor = make_processor(tmp_path / "tokenizer")
+    args = arguments(tmp_path / "run", save_strategy="no")
+    train(tiny_model(), processor, args, kept, held_out, origin=Origin(eval_data="pictures of us"))
+    assert (results_of(tmp_path)["name"], results_of(tmp_path)["split"]) == ("pictures of us", "held out")
+
+
+def test_several_evaluation_sets_are_told_apart(tmp_path, pictures):
+    source = open_source(pictures)
+    processor, args = make_processor(tmp_path / "tokenizer"), arguments(tmp_path / "run", save_strategy="no")
+    train(tiny_model(), processor, args, source, {"birds": source, "cats": source})
+    names = [results_of(tmp_path, name)["name"] for name in ("birds", "cats")]
+    assert names == ["birds: pictures", "cats: pictures"]
+    assert results_of(tmp_path, "cats")["split"] == "all rows"
