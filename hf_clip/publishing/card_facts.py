@@ -15,7 +15,6 @@ from safetensors import safe_open
 
 from ..embedding_store import public_name
 from ..errors import InputError, first_line
-from .usage import Example
 
 # The Hub's tokens; the names that this project gives begin with hf_ too.
 TOKEN = re.compile(r"\bhf_(?!clip[_-])[A-Za-z0-9_-]{16,}")
@@ -35,6 +34,19 @@ _FIGURE = (
     "task", "metric", "value", "low", "high", "chance", "ceiling", "k", "protocol", "data", "split", "data_revision",
     "revision", "precision",
 )  # fmt: skip
+
+
+@dataclass
+class Example:
+    """
+    Args:
+        code: Python that stands alone.
+        output: what it prints; None: it was not run.
+    """
+
+    title: str
+    code: str
+    output: str | None = None
 
 
 @dataclass

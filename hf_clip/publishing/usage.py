@@ -9,16 +9,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub import constants, try_to_load_from_cache
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from .card_facts import CardDetails
+from .card_facts import CardDetails, Example
 
 _ONNX = "onnx/example.py"
 # What an example may need beside transformers.
@@ -70,19 +67,6 @@ with open(results, "w", encoding="utf-8") as file:
 """
 
 
-@dataclass
-class Example:
-    """
-    Args:
-        code: Python that stands alone.
-        output: what it prints; None: it was not run.
-    """
-
-    title: str
-    code: str
-    output: str | None = None
-
-
 def literal(text: str) -> str:
     """A text as Python, on one line."""
     return json.dumps(text, ensure_ascii=False)
@@ -92,7 +76,7 @@ def literal(text: str) -> str:
 
 
 def examples(
-    folder: Path, details: "CardDetails", *, fixed_length: int | None = None, sigmoid: bool = False
+    folder: Path, details: CardDetails, *, fixed_length: int | None = None, sigmoid: bool = False
 ) -> list[Example]:
     """The examples that suit what a folder holds.
 
@@ -124,11 +108,11 @@ def _base(folder: Path) -> str | None:
     return json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"] if settings.is_file() else None
 
 
-def _neutral_labels(details: "CardDetails") -> list[str]:
+def _neutral_labels(details: CardDetails) -> list[str]:
     return ["a photo", "a drawing"] if details.example_picture else ["red", "green", "blue"]
 
 
-def _picture(details: "CardDetails") -> tuple[str, str]:
+def _picture(details: CardDetails) -> tuple[str, str]:
     """(imports, the expression of a picture)."""
     if not details.example_picture:
         return "from PIL import Image", 'Image.new("RGB", (224, 224), "red")'

@@ -12,8 +12,8 @@ from transformers import SiglipTextConfig
 
 from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.errors import InputError
-from hf_clip.publishing.card_facts import CardDetails
-from hf_clip.publishing.usage import Example, examples, needs, run_examples
+from hf_clip.publishing.card_facts import CardDetails, Example
+from hf_clip.publishing.usage import examples, needs, run_examples
 
 RED = Image.new("RGB", (224, 224), "red")
 NAME = "someone/tiny-clip"
