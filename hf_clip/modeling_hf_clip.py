@@ -114,6 +114,12 @@ class HFClipPreTrainedModel(PreTrainedModel):
         blocks = {type(block).__name__ for tower in self._towers() for block in repeated_blocks(tower)}
         self._no_split_modules = set(self._no_split_modules) | blocks
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the towers: the temperature, the first of the parameters, is fp32 in any precision."""
+        towers = self._towers()
+        return towers[0].dtype if towers else super().dtype
+
     def _towers(self) -> list[PreTrainedModel]:
         return [module for module in self.children() if isinstance(module, PreTrainedModel)]
 

@@ -135,7 +135,7 @@ def test_dtypes_and_device_maps(loss, vision, tmp_path):
     ]
     for settings, dtype, tolerance in opened:
         loaded = AutoModel.from_pretrained(tmp_path, **settings)
-        assert loaded.text_projection.weight.dtype == dtype
+        assert loaded.text_projection.weight.dtype == loaded.dtype == dtype
         assert loaded.logit_scale.dtype == torch.float32
         assert loaded.logit_bias is None or loaded.logit_bias.dtype == torch.float32
         assert ("disk" in getattr(loaded, "hf_device_map", {}).values()) == ("max_memory" in settings)
