@@ -155,9 +155,8 @@ def _open_trained(folder: str) -> tuple[HFClipModel, HFClipProcessor]:
 
 def _adapted_model(folder: str) -> str | None:
     """What a PEFT adapter was trained over; `None` for a whole model."""
-    if read_json(folder, CONFIG_NAME):
-        return None
-    return read_json(folder, ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
+    base = read_json(folder, ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
+    return None if base and read_json(folder, CONFIG_NAME) else base
 
 
 def _merge_adapter(model: HFClipModel, folder: str) -> HFClipModel:

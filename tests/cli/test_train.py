@@ -247,7 +247,7 @@ def test_labels_are_found_in_the_evaluation_data_where_a_task_asks_for_them(comm
     assert "zero-shot acc1" in printed
     assert "knn3_projected_leave_one_out_acc1" in printed
     readme = (tmp_path / "run2" / "README.md").read_text()
-    assert "| knn3_projected_leave_one_out_acc1 | 0." in readme
+    assert "| knn3 projected leave one out top-1 accuracy | 0." in readme
 
 
 def test_evaluation_data_without_labels_are_refused_where_a_task_needs_them(command, pictures, capsys):
