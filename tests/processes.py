@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +33,9 @@ def _start(rank: int, worker, world_size: int, args: tuple) -> None:
     worker(rank, world_size, *args)
     if dist.is_initialized():
         dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # at an orderly end gloo's threads now and then abort the process, after all that is tested
 
 
 def _join(rank: int, world_size: int, folder: str) -> None:
