@@ -115,14 +115,14 @@ def card_facts(folder: Path, details: CardDetails, examples: Sequence[Example]) 
         "model": model_facts(folder),
         "training": _training(folder),
         "evaluations": list(_evaluations(folder)),
-        "onnx": _read(folder / "onnx" / "export.json") or None,
+        "onnx": read_json(folder / "onnx" / "export.json") or None,
         "pictures": sorted(f"pictures/{file.name}" for file in folder.glob("pictures/*.png")),
     }
     # What an example says has been run, and stays as it is.
     return _public(facts) | {"examples": [asdict(example) for example in examples]}
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
     """A file's mapping; empty where there is no file."""
     try:
         found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -191,7 +191,7 @@ def _name(name: str | None) -> str | None:
 
 def _training(folder: Path) -> dict[str, Any]:
     file = folder / "training.json"
-    training = _read(file)
+    training = read_json(file)
     with _as_written(file):
         names = {key: _name(training.get(key)) for key in ("vision_model", "text_model", "started_from")}
         data = [entry | {"name": _name(entry.get("name"))} for entry in training.get("data") or []]
@@ -203,10 +203,10 @@ def _training(folder: Path) -> dict[str, Any]:
 
 def model_facts(folder: Path) -> dict[str, Any]:
     """Of the model's settings what a reader asks for; of an adapter its base's, where that is on this machine."""
-    config = _read(folder / "config.json") or _base_config(folder)
+    config = read_json(folder / "config.json") or _base_config(folder)
     if not config:
         return {}
-    processor = _read(folder / "processor_config.json")
+    processor = read_json(folder / "processor_config.json")
     tensors = _tensors(folder)
     size = processor.get("image_processor", {})
     size = size.get("crop_size") or size.get("size") or {}
@@ -226,7 +226,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
 
 
 def _adapter_base(folder: Path) -> str | None:
-    return _read(folder / "adapter_config.json").get("base_model_name_or_path")
+    return read_json(folder / "adapter_config.json").get("base_model_name_or_path")
 
 
 def _base_config(folder: Path) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def _base_config(folder: Path) -> dict[str, Any]:
     if not base:
         return {}
     cached = try_to_load_from_cache(base, "config.json") if is_hub_id(base) else None
-    return _read(Path(cached) if isinstance(cached, str) else Path(base, "config.json"))
+    return read_json(Path(cached) if isinstance(cached, str) else Path(base, "config.json"))
 
 
 def _tower_facts(side: str, config: dict[str, Any], tensors: dict[str, int]) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
     said: list[Any] = []
     for file in sorted(folder.glob("evaluation/**/results.json")):
         with _as_written(file):
-            evaluation = _evaluation(_read(file), file.parent, folder)
+            evaluation = _evaluation(read_json(file), file.parent, folder)
         measured = [evaluation[name] for name in ("data", "intervals", "figures", "notes", "skipped")]
         if measured not in said:
             said.append(measured)

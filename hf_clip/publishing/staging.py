@@ -26,7 +26,7 @@ from ..processing_hf_clip import HFClipProcessor
 from ..towers import open_model_and_processor
 from .adapters import is_adapter, stage_adapter
 from .card import CardDetails, write_card
-from .card_facts import TOKEN, check_details
+from .card_facts import TOKEN, check_details, read_json
 from .onnx_export import FACTS as EXPORT
 from .onnx_export import FILES as ONNX_FILES
 from .sentence_transformers_files import write_sentence_transformers_files
@@ -177,17 +177,6 @@ def _stage_facts(source: Path, target: Path, content: Content) -> bool:
     return bool(facts.get("pictures_may_be_shown")) if content.pictures is None else content.pictures
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A file's mapping; empty where there is no file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{file} is no JSON ({error}): write it again, or remove it") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file} is no mapping: write it again, or remove it")
-    return found
-
-
 def write_json(file: Path, value: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -249,12 +238,12 @@ def _of_this_model(results: dict[str, Any], digest: str, name: str) -> dict[str,
         "figures": [figure | {"model": name} for figure in results["figures"] if figure["model"] == called],
         "differences": [],
         "notes": notes,
-        "skipped": _without_folders(results["skipped"]),
-        "skipped_of": {role: _without_folders(skipped) for role, skipped in results["skipped_of"].items()},
+        "skipped": skipped_in_public(results["skipped"]),
+        "skipped_of": {role: skipped_in_public(skipped) for role, skipped in results["skipped_of"].items()},
     }
 
 
-def _without_folders(skipped: list[list[Any]]) -> list[list[Any]]:
+def skipped_in_public(skipped: list[list[Any]]) -> list[list[Any]]:
     """What could not be read, by names that say nothing of the machine; the reason may hold the path once more."""
     return [[row, public_name(name), reason.replace(name, public_name(name))] for row, name, reason in skipped]
 

@@ -14,7 +14,7 @@ from ..embedding_store import public_name
 from ..errors import InputError, first_line
 from ..publishing.card_facts import CardDetails
 from ..publishing.hub import Publication, push_folder
-from ..publishing.staging import Content, link_or_copy, refuse_secrets, stage, without_folders
+from ..publishing.staging import Content, link_or_copy, refuse_secrets, skipped_in_public, stage, without_folders
 from .checkpoints import STAGING, discard
 
 logger = logging.get_logger(__name__)
@@ -135,10 +135,7 @@ def _link_checkpoint(checkpoint: Path, aside: Path, name: str) -> None:
             state["best_model_checkpoint"] = public_name(state.get("best_model_checkpoint") or "") or None
             place.write_text(json.dumps(without_folders(state), indent=2))
         elif file.name == SKIPPED_IMAGES:
-            skipped = [
-                [row, public_name(name), reason.replace(name, public_name(name))]
-                for row, name, reason in json.loads(file.read_text())
-            ]
+            skipped = skipped_in_public(json.loads(file.read_text()))
             place.write_text(json.dumps(skipped))
         else:
             is_settings = file.name.endswith("config.json") and staged.is_file()
