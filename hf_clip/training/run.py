@@ -268,9 +268,11 @@ def _write_report(
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
         (folder / "arguments.json").write_text(trainer.args.to_json_string())
     with _forgiven("results and pictures"), staged(trainer.args.output_dir) as folder:
+        run = trainer.args.output_dir
+        model = model_facts(open_model_and_processor(run)[0], Path(run).resolve().name) if sources else {}
         for name, source in sources.items():
-            facts = _facts_of_evaluation(source, trainer.origin, name if len(sources) > 1 else "")
-            _write_results(trainer, facts, embedded[name], outcomes[name], folder / EVALUATION / name)
+            data = _facts_of_evaluation(source, trainer.origin, name if len(sources) > 1 else "")
+            _write_results(model, data, embedded[name], outcomes[name], folder / EVALUATION / name)
         if not can_draw():
             logger.warning('no pictures without matplotlib: pip install "hf_clip[eval]"')
         else:
@@ -303,12 +305,10 @@ def _facts_of_evaluation(source: Source, origin: Origin, name: str) -> dict[str,
 
 
 def _write_results(
-    trainer: HFClipTrainer, data: dict[str, Any], embeddings: Embeddings, outcomes: dict[str, Outcome], folder: Path
+    model: dict[str, Any], data: dict[str, Any], embeddings: Embeddings, outcomes: dict[str, Outcome], folder: Path
 ) -> None:
     """What `hf-clip evaluate` would write of the saved model."""
-    saved, _ = open_model_and_processor(trainer.args.output_dir)
-    facts = model_facts(saved, Path(trainer.args.output_dir).resolve().name)
-    measured = [Measured(facts, task, outcome) for task, outcome in outcomes.items()]
+    measured = [Measured(model, task, outcome) for task, outcome in outcomes.items()]
     report = Report(data, measured, embeddings.skipped)
     folder.mkdir(parents=True)
     if can_draw():
