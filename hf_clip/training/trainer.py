@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -308,9 +308,16 @@ class HFClipTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
         """Every row of an evaluation set counts: `dataloader_drop_last` is for training alone."""
+        return self._of_every_row(super().get_eval_dataloader, eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
+        """As of an evaluation set."""
+        return self._of_every_row(super().get_test_dataloader, test_dataset)
+
+    def _of_every_row(self, make: Callable[[Any], torch.utils.data.DataLoader], dataset: Any) -> Any:
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            return super().get_eval_dataloader(eval_dataset)
+            return make(dataset)
         finally:
             self.args.dataloader_drop_last = drop_last
 
@@ -322,13 +329,19 @@ class HFClipTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Embeds the data set over all processes, once a row, and measures `eval_tasks` on it."""
+        """Embeds the data set over all processes, once a row, and measures `eval_tasks` on it.
+
+        `predictions` are (image_embeds, text_embeds), `label_ids` each caption's image: a row of `image_embeds`.
+        """
         with self._averaged_weights():
             embeddings = self.embed(dataloader, description)
             figures = self.figures(embeddings, self.measure(embeddings, self.tasks_of(dataloader.dataset)))
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         return EvalLoopOutput(
-            predictions=None, label_ids=None, metrics=metrics, num_samples=len(embeddings.image_embeds)
+            predictions=(embeddings.image_embeds.numpy(), embeddings.text_embeds.numpy()),
+            label_ids=embeddings.text_to_image.numpy(),
+            metrics=metrics,
+            num_samples=len(embeddings.image_embeds),
         )
 
     def measure(self, embeddings: Embeddings, tasks: Sequence[str]) -> dict[str, Outcome]:

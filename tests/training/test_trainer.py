@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_model, tiny_vision_config, write_labelled_pictures, write_pictures
@@ -210,6 +211,24 @@ def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
     for name, value in expected.items():
         assert metrics[f"eval_{name}"] == pytest.approx(value), name
     assert math.isfinite(metrics["eval_loss"])
+
+
+@pytest.mark.parametrize("batch", [3, 64])
+def test_predict_measures_what_evaluate_does_and_gives_the_embeddings(tmp_path, batch):
+    data = write_pictures(tmp_path / "pictures", count=7, captions_each=2)
+    (data / "3.png").write_bytes(b"")
+    trainer = make_trainer(tmp_path / "run", data, per_device_eval_batch_size=batch)
+    evaluated = trainer.evaluate()
+    predicted = trainer.predict(trainer.eval_dataset)
+    timed = ("runtime", "per_second", "epoch")
+    assert {f"test_{name[5:]}": value for name, value in evaluated.items() if not name.endswith(timed)} == {
+        name: value for name, value in predicted.metrics.items() if not name.endswith(timed)
+    }
+    embedded = embed_source(trainer.model, trainer.processing_class, trainer.eval_dataset.source, progress=False)
+    images, texts = predicted.predictions
+    np.testing.assert_allclose(images, embedded.image_embeds, atol=1e-6)
+    np.testing.assert_allclose(texts, embedded.text_embeds, atol=1e-6)
+    assert predicted.label_ids.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
