@@ -25,6 +25,21 @@ def write_tar(file, samples: list[dict[str, bytes]]):
     return file
 
 
+def packed(files: dict, links: dict | None = None, **settings) -> bytes:
+    """The bytes of a tar; `settings` are those of tarfile."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", **settings) as tar:
+        for name, value in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(value)
+            tar.addfile(member, io.BytesIO(value))
+        for name, (kind, target) in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member)
+    return content.getvalue()
+
+
 def shards(folder, **parts):
     """Two shards of three; `parts`: extension → what makes its content of a colour."""
     for number in range(2):

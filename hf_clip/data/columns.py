@@ -70,14 +70,24 @@ def of_list(feature: Any) -> Any:
     return feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
 
 
+def find_path(structure: Any, column: str) -> list[str]:
+    """The fields that a dotted name leads through; of a name that has dots of its own, the longest first. Empty where
+    it leads nowhere."""
+    if not isinstance(structure, dict):
+        return []
+    if column in structure:
+        return [column]
+    dots = [place for place, letter in enumerate(column) if letter == "."]
+    paths = ([column[:dot], *find_path(structure.get(column[:dot]), column[dot + 1 :])] for dot in reversed(dots))
+    return next((path for path in paths if len(path) > 1), [])
+
+
 def value_of(record: dict[str, Any], column: str) -> Any:
     """A column's value, also under a dotted name; None where a structure lacks it."""
-    if column in record:
-        return record[column]
     value: Any = record
-    for field in column.split("."):
-        value = value.get(field) if isinstance(value, dict) else None
-    return value
+    for field in (path := find_path(record, column)):
+        value = value[field]
+    return value if path else None
 
 
 def column_batches(rows: datasets.Dataset, column: str) -> Iterator[tuple[int, pa.ChunkedArray]]:

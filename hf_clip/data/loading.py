@@ -2,7 +2,7 @@
 
 import contextlib
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..errors import InputError, first_line
 from .images import PICTURE_SUFFIXES
+from .tars import is_tar
 from .webdataset import part_names
 
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json", ".tar": "webdataset"}
@@ -34,7 +35,7 @@ def find_files(name: str) -> tuple[str, list[Path]]:
         files = _files_of_folder(path) if path.is_dir() else [path]
     if all(file.stat().st_size == 0 for file in files):
         raise InputError(f"{files[0]} is empty: it needs rows of a picture and a caption")
-    suffixes = sorted({file.suffix.lower() for file in files})
+    suffixes = sorted({".tar" if is_tar(file) else file.suffix.lower() for file in files})
     if PICTURE_SUFFIXES.issuperset(suffixes) and path.is_dir():
         return "imagefolder", files
     for suffix in suffixes:
@@ -48,7 +49,7 @@ def find_files(name: str) -> tuple[str, list[Path]]:
 
 def _files_of_folder(path: Path) -> list[Path]:
     found = [path / metadata for metadata in _METADATA if (path / metadata).is_file()]
-    shards = sorted(file for pattern in ("*.parquet", "*.tar") for file in path.glob(pattern))
+    shards = sorted(file for file in path.glob("[!.]*") if file.suffix == ".parquet" or is_tar(file))
     files = found[:1] or shards or _pictures_in(path)
     if not files:
         raise nothing_in(path)
@@ -71,8 +72,8 @@ def _pictures_in(path: Path) -> list[Path]:
     return []
 
 
-def parts_of_shards(files: list[Path]) -> list[str]:
-    if not (names := part_names(files)):
+def parts_of_shards(files: list[Path], asked: Iterable[str | None]) -> list[str]:
+    if not (names := part_names(files, asked)):
         raise no_rows(str(files[0]))
     return names
 

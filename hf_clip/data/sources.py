@@ -35,6 +35,7 @@ from .loading import (
     parts_of_shards,
     silenced,
 )
+from .text import check_text
 from .webdataset import open_shards
 
 _READ_AHEAD = 16  # rows of a stream that are taken at once
@@ -161,10 +162,8 @@ class Source:
         if self.caption_column:
             captions = _as_list(value_of(record, self.caption_column))
             for caption in captions:
-                if not isinstance(caption, str | None):
-                    raise InputError(
-                        f"{where} has {type(caption).__name__} for a caption, not text: mend or remove it"
-                    )
+                if caption is not None:
+                    check_text(caption, where)
             if self.captions_required and not all(caption and caption.strip() for caption in captions or [None]):
                 raise InputError(f"{where} has an empty caption: fill or remove such rows")
         if self.label_column:
@@ -224,7 +223,7 @@ def open_source(
     if kind == "imagefolder" and captions_required and files[0].parent == Path(name):
         raise nothing_in(Path(name))
     if kind == "webdataset":
-        found = find_columns(dict.fromkeys(parts_of_shards(files)), *wanted)
+        found = find_columns(dict.fromkeys(parts_of_shards(files, wanted[0])), *wanted)
         rows = loaded(lambda: open_shards(files, *found, streaming), files, kind)
     else:
         rows = load(kind, files, name, split, streaming)
