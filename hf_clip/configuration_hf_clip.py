@@ -1,5 +1,9 @@
 """The configuration of a CLIP made of any text tower and any image tower."""
 
+from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the release, before what an older one lacks
+
+# isort: split
+
 import math
 import shutil
 from pathlib import Path

@@ -4,6 +4,10 @@ Both have two forms that give the same: the formula, over a matrix of all logits
 are made again in the backward pass, so that memory grows with the batch and not with its square.
 """
 
+from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the release, before what an older one lacks
+
+# isort: split
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,5 +1,9 @@
 """A text tower and an image tower, each with a projection, into one embedding space (CLIP, arXiv:2103.00020)."""
 
+from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the release, before what an older one lacks
+
+# isort: split
+
 import contextlib
 import copy
 import functools

@@ -1,5 +1,9 @@
 """The processor: an image processor and a tokenizer under one name."""
 
+from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the release, before what an older one lacks
+
+# isort: split
+
 from pathlib import Path
 
 from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin

@@ -52,7 +52,9 @@ def test_saves_and_loads_with_its_towers(tmp_path):
 def test_copies_exactly_the_code_that_the_map_needs(tmp_path):
     HFClipConfig().save_pretrained(tmp_path)
     assert sorted(file.name for file in tmp_path.glob("*.py")) == CODE
-    assert [f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing")] == CODE
+    assert [
+        f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing", "requirements")
+    ] == CODE
     auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     assert auto_map == {
         "AutoConfig": "configuration_hf_clip.HFClipConfig",
@@ -68,7 +70,7 @@ def test_travelling_code_imports_only_its_siblings_and_what_transformers_users_h
     file = Path(hf_clip.__file__).parent / name
     assert {f"{sibling}.py" for sibling in get_relative_imports(file)} <= set(CODE)
     standard = {"collections", "contextlib", "copy", "dataclasses", "functools", "inspect", "math", "pathlib"}
-    standard |= {"shutil", "typing"}
+    standard |= {"re", "shutil", "typing"}
     assert set(get_imports(file)) <= standard | {"torch", "transformers", "huggingface_hub"}
 
 

@@ -15,9 +15,12 @@ from pathlib import Path
 from huggingface_hub import constants, try_to_load_from_cache
 
 from ..errors import InputError
+from ..requirements_hf_clip import TRANSFORMERS
 from .card_facts import CardDetails, Example
 
 _ONNX = "onnx/example.py"
+# What opens the code beside the weights, and has been tried: an older release lacks names that it imports.
+_TRANSFORMERS = f'"transformers>={TRANSFORMERS},<{int(TRANSFORMERS.partition(".")[0]) + 1}"'
 # What an example may need beside transformers.
 _PACKAGES = ("hf_clip", "sentence_transformers", "onnxruntime", "peft")
 # No other variable reaches an example: a token may stand in any of them.
@@ -276,9 +279,9 @@ def needs(code: str, *, timm: bool, adapter: bool) -> tuple[list[str], bool]:
     if "hf_clip" in own:
         return towers, True
     if "sentence_transformers" in own:
-        return ['"sentence-transformers>=6"', "torchvision", "pillow", *towers], False
+        return ['"sentence-transformers>=6.2"', _TRANSFORMERS, "torchvision", "pillow", *towers], False
     if "AutoModel" in code or towers:
-        return ["transformers", "torch", "torchvision", "accelerate", "pillow", *towers], False
+        return [_TRANSFORMERS, "torch", "torchvision", "accelerate", "pillow", *towers], False
     return [], False
 
 

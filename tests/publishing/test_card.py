@@ -365,7 +365,7 @@ def test_a_timm_tower_is_called_by_its_architecture(folder):
     assert dict(rows(text.split("## Use")[0]))["Image tower"] == "timm resnet18"
     assert "timm resnet18 reads the pictures, BERT the texts" in text
     assert "─ timm resnet18, pooled" in text
-    base = "pip install transformers torch torchvision accelerate pillow"
+    base = 'pip install "transformers>=5.23,<6" torch torchvision accelerate pillow'
     assert f"```sh\n{base} timm\n```" in section(text, "transformers")
     assert f"```sh\n{base} timm\n```" in section(text, "The pipeline of transformers")
 
@@ -381,10 +381,12 @@ def test_an_example_says_what_to_install(folder):
         for title in re.findall("^### (.*)", text.partition("## How it is built")[0], flags=re.MULTILINE)
     }
     assert commands == {
-        "transformers": ["pip install transformers torch torchvision accelerate pillow"],
+        "transformers": ['pip install "transformers>=5.23,<6" torch torchvision accelerate pillow'],
         "The pipeline of transformers": [],
         "hf_clip": [],
-        "sentence-transformers": ['pip install "sentence-transformers>=6" torchvision pillow'],
+        "sentence-transformers": [
+            'pip install "sentence-transformers>=6.2" "transformers>=5.23,<6" torchvision pillow'
+        ],
         "onnxruntime, without torch": ["pip install onnxruntime tokenizers numpy pillow huggingface_hub"],
         "ONNX": [],
     }

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from conftest import VOCABULARY, tiny_model
+from packaging.requirements import Requirement
 from PIL import Image
 from transformers import SiglipTextConfig
 
@@ -105,11 +106,12 @@ def test_what_an_example_needs_covers_what_it_imports(tmp_path):
     (tmp_path / "modules.json").write_text("[]")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "example.py").write_text("")
-    brought = {"transformers": {"huggingface_hub"}, '"sentence-transformers>=6"': {"sentence_transformers"}}
-    names = {"pillow": "PIL"}
+    brought = {"transformers": {"huggingface_hub"}}
+    names = {"pillow": "PIL", "sentence-transformers": "sentence_transformers"}
     standard = {"runpy", "sys", "functools"}
     for example in examples(tmp_path, CardDetails(NAME, example_picture="pictures/example.png")):
         packages, has_hf_clip = needs(example.code, timm=True, adapter=False)
+        packages = [Requirement(each.strip('"')).name for each in packages]
         given = {names.get(each, each) for each in packages}.union(*(brought.get(each, set()) for each in packages))
         nodes = list(ast.walk(ast.parse(example.code)))
         imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
