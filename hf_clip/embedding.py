@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from .data.collator import HFClipCollator
 from .data.dataset import CaptionedImages
+from .data.evaluation_set import EvaluationSet
 from .data.images import broken_picture
 from .data.sources import Source
 from .errors import InputError
@@ -31,7 +32,8 @@ class Embeddings:
     Args:
         image_embeds: (images, dim), fp32, unit length.
         text_embeds: (captions, dim), fp32, unit length.
-        image_rows: (images,), the source's row of each picture.
+        image_rows: (images,), the row of each picture: of the source, or of the evaluation set, which may be some rows
+            of several.
         text_to_image: (captions,), the position in `image_embeds` of each caption's picture.
         image_ids, caption_ids: (images,), (captions,): int64 content digests.
         skipped: (row, name, reason) of the pictures that could not be read; their captions are left out too.
@@ -122,7 +124,7 @@ def _finite(embeds: Tensor, tower: str) -> Tensor:
 
 
 def join_batches(batches: Iterable[EmbeddedBatch], skipped: list[tuple[int, str, str]]) -> Embeddings:
-    """All batches in the order of their rows; a row that came twice (padding for a last batch) counts once.
+    """All batches in the order of their rows; a row that came twice (padding of the last batches) counts once.
 
     Batches that come in order, and not all at once, take no more memory than what is joined.
 
@@ -179,8 +181,8 @@ class _Column:
         return whole[: len(order)] if torch.equal(order, torch.arange(len(order))) else whole[order]
 
 
-def with_labels(embeddings: Embeddings, source: Source) -> Embeddings:
-    """The same with the labels of the source that was embedded, where it has any that are numbers or classes."""
+def with_labels(embeddings: Embeddings, source: Source | EvaluationSet) -> Embeddings:
+    """The same with the labels of what was embedded, where it has any that are numbers or classes."""
     if not source.label_column:
         return embeddings
     labels = torch.index_select(torch.from_numpy(source.labels()), 0, embeddings.image_rows)

@@ -16,6 +16,7 @@ from .augmentation import Augmentation, replayable
 from .columns import caption_lengths
 from .features import Features
 from .images import UnreadableImage, content_id, read_image
+from .pairs import Pairs
 from .pixels import PixelNormalization, eight_bit_pixels, processed_pixels, shortest_side
 from .sources import Source
 
@@ -31,6 +32,16 @@ class CaptionedImages(torch.utils.data.Dataset):
         self.source = source
         self.image_processor = image_processor
 
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def row_span(self) -> int:
+        """More than any row that its items, and what was skipped for them, name."""
+        numbers = self.source.row_numbers
+        return len(self) if numbers is None else max(len(self), int(numbers.max(initial=-1)) + 1)
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -41,7 +52,7 @@ class CaptionedImages(torch.utils.data.Dataset):
         )
 
 
-class TrainingPairs(CaptionedImages):
+class TrainingPairs(Pairs, CaptionedImages):
     """One caption of each picture an epoch, the picture augmented; both drawn from (seed, epoch, row) alone.
 
     `pixel_values` are 8-bit where `PixelNormalization` knows the rest of what the image processor does.
@@ -55,37 +66,36 @@ class TrainingPairs(CaptionedImages):
     image_features: Features | None = None
 
     def __init__(self, source: Source, image_processor: BaseImageProcessor, augmentation: Augmentation, seed: int = 0):
-        super().__init__(source, image_processor)
+        CaptionedImages.__init__(self, source, image_processor)
         self.draw = PairDrawer(image_processor, augmentation, seed)
         check_captioned(source)
         # Shared, so that `persistent_workers`, which are copies of this object, see the epoch change.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     @property
-    def seed(self) -> int:
+    def seed(self) -> int:  # type: ignore[override]
         return self.draw.seed
 
     @property
-    def epoch(self) -> int:
+    def epoch(self) -> int:  # type: ignore[override]
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.__getitems__([row])[0]
-
-    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """A batch at once, which a `DataLoader` asks for."""
-        return self.at(rows, [self.epoch] * len(rows))
-
     def at(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
-        """The items of rows, each in an epoch of its own."""
-        items = [self._readable(row, epoch) for row, epoch in zip(rows, epochs, strict=True)]
+        return self._with_vectors([self._readable(row, epoch) for row, epoch in zip(rows, epochs, strict=True)])
+
+    def read(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+        return self._with_vectors([self._item(row, epoch) for row, epoch in zip(rows, epochs, strict=True)])
+
+    def _with_vectors(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """With the features themselves, all read at once, where so far their positions stand."""
         for name, features in (("pooled_text", self.text_features), ("pooled_image", self.image_features)):
-            if features is not None:  # so far its positions stand there: all vectors are read at once
-                vectors = features.take([item[name] for item in items]).unbind()
-                for item, vector in zip(items, vectors, strict=True):
+            having = [item for item in items if name in item]
+            if features is not None and having:
+                vectors = features.take([item[name] for item in having]).unbind()
+                for item, vector in zip(having, vectors, strict=True):
                     item[name] = vector
         return items
 

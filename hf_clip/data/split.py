@@ -39,10 +39,11 @@ def split_by_image(source: Source, share: float, seed: int = 0) -> tuple[Source,
     is_held_out = np.zeros(len(pictures), dtype=bool)
     is_held_out[order[:count]] = True
     by_row = is_held_out[rows]
-    return _rows_of(source, np.flatnonzero(~by_row)), _rows_of(source, np.flatnonzero(by_row))
+    return rows_of(source, np.flatnonzero(~by_row)), rows_of(source, np.flatnonzero(by_row))
 
 
-def _rows_of(source: Source, rows: np.ndarray) -> Source:
+def rows_of(source: Source, rows: np.ndarray) -> Source:
+    """The part of a source that these rows are."""
     numbers = np.array([source.row_number(row) for row in rows]) if source.row_numbers is not None else rows
     return dataclasses.replace(source, rows=source.rows.select(rows), row_numbers=numbers)
 

@@ -13,8 +13,8 @@ from ..errors import InputError
 from .augmentation import Augmentation
 from .dataset import PairDrawer, check_captioned
 from .images import content_id
-from .mixture import check_weights
 from .sources import Source
+from .weights import check_weights
 
 _ROWS_OF_A_SHARD = 2**32  # more than any has: shard and row make one number
 

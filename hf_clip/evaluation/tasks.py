@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data.evaluation_set import EvaluationSet
 from ..data.images import content_id
 from ..data.sources import Source
 from ..embedding import Embeddings, temperature_of
@@ -64,12 +65,12 @@ def check_installed(task: str) -> None:
         raise InputError(f'{task} needs scikit-learn: pip install "hf_clip[eval]"')
 
 
-def tasks_for(data: Source | Embeddings) -> list[str]:
+def tasks_for(data: Source | EvaluationSet | Embeddings) -> list[str]:
     """Retrieval where there are captions, zero-shot classification where there are labels of classes with names.
 
     Where the names of the classes are the captions, retrieval would only find pictures of the same class.
     """
-    if isinstance(data, Source):
+    if not isinstance(data, Embeddings):
         captioned, classes = bool(data.caption_column), data.class_names if data.label_column else None
     else:
         classes = data.class_names if data.labels is not None else None

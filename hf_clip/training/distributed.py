@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 
+from ..embedding import split_rows
 from ..embedding_store import flattened
 from ..errors import InputError
 from ..loss_hf_clip import contrastive_loss, sigmoid_loss
@@ -172,6 +173,14 @@ def share_statistics(model: nn.Module) -> None:
     if _process_count() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
+
+
+def batches_of_process(rows: int, size: int, process: int, processes: int) -> list[range]:
+    """One process's batches of rows in their order. Each process has as many as the others: where the batches do not
+    come out even, the last one comes again, which is known by its rows."""
+    batches = split_rows(range(rows), size)
+    rounds = -(-len(batches) // processes)
+    return [batches[min(i, len(batches) - 1)] for i in range(process, rounds * processes, processes)]
 
 
 def gather_objects(value: object) -> list:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import CaptionedImages
-from ..data.sources import Source
+from ..data.evaluation_set import EvaluationSet
 from ..errors import InputError
 from ..evaluation.tasks import TASKS
 from .arguments import HFClipTrainingArguments
@@ -20,28 +19,31 @@ def check_evaluation(
 ) -> None:
     """
     Args:
-        sets: by name; that of a single one may be empty. Only of `CaptionedImages` it is known what they hold.
+        sets: by name; that of a single one may be empty. Of a data set of one's own it is not known what it holds.
         tasks_of: what is measured on a set.
 
     Raises:
-        InputError: a set lacks what a task needs, or has fewer pictures than a k; `metric_for_best_model` is of no
-            set, or its set's tasks do not give it.
+        InputError: a set that cannot be evaluated, lacks what a task needs, or has fewer pictures than a k;
+            `metric_for_best_model` is of no set, or its set's tasks do not give it.
     """
     best = (args.metric_for_best_model or "").removeprefix("eval_")
     chosen = set_of(best, sets)
     if best and chosen is None and args.eval_strategy != "no":
         raise InputError(of_no_set(best, sets))
     for name, dataset in sets.items():
-        if not isinstance(dataset, CaptionedImages):
+        if dataset is None:
             continue
-        tasks, called = tasks_of(dataset), f"the evaluation set {name}".rstrip()
+        rows = EvaluationSet.of(dataset)
+        tasks, called = tasks_of(rows), f"the evaluation set {name}".rstrip()
+        if not rows.is_known:
+            continue
         for task in tasks:
-            _check_task(task, dataset.source, called, args.eval_neighbours)
+            _check_task(task, rows, called, args.eval_neighbours)
         own = best.removeprefix(f"{name}_" if name else "")
         if best and name == chosen and args.eval_strategy != "no":
-            _check_best(own, tasks, dataset.source, called, args)
+            _check_best(own, tasks, rows, called, args)
         if "retrieval" in tasks:
-            _check_ks(args.eval_k or (), own if name == chosen else "", len(dataset), called)
+            _check_ks(args.eval_k or (), own if name == chosen else "", len(rows), called)
 
 
 def set_of(metric: str, names: Mapping[str, Any] | Sequence[str]) -> str | None:
@@ -58,7 +60,7 @@ def of_no_set(metric: str, names: Mapping[str, Any] | Sequence[str]) -> str:
     )
 
 
-def _check_task(task: str, source: Source, called: str, neighbours: int) -> None:
+def _check_task(task: str, source: EvaluationSet, called: str, neighbours: int) -> None:
     if task == "retrieval":
         if not _captioned(source):
             raise InputError(f"{called} has no captions, which retrieval needs: set caption_column or other tasks")
@@ -82,7 +84,9 @@ def _check_task(task: str, source: Source, called: str, neighbours: int) -> None
         )
 
 
-def _check_best(metric: str, tasks: Sequence[str], source: Source, called: str, args: HFClipTrainingArguments) -> None:
+def _check_best(
+    metric: str, tasks: Sequence[str], source: EvaluationSet, called: str, args: HFClipTrainingArguments
+) -> None:
     """
     Args:
         metric: without the name of the set.
@@ -103,7 +107,7 @@ def _check_best(metric: str, tasks: Sequence[str], source: Source, called: str, 
     raise InputError(f"{wrong}: add {task} to eval_tasks, which gives {names}, or choose one of {', '.join(measured)}")
 
 
-def _metrics_of(task: str, source: Source, args: HFClipTrainingArguments) -> list[str]:
+def _metrics_of(task: str, source: EvaluationSet, args: HFClipTrainingArguments) -> list[str]:
     """The figures that can choose a model."""
     if task == "retrieval":
         return [
@@ -132,6 +136,6 @@ def _check_ks(asked: Sequence[int], best: str, pictures: int, called: str) -> No
         )
 
 
-def _captioned(source: Source) -> bool:
+def _captioned(source: EvaluationSet) -> bool:
     """Whether there are texts; names of classes are some."""
     return bool(source.caption_column or (source.label_column and source.class_names))

@@ -17,10 +17,12 @@ from transformers import TrainerCallback
 
 from .. import __version__
 from ..data.augmentation import Augmentation
-from ..data.dataset import PairDrawer
-from ..data.mixture import MixedPairs
+from ..data.dataset import CaptionedImages, PairDrawer
+from ..data.mixture import MixedPairs, sets_within
 from ..data.sources import Source
+from ..data.split import rows_of
 from ..data.streaming import StreamedPairs
+from ..data.wrappers import WrappedPairs, as_pairs
 from ..embedding_store import public_name
 from .arguments import HFClipTrainingArguments
 
@@ -150,9 +152,20 @@ def _logged(trainer: Any, name: str) -> float | None:
 
 
 def _weighted_sources(dataset: Any) -> Iterator[tuple[Source, float | None]]:
+    dataset = as_pairs(dataset)
     if isinstance(dataset, MixedPairs):
         for part, share in zip(dataset.datasets, dataset.shares, strict=True):
-            yield part.source, share / sum(dataset.shares)
+            for source, weight in _weighted_sources(part):
+                yield source, share / sum(dataset.shares) * (1 if weight is None else weight)
+    elif isinstance(dataset, WrappedPairs):
+        layout = dataset.layout
+        for which, part in enumerate(layout.sets):
+            here = layout.which == which
+            share = here.mean() if len(layout.sets) > 1 else None
+            for source, weight in _weighted_sources(part):
+                chosen = rows_of(source, np.unique(layout.rows[here])) if isinstance(part, CaptionedImages) else source
+                shares = [each for each in (share, weight) if each is not None]
+                yield chosen, math.prod(map(float, shares)) if shares else None
     elif isinstance(dataset, StreamedPairs):
         weights = dataset.weights or [None] * len(dataset.sources)
         for source, weight in zip(dataset.sources, weights, strict=True):
@@ -218,8 +231,7 @@ def _plain(value: Any) -> Any:
 
 
 def _augmentation(dataset: Any) -> dict[str, Any]:
-    part = dataset.datasets[0] if isinstance(dataset, MixedPairs) else dataset
-    draw = getattr(part, "draw", None)
+    draw = getattr(sets_within(dataset)[0], "draw", None)
     if not isinstance(draw, PairDrawer):
         return {}
     usual = vars(Augmentation())

@@ -38,7 +38,7 @@ from ..data.features import (
     vectors_file,
 )
 from ..data.images import content_id
-from ..data.mixture import MixedPairs
+from ..data.mixture import sets_within
 from ..data.pixels import processed_pixels
 from ..data.sources import Source
 from ..data.split import content_keys
@@ -61,7 +61,7 @@ class UseFrozenFeatures(TrainerCallback):
     """Before the first step, has every frozen tower's outputs on disk and gives them to the training set.
 
     Args:
-        trainer: with `TrainingPairs` or `MixedPairs`, and an `HFClipCollator`.
+        trainer: with `TrainingPairs`, mixed and wrapped as may be, and an `HFClipCollator`.
         shard_size: captions or pictures that are written at a time.
 
     Raises:
@@ -107,12 +107,13 @@ class UseFrozenFeatures(TrainerCallback):
 
 
 def _parts(dataset: Any) -> list[TrainingPairs]:
-    parts = dataset.datasets if isinstance(dataset, MixedPairs) else [dataset]
-    if not all(isinstance(part, TrainingPairs) for part in parts):
-        raise InputError(
-            f"cache_frozen_features looks rows up, which a {type(dataset).__name__} has not: do not stream, or leave "
-            "it out"
-        )
+    parts = sets_within(dataset)
+    for part in parts:
+        if not isinstance(part, TrainingPairs):
+            raise InputError(
+                f"cache_frozen_features looks rows up, which a {type(part).__name__} has not: do not stream, or leave "
+                "it out"
+            )
     return parts
 
 

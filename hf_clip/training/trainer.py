@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
-from ..data.dataset import CaptionedImages
+from ..data.evaluation_set import EvaluationSet
 from ..data.images import broken_picture, skipped_line
 from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedPairs
+from ..data.wrappers import as_pairs
 from ..embedding import EmbeddedBatch, Embeddings, embed_batch, is_convolutional, join_batches, with_labels
 from ..errors import InputError, NotFinite, first_line
 from ..evaluation.outcome import Outcome
@@ -41,6 +42,7 @@ from .checkpoints import STAGING, discard, remove_oldest, replace, staged, writi
 from .data_wait import DataWait
 from .distributed import (
     GlobalBatch,
+    batches_of_process,
     check_processes,
     check_same_settings,
     gather_batch,
@@ -140,6 +142,7 @@ class HFClipTrainer(Trainer):
             "the checkpoint to go on from": Path(checkpoint).name if checkpoint else None,
         }
         self.resumed = checkpoint is not None
+        as_pairs(self.train_dataset)  # a wrapper that would hide epochs is refused before anything begins
         check_same_settings(self.args, self.model, others)
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         check_evaluation(self.args, sets, self.tasks_of)
@@ -278,22 +281,33 @@ class HFClipTrainer(Trainer):
         """A stream is dealt out to the processes already; accelerate would have each of them read all of it."""
         if not isinstance(self.train_dataset, StreamedPairs):
             return super().get_train_dataloader()
+        return self._own_loader(
+            self.train_dataset, batch_size=self.args.train_batch_size, drop_last=self.args.dataloader_drop_last
+        )
+
+    def _own_loader(self, dataset: Any, **batches: Any) -> torch.utils.data.DataLoader:
+        """Without accelerate, which would deal the rows out itself."""
         workers = self.args.dataloader_num_workers
         return torch.utils.data.DataLoader(
-            self.train_dataset,
-            batch_size=self.args.train_batch_size,
+            dataset,
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
-            drop_last=self.args.dataloader_drop_last,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
+            generator=self._seed_of_workers(),
+            **batches,
         )
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
-        """Seeds its workers from a generator of its own: a resumed run starts some that in the whole one are running,
-        which must not move what dropout draws from."""
-        loader: Any = super()._get_dataloader(*args, **kwargs)
-        loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)
+    def _seed_of_workers(self) -> torch.Generator:
+        """Of their own: a resumed run starts some that in the whole one are running, which must not move what dropout
+        draws from."""
+        return torch.Generator().manual_seed(self.args.seed)
+
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> torch.utils.data.DataLoader:
+        """Reads torch's wrappers as the sets within them."""
+        loader: Any = super()._get_dataloader(as_pairs(dataset), *args, **kwargs)
+        loader.base_dataloader.generator = self._seed_of_workers()
         return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
@@ -307,19 +321,31 @@ class HFClipTrainer(Trainer):
     # ---- evaluation -----------------------------------------------------------------------------------------------
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
-        """Every row of an evaluation set counts: `dataloader_drop_last` is for training alone."""
-        return self._of_every_row(super().get_eval_dataloader, eval_dataset)
+        """Every row of a set, or of the one of that name, in order and once, over all processes.
+
+        Nothing of training has a say in it but its workers: neither its sampler nor `dataloader_drop_last`, nor what
+        accelerate is told of batches. It is made anew each time, so it is never that of another set.
+        """
+        by_name = isinstance(eval_dataset, str)
+        dataset = self.eval_dataset if by_name or eval_dataset is None else eval_dataset
+        if by_name:
+            dataset = dataset[eval_dataset]
+        if dataset is None or isinstance(dataset, dict):
+            raise InputError(
+                "there is no evaluation set: give eval_dataset"
+                if dataset is None
+                else f"there are several evaluation sets: give the name of one, of {', '.join(dataset)}"
+            )
+        rows = EvaluationSet.of(dataset)
+        if not len(rows):
+            raise InputError(f"the evaluation set {rows.name} has no rows")
+        args = self.args
+        batches: Any = batches_of_process(len(rows), args.eval_batch_size, args.process_index, args.world_size)
+        return self._own_loader(rows, batch_sampler=batches)
 
     def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader:
         """As of an evaluation set."""
-        return self._of_every_row(super().get_test_dataloader, test_dataset)
-
-    def _of_every_row(self, make: Callable[[Any], torch.utils.data.DataLoader], dataset: Any) -> Any:
-        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            return make(dataset)
-        finally:
-            self.args.dataloader_drop_last = drop_last
+        return self.get_eval_dataloader(test_dataset)
 
     def evaluation_loop(
         self,
@@ -333,9 +359,10 @@ class HFClipTrainer(Trainer):
 
         `predictions` are (image_embeds, text_embeds), `label_ids` each caption's image: a row of `image_embeds`.
         """
+        tasks = self.tasks_of(dataloader.dataset)
         with self._averaged_weights():
             embeddings = self.embed(dataloader, description)
-            figures = self.figures(embeddings, self.measure(embeddings, self.tasks_of(dataloader.dataset)))
+            figures = self.figures(embeddings, self.measure(embeddings, tasks))
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         return EvalLoopOutput(
             predictions=(embeddings.image_embeds.numpy(), embeddings.text_embeds.numpy()),
@@ -361,10 +388,21 @@ class HFClipTrainer(Trainer):
         return figures | ({"loss": self._loss_of(embeddings)} if len(embeddings.text_embeds) else {})
 
     def tasks_of(self, dataset: Any) -> Sequence[str]:
-        """Those of `eval_tasks`, or else those that suit the data."""
-        if self.args.eval_tasks or not isinstance(dataset, CaptionedImages):
-            return self.args.eval_tasks or ["retrieval"]
-        return tasks_for(dataset.source)
+        """Those of `eval_tasks`, or else those that suit the data.
+
+        Raises:
+            InputError: of several sources, a task that asks for labels that not all of them have; none suits them all.
+        """
+        rows = EvaluationSet.of(dataset)
+        asked = self.args.eval_tasks
+        if rows.without_labels and (not asked or set(asked) - {"retrieval"}):
+            if asked or not rows.caption_column:
+                raise InputError(f"{rows.without_labels}, or evaluate them apart")
+            logger.warning_once(f"only retrieval is measured: {rows.without_labels}")
+        tasks = asked or (tasks_for(rows) if rows.is_known else ["retrieval"])
+        if not tasks and len(rows.sources) > 1:
+            raise InputError(f"{rows.name} have neither captions nor named classes in common: evaluate them apart")
+        return tasks
 
     @property
     def _protocol(self) -> Protocol:
@@ -385,16 +423,16 @@ class HFClipTrainer(Trainer):
         skipped: list[tuple[int, str, str]] = []
 
         def embedded() -> Iterator[EmbeddedBatch]:
-            for batch in tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False):
+            progress = tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False)
+            for rows, batch in zip(dataloader.batch_sampler, progress, strict=True):
+                batch.setdefault("rows", torch.tensor(rows))  # of a collator of one's own
                 # Batch by batch: gathered all at once they would take their memory several times.
                 for part, left_out in gather_objects(self._embed_batch(model, batch)):
                     skipped.extend(left_out)
                     if part:
                         yield part
 
-        embeddings = join_batches(embedded(), skipped)
-        dataset = dataloader.dataset
-        return with_labels(embeddings, dataset.source) if isinstance(dataset, CaptionedImages) else embeddings
+        return with_labels(join_batches(embedded(), skipped), EvaluationSet.of(dataloader.dataset))
 
     def _embed_batch(
         self, model: PreTrainedModel, batch: dict[str, Any]

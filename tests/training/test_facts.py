@@ -8,6 +8,7 @@ import types
 import pytest
 import torch
 from conftest import tiny_model, write_pictures
+from torch.utils.data import ConcatDataset, Subset
 from training_runs import make_processor, make_trainer
 
 from hf_clip import HFClipCollator, HFClipTrainer, HFClipTrainingArguments
@@ -160,11 +161,34 @@ class Own(torch.utils.data.Dataset):
     def __getitem__(self, row):
         return self.pairs[row]
 
+    def set_epoch(self, epoch):
+        self.pairs.set_epoch(epoch)
+
 
 def test_a_data_set_of_one_s_own_says_nothing_of_its_data(tmp_path, data):
     own = Own(make_trainer(tmp_path / "run", data).train_dataset)
     facts = facts_of(trainer_on(own, tmp_path))
     assert (facts["data"], facts["augmentation"]) == ([], {})
+
+
+def test_torchs_wrappers_say_what_they_chose(tmp_path, data):
+    """Three rows of eight, one of them twice, and five of another source."""
+    whole = make_trainer(tmp_path / "run", data).train_dataset
+    other = make_trainer(tmp_path / "run", write_pictures(tmp_path / "other", count=5)).train_dataset
+    (found,) = facts_of(trainer_on(Subset(whole, [0, 3, 3, 5]), tmp_path))["data"]
+    assert (found["name"], found["weight"], found["pictures"], found["captions_per_picture"]) == (
+        "pictures",
+        None,
+        3,
+        3,
+    )
+    both = ConcatDataset([Subset(whole, [0, 3, 3, 5, 6]), MixedPairs([other, whole], [4, 1])])  # 5 and 13 rows
+    found = [(each["name"], each["weight"], each["pictures"]) for each in facts_of(trainer_on(both, tmp_path))["data"]]
+    assert [(name, count) for name, _, count in found] == [("pictures", 4), ("other", 5), ("pictures", 8)]
+    assert [weight for _, weight, _ in found] == pytest.approx([5 / 18, 10 / 18, 3 / 18])
+    assert (
+        facts_of(trainer_on(both, tmp_path))["augmentation"] == facts_of(trainer_on(whole, tmp_path))["augmentation"]
+    )
 
 
 def test_settings_that_json_has_no_word_for(tmp_path, data):

@@ -12,6 +12,7 @@ import torch
 from conftest import tiny_model, tiny_text_config, tiny_vision_config, write_pictures
 from processes import run as run_processes
 from processes import train_heads
+from torch.utils.data import ConcatDataset, Subset
 from training_runs import cached_trainer as cached
 from training_runs import make_processor, make_trainer
 
@@ -69,6 +70,27 @@ def test_training_is_that_without_a_cache(changes, tmp_path, data):
     for name, value in plain.model.state_dict().items():
         torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
     assert not torch.equal(before["visual_projection.weight"], plain.model.visual_projection.weight)
+
+
+def test_torchs_wrappers_draw_what_they_draw_without_a_cache(tmp_path, data):
+    """Two sources, one of them twice, a broken picture and a part of a mixture."""
+    other = write_pictures(tmp_path / "other", count=6)
+    losses = []
+    for cache in (False, True):
+        trainer, seen = cached(
+            tmp_path, data, str(cache), num_train_epochs=3,
+            **({} if cache else {"cache_frozen_features": False, "feature_cache_dir": None}),
+        )  # fmt: skip
+        one = trainer.train_dataset
+        two = make_trainer(tmp_path / "other run", other, augmentation=Augmentation(crop_scale=1)).train_dataset
+        parts = [one, Subset(two, [4, 1]), Subset(one, [2, 3, 5]), Subset(MixedPairs([one, two], [1, 2]), range(9))]
+        trainer.train_dataset = ConcatDataset(parts)
+        trainer.train()
+        losses.append(logged(trainer, "loss", "captions_cut"))
+        assert {name for name, _ in trainer.skipped_images.values()} == {f"{data}: row 4: 3.png"}
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)
+    assert (seen["captions"], seen["pictures"]) == (34 + 6, 10 + 6)
+    assert one.text_features is two.image_features is None
 
 
 def test_duplicates_are_masked_and_a_mixture_draws_what_it_draws_without_a_cache(tmp_path, data):

@@ -2,19 +2,25 @@
 
 import copy
 import itertools
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_model, tiny_vision_config, write_labelled_pictures, write_pictures
+from PIL import Image, ImageOps
 from torch import nn
+from torch.utils.data import ConcatDataset, StackDataset, Subset, random_split
 from training_runs import make_trainer
 from transformers import TrainerCallback, ViTConfig
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_clip import HFClipModel, HFClipTrainingArguments
+from hf_clip.data.dataset import CaptionedImages
+from hf_clip.data.sources import open_source
 from hf_clip.embedding import embed_source
 from hf_clip.errors import InputError
 from hf_clip.evaluation.outcome import Outcome
@@ -213,6 +219,13 @@ def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
     assert math.isfinite(metrics["eval_loss"])
 
 
+TIMED = ("runtime", "per_second", "epoch")
+
+
+def measured(metrics, prefix="eval_"):
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if not name.endswith(TIMED)}
+
+
 @pytest.mark.parametrize("batch", [3, 64])
 def test_predict_measures_what_evaluate_does_and_gives_the_embeddings(tmp_path, batch):
     data = write_pictures(tmp_path / "pictures", count=7, captions_each=2)
@@ -220,15 +233,127 @@ def test_predict_measures_what_evaluate_does_and_gives_the_embeddings(tmp_path, 
     trainer = make_trainer(tmp_path / "run", data, per_device_eval_batch_size=batch)
     evaluated = trainer.evaluate()
     predicted = trainer.predict(trainer.eval_dataset)
-    timed = ("runtime", "per_second", "epoch")
-    assert {f"test_{name[5:]}": value for name, value in evaluated.items() if not name.endswith(timed)} == {
-        name: value for name, value in predicted.metrics.items() if not name.endswith(timed)
-    }
+    assert measured(predicted.metrics, "test_") == measured(evaluated)
     embedded = embed_source(trainer.model, trainer.processing_class, trainer.eval_dataset.source, progress=False)
     images, texts = predicted.predictions
     np.testing.assert_allclose(images, embedded.image_embeds, atol=1e-6)
     np.testing.assert_allclose(texts, embedded.text_embeds, atol=1e-6)
     assert predicted.label_ids.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+@pytest.mark.parametrize("settings", [
+    {"dataloader_num_workers": 2, "dataloader_persistent_workers": True, "dataloader_in_order": False},
+    {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 3},
+    {"train_sampling_strategy": "sequential", "dataloader_drop_last": True, "per_device_eval_batch_size": 64},
+    {"accelerator_config": {"split_batches": True, "even_batches": False}, "per_device_eval_batch_size": 2},
+    {"accelerator_config": {"dispatch_batches": True}, "eval_accumulation_steps": 2, "eval_do_concat_batches": False},
+    {"gradient_accumulation_steps": 2, "ema_decay": 0.5, "auto_find_batch_size": True},
+])  # fmt: skip
+def test_no_setting_of_training_reaches_what_is_measured(settings, tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=7, captions_each=2)
+    plain = make_trainer(tmp_path / "plain", data)
+    expected = measured(plain.evaluate())
+    trainer = make_trainer(tmp_path / "run", data, **settings)
+    assert measured(trainer.evaluate()) == pytest.approx(expected)
+    assert measured(trainer.predict(trainer.eval_dataset).metrics, "test_") == pytest.approx(expected)
+    # A set of one's own is not that which was measured before, though workers stay.
+    part = Subset(trainer.eval_dataset, [0, 2, 3])
+    assert trainer.evaluate(part)["eval_images"] == 3
+    sets = {"whole": trainer.eval_dataset, "part": part}
+    assert [trainer.evaluate(sets)[f"eval_{name}_images"] for name in sets] == [7, 3]
+
+
+def test_the_average_is_what_every_entry_measures(tmp_path, pictures):
+    """During training, by `predict`, and when training is over."""
+    found = []
+
+    class Predict(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+            if trainer.is_in_train:
+                found.append((measured(metrics), trainer.predict(trainer.eval_dataset)))
+
+    trainer = make_trainer(
+        tmp_path / "run", pictures, num_train_epochs=2, ema_decay=0.9, eval_strategy="epoch", callbacks=[Predict()],
+        learning_rate=0.05,
+    )  # fmt: skip
+    trainer.train()
+    for evaluated, predicted in found:
+        assert measured(predicted.metrics, "test_") == pytest.approx(evaluated)
+    evaluated, predicted = found[-1]
+    after = trainer.predict(trainer.eval_dataset)
+    assert np.array_equal(after.predictions[0], predicted.predictions[0])
+    assert measured(trainer.evaluate()) == pytest.approx(evaluated)
+    assert not np.array_equal(found[0][1].predictions[0], after.predictions[0])
+
+
+def test_torchs_wrappers_are_measured_row_by_row(tmp_path):
+    """Against one folder of the same pictures: two sets with the same file names, a broken picture in each, and a row
+    twice."""
+    names = [write_pictures(tmp_path / "a", count=5), tmp_path / "b"]
+    write_pictures(tmp_path / "b", count=3)
+    for i in range(3):
+        picture = Image.open(tmp_path / "b" / f"{i}.png")
+        ImageOps.invert(picture).save(tmp_path / "b" / f"{i}.png")
+    rows = [(name, json.loads(line)) for name in names for line in (name / "metadata.jsonl").read_text().splitlines()]
+    for name in names:
+        (name / "1.png").write_bytes(b"")
+    chosen = [rows[i] for i in (5, 6, 7, 0, 1, 2, 3, 0)]
+    (tmp_path / "whole").mkdir()
+    for i, (folder, row) in enumerate(chosen):
+        shutil.copy(folder / row["file_name"], tmp_path / "whole" / f"{i}.png")
+    lines = [json.dumps(row | {"file_name": f"{i}.png"}) + "\n" for i, (_, row) in enumerate(chosen)]
+    (tmp_path / "whole" / "metadata.jsonl").write_text("".join(lines))
+    trainer = make_trainer(tmp_path / "run", tmp_path / "whole", per_device_eval_batch_size=3)
+    a, b = (CaptionedImages(open_source(name), trainer.processing_class.image_processor) for name in names)
+    wrapped = ConcatDataset([b, Subset(ConcatDataset([a, b]), [0, 1, 2, 3, 0])])
+    expected = measured(trainer.evaluate())
+    assert (expected["images"], expected["skipped_images"]) == (6, 2)
+    assert measured(trainer.evaluate(wrapped)) == pytest.approx(expected)
+    assert measured(trainer.predict(wrapped).metrics, "test_") == pytest.approx(expected)
+    embeddings = trainer.embed(trainer.get_eval_dataloader(wrapped))
+    assert embeddings.skipped == [
+        (1, f"{names[1]}: row 2: 1.png", "the file is empty"),
+        (4, f"{names[0]}: row 2: 1.png", "the file is empty"),
+    ]
+    assert embeddings.image_rows.tolist() == [0, 2, 3, 5, 6, 7]
+
+
+def test_labels_of_wrapped_sets(tmp_path, caplog):
+    trainer = make_trainer(tmp_path / "run", write_labelled_pictures(tmp_path / "a"), label_column="label")
+    whole = trainer.eval_dataset
+    expected = trainer.evaluate()
+    halves = ConcatDataset(random_split(whole, [3, 5], torch.Generator().manual_seed(0)))
+    for name, value in measured(trainer.evaluate(halves)).items():
+        if "chance" not in name and name != "loss":
+            assert value == pytest.approx(expected[f"eval_{name}"]), name
+    bare = CaptionedImages(open_source(write_pictures(tmp_path / "b")), trainer.processing_class.image_processor)
+    both = ConcatDataset([whole, bare])
+    metrics = trainer.evaluate(both)
+    assert metrics["eval_images"] == 16
+    assert not any("zero_shot" in name for name in metrics)
+    trainer.args.eval_tasks = ["retrieval", "zero-shot"]
+    with pytest.raises(InputError, match=r".*a has labels, and .*b has none: set label_column for both, or evaluate"):
+        trainer.evaluate(both)
+    trainer.eval_dataset = both
+    with pytest.raises(InputError, match=r".*a has labels, and .*b has none"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_other_wrappers_are_refused_where_they_are_given(tmp_path, pictures):
+    trainer = make_trainer(tmp_path / "run", pictures)
+    hiding = StackDataset(trainer.eval_dataset)
+    for entry in (trainer.evaluate, trainer.predict):
+        with pytest.raises(InputError, match="a StackDataset around CaptionedImages hides the rows"):
+            entry(hiding)
+    trainer.train_dataset = StackDataset(trainer.train_dataset)
+    with pytest.raises(InputError, match="a StackDataset around TrainingPairs hides the rows"):
+        trainer.train()
+    trainer.eval_dataset = None
+    with pytest.raises(InputError, match="there is no evaluation set: give eval_dataset"):
+        trainer.evaluate()
+    with pytest.raises(InputError, match=r"the evaluation set .* has no rows"):
+        trainer.predict(Subset(make_trainer(tmp_path / "run", pictures).eval_dataset, []))
 
 
 def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
@@ -349,6 +474,49 @@ def test_embeddings_that_are_not_finite_name_the_tower(tmp_path, pictures):
     nn.init.constant_(trainer.model.visual_projection.weight, math.nan)
     with pytest.raises(FloatingPointError, match="image tower"):
         trainer.evaluate()
+
+
+# ---- torch's wrappers in training ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [
+    {"dataloader_num_workers": 1, "dataloader_persistent_workers": True},
+    {"train_sampling_strategy": "group_by_length", "gradient_accumulation_steps": 2},
+])  # fmt: skip
+def test_a_wrapped_set_trains_what_the_bare_one_does(settings, tmp_path):
+    """Bit for bit, over three epochs of captions and augmentation; and resumed."""
+    data = write_pictures(tmp_path / "pictures", captions_each=3)
+    settings = settings | {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": 1}
+    bare = make_trainer(tmp_path / "bare", data, **settings)
+    bare.train()
+
+    def wrapped(name, model=None):
+        trainer = make_trainer(tmp_path / name, data, model=model, **settings)
+        first, second = Subset(trainer.train_dataset, range(3)), Subset(trainer.train_dataset, range(2, 8))
+        trainer.train_dataset = ConcatDataset([first, Subset(second, range(1, 6))])
+        return trainer
+
+    trainer = wrapped("wrapped")
+    trainer.train()
+    resumed = wrapped("resumed", tiny_model(seed=1))
+    steps = bare.state.global_step
+    resumed.train(resume_from_checkpoint=str(tmp_path / "wrapped" / f"checkpoint-{steps // 2}"))
+    for each in (trainer, resumed):
+        for name, value in each.model.state_dict().items():
+            assert torch.equal(value, bare.model.state_dict()[name]), name
+
+
+def test_pictures_skipped_behind_wrappers_are_all_named(tmp_path):
+    trainer = make_trainer(tmp_path / "run", write_pictures(tmp_path / "a", count=4))
+    other = make_trainer(tmp_path / "other", write_pictures(tmp_path / "b", count=4))
+    for name in "ab":
+        (tmp_path / name / "1.png").write_bytes(b"")
+    trainer.train_dataset = ConcatDataset([trainer.train_dataset, Subset(other.train_dataset, [0, 1, 1, 2])])
+    trainer.train()
+    assert trainer.skipped_images == {
+        1: (f"{tmp_path / 'a'}: row 2: 1.png", "the file is empty"),
+        5: (f"{tmp_path / 'b'}: row 2: 1.png", "the file is empty"),
+    }
 
 
 # ---- saving and going on ------------------------------------------------------------------------------------------
