@@ -364,8 +364,9 @@ class HFClipTrainer(Trainer):
             embeddings = self.embed(dataloader, description)
             figures = self.figures(embeddings, self.measure(embeddings, tasks))
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        predictions: Any = (embeddings.image_embeds.numpy(), embeddings.text_embeds.numpy())
         return EvalLoopOutput(
-            predictions=(embeddings.image_embeds.numpy(), embeddings.text_embeds.numpy()),
+            predictions=predictions,
             label_ids=embeddings.text_to_image.numpy(),
             metrics=metrics,
             num_samples=len(embeddings.image_embeds),
