@@ -60,18 +60,18 @@ def contrastive_loss(
     all_image_embeds = image_embeds if all_image_embeds is None else all_image_embeds
     all_text_embeds = text_embeds if all_text_embeds is None else all_text_embeds
     tile_size = _check(image_embeds, text_embeds, all_text_embeds, offset, tile_size)
-    if len(all_text_embeds) > tile_size:
+    if _is_tiled(all_text_embeds, tile_size):
         tiles = _Tiles(tile_size, offset, _with_repeats(image_ids), _with_repeats(caption_ids))
         if whole:  # row i against all columns and column i against all rows, from the same tiles
             return _TiledCrossEntropy.apply(image_embeds, text_embeds, logit_scale, tiles, True) / 2
         image_loss = _TiledCrossEntropy.apply(image_embeds, all_text_embeds, logit_scale, tiles, False)
         text_loss = _TiledCrossEntropy.apply(text_embeds, all_image_embeds, logit_scale, tiles, False)
         return (image_loss + text_loss) / 2
-    rows = torch.arange(len(image_embeds), device=image_embeds.device) + offset  # (batch,)
+    rows = torch.arange(image_embeds.shape[0], device=image_embeds.device) + offset  # (batch,)
     logits_per_image = score(image_embeds, all_text_embeds, logit_scale)  # (batch, world)
     logits_per_text = logits_per_image.T if whole else score(text_embeds, all_image_embeds, logit_scale)
     if image_ids is not None or caption_ids is not None:
-        columns = torch.arange(len(all_text_embeds), device=rows.device)
+        columns = torch.arange(all_text_embeds.shape[0], device=rows.device)
         mask = _same_content(rows, columns, image_ids, caption_ids)  # (batch, world)
         logits_per_image = logits_per_image.masked_fill(mask, float("-inf"))
         logits_per_text = logits_per_text.masked_fill(mask, float("-inf"))
@@ -112,10 +112,10 @@ def sigmoid_loss(
     """
     all_text_embeds = text_embeds if all_text_embeds is None else all_text_embeds
     tile_size = _check(image_embeds, text_embeds, all_text_embeds, offset, tile_size)
-    if len(all_text_embeds) > tile_size:
+    if _is_tiled(all_text_embeds, tile_size):
         tiles = _Tiles(tile_size, offset, _with_repeats(image_ids), _with_repeats(caption_ids))
         return _TiledSigmoid.apply(image_embeds, all_text_embeds, logit_scale, logit_bias, tiles)
-    rows = torch.arange(len(image_embeds), device=image_embeds.device) + offset  # (batch,)
+    rows = torch.arange(image_embeds.shape[0], device=image_embeds.device) + offset  # (batch,)
     logits = score(image_embeds, all_text_embeds, logit_scale, logit_bias)  # (batch, world)
     columns = torch.arange(logits.shape[1], device=logits.device)
     losses = -logsigmoid(torch.where(rows[:, None] == columns, logits, -logits))  # (batch, world)
@@ -141,15 +141,20 @@ def _check(
     image_embeds: Tensor, text_embeds: Tensor, all_text_embeds: Tensor, offset: int, tile_size: int | None
 ) -> int:
     """The tile size."""
-    if len(image_embeds) != len(text_embeds):
-        raise ValueError(f"{len(image_embeds)} pictures and {len(text_embeds)} captions are no pairs")
-    if not 0 <= offset <= len(all_text_embeds) - len(text_embeds):
-        raise ValueError(
-            f"offset {offset}: {len(text_embeds)} pairs do not begin there in a batch of {len(all_text_embeds)}"
-        )
+    # `len` of a tensor is a plain number, which `torch.export` would write into the program.
+    images, texts, world = image_embeds.shape[0], text_embeds.shape[0], all_text_embeds.shape[0]
+    if images != texts:
+        raise ValueError(f"{images} pictures and {texts} captions are no pairs")
+    if not 0 <= offset <= world - texts:
+        raise ValueError(f"offset {offset}: {texts} pairs do not begin there in a batch of {world}")
     if tile_size is not None and tile_size < 1:
         raise ValueError(f"tile_size must be 1 or more, not {tile_size}")
     return tile_size or _TILE_SIZE.get(image_embeds.device.type, _TILE_SIZE_OF_OTHERS)
+
+
+def _is_tiled(all_text_embeds: Tensor, tile_size: int) -> bool:
+    """Not in an exported program, which has no loop over a number of tiles that may change."""
+    return not torch.compiler.is_exporting() and all_text_embeds.shape[0] > tile_size
 
 
 def _same_content(rows: Tensor, columns: Tensor, image_ids: Tensor | None, caption_ids: Tensor | None) -> Tensor:

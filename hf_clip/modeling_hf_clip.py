@@ -338,6 +338,17 @@ def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tens
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), (rank * attention_mask).argmax(1)]
 
 
+def _with_pooled(output: ModelOutput, pooled: Tensor) -> BaseModelOutputWithPooling:
+    """A tower's output with another pooled vector, of one class for every tower: a tower's own may know no pooler
+    and hold a cache, of which `torch.export` can make no output."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=output.last_hidden_state,
+        pooler_output=pooled,
+        hidden_states=output.get("hidden_states"),
+        attentions=output.get("attentions"),
+    )
+
+
 def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
     """The width of a tower's pooled output, by a forward pass: configurations tell it unreliably."""
     tower, pooled = _run_example(config, pooling)
@@ -442,9 +453,9 @@ class _TextTower(HFClipPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.text_model.set_input_embeddings(value)
 
-    @functools.cached_property
-    def _text_counts_positions(self) -> bool:
-        return "position_ids" in inspect.signature(type(self.text_model).forward).parameters
+    def post_init(self) -> None:
+        super().post_init()
+        self._text_arguments = frozenset(inspect.signature(type(self.text_model).forward).parameters)
 
     def pool_text(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         """(texts, text_width): what the text tower gives, pooled but not projected."""
@@ -456,17 +467,18 @@ class _TextTower(HFClipPreTrainedModel):
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if self.config.text_config.model_type in _READS_PADDING:
             attention_mask = None
-        if self.config.text_pooling == "last" and attention_mask is not None and self._text_counts_positions:
+        counts_positions = "position_ids" in self._text_arguments
+        if self.config.text_pooling == "last" and attention_mask is not None and counts_positions:
             # Counted from the first token that is no padding, which may be on the left.
             kwargs.setdefault("position_ids", (attention_mask.cumsum(1) - 1).clamp(min=0))
+        if "use_cache" in self._text_arguments:
+            kwargs["use_cache"] = False  # keys and values for tokens that will never follow
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
-        output["pooler_output"] = _pool(output, self.config.text_pooling, attention_mask)
-        return output
+        return _with_pooled(output, _pool(output, self.config.text_pooling, attention_mask))
 
     def _encode_text(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         output = self._run_text_tower(*args, **kwargs)
-        output["pooler_output"] = self.text_projection(output.pooler_output)
-        return output
+        return _with_pooled(output, self.text_projection(output.pooler_output))
 
 
 class _VisionTower(HFClipPreTrainedModel):
@@ -490,13 +502,11 @@ class _VisionTower(HFClipPreTrainedModel):
         patches = (
             _patch_mask(self.vision_model, output, pixel_values) if self.config.vision_pooling == "mean" else None
         )
-        output["pooler_output"] = _pool(output, self.config.vision_pooling, patches)
-        return output
+        return _with_pooled(output, _pool(output, self.config.vision_pooling, patches))
 
     def _encode_image(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         output = self._run_image_tower(*args, **kwargs)
-        output["pooler_output"] = self.visual_projection(output.pooler_output)
-        return output
+        return _with_pooled(output, self.visual_projection(output.pooler_output))
 
 
 class HFClipModel(_TextTower, _VisionTower):
@@ -654,14 +664,14 @@ class HFClipModel(_TextTower, _VisionTower):
         if all(given is None for given in (input_ids, pixel_values, pooled_text, pooled_image)):
             raise ValueError("nothing to embed: give input_ids, pixel_values or both")
         image_output = text_output = image_embeds = text_embeds = logits = loss = scale = bias = None
-        if pixel_values is not None and len(pixel_values) == 0:
+        if pixel_values is not None and pixel_values.shape[0] == 0:
             image_embeds = self._embed_no_images()
         elif pixel_values is not None:
             image_output = self.get_image_features(pixel_values, **kwargs)
             image_embeds = _normalize(image_output.pooler_output)
         elif pooled_image is not None:
             image_embeds = _normalize(self.visual_projection(pooled_image))
-        if input_ids is not None and len(input_ids) == 0:
+        if input_ids is not None and input_ids.shape[0] == 0:
             text_embeds = self._embed_no_texts()
         elif input_ids is not None:
             text_output = self.get_text_features(
@@ -682,7 +692,7 @@ class HFClipModel(_TextTower, _VisionTower):
             if return_loss:
                 _refuse_local_loss()
                 loss_function = contrastive_loss if self.logit_bias is None else sigmoid_loss
-                loss = loss_function(image_embeds, text_embeds, *temperature) / len(image_embeds)
+                loss = loss_function(image_embeds, text_embeds, *temperature) / image_embeds.shape[0]
         return HFClipOutput(
             loss=loss,
             logits_per_image=logits,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import tiny_inputs, tiny_model, tiny_text_config, tiny_vision_config
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from transformers import (
     AutoModel,
     BertModel,
@@ -302,6 +303,90 @@ def test_compiles_without_a_graph_break():
     loss = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs, return_loss=True).loss
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def check_export(model, names: list[str], dim=None, strict: bool = False, **settings) -> None:
+    """Exported with 3 texts and 4 pictures, it gives for other numbers and lengths what the model itself gives."""
+    batch, tokens = ({0: dim or torch.export.Dim(name, min=2, max=2048)} for name in ("batch", "texts"))
+    shapes = {name: batch if name == "pixel_values" else tokens | {1: torch.export.Dim.AUTO} for name in names}
+    example = {name: batch_of(3, 4, 7)[name] for name in names}
+    shapes |= dict.fromkeys(settings)
+    program = torch.export.export(model, (), example | settings, dynamic_shapes=shapes, strict=strict).module()
+    for sizes in ((4, 4, 7), (2, 6, 9)):
+        inputs = {name: batch_of(*sizes)[name] for name in names}
+        with torch.no_grad():
+            found, expected = program(**inputs, **settings), model(**inputs, **settings)
+        tensors = {name for name, value in expected.items() if isinstance(value, torch.Tensor)}
+        assert type(found) is type(expected)
+        assert tensors == {name for name, value in found.items() if isinstance(value, torch.Tensor)}
+        for name in tensors:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-6)
+
+
+def batch_of(texts: int, pictures: int, tokens: int) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(tokens)
+    mask = (torch.arange(tokens) < torch.randint(3, tokens + 1, (texts, 1), generator=draw)).long()
+    return {
+        "input_ids": torch.randint(5, 50, (texts, tokens), generator=draw) * mask,
+        "attention_mask": mask,
+        "pixel_values": torch.randn(pictures, 3, 32, 32, generator=draw),
+    }
+
+
+@pytest.mark.parametrize(("dim", "strict"), [(None, False), (torch.export.Dim.DYNAMIC, True)])
+def test_exports_with_a_dynamic_batch(dim, strict):
+    check_export(tiny_model().eval(), ["input_ids", "attention_mask", "pixel_values"], dim, strict)
+
+
+def test_exports_without_a_mask_and_with_half_of_the_inputs():
+    model = tiny_model(loss="sigmoid", projection="mlp").eval()
+    for names in (["input_ids", "pixel_values"], ["input_ids"], ["pixel_values"]):
+        check_export(model, names, torch.export.Dim.AUTO)
+
+
+def test_each_half_exports_with_a_dynamic_batch():
+    config = tiny_model().config
+    check_export(HFClipTextModelWithProjection(config).eval(), ["input_ids", "attention_mask"])
+    check_export(HFClipVisionModelWithProjection(config).eval(), ["pixel_values"])
+
+
+class Features(nn.Module):
+    def __init__(self, model: HFClipModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask, pixel_values):
+        return {
+            "texts": self.model.get_text_features(input_ids, attention_mask).pooler_output,
+            "images": self.model.get_image_features(pixel_values).pooler_output,
+        }
+
+
+def test_features_export_with_a_dynamic_batch():
+    check_export(Features(tiny_model().eval()), ["input_ids", "attention_mask", "pixel_values"])
+
+
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+def test_the_loss_exports_with_a_dynamic_batch(loss):
+    model, pairs = tiny_model(loss=loss).eval(), torch.export.Dim("pairs", min=2)  # beyond a tile of logits, too
+    shapes = {name: {0: pairs} for name in tiny_inputs()} | {"return_loss": None}
+    program = torch.export.export(model, (), tiny_inputs(3) | {"return_loss": True}, dynamic_shapes=shapes).module()
+    for number in (2, 5, 1030):
+        inputs = tiny_inputs(number)
+        with torch.no_grad():
+            expected = model(**inputs, return_loss=True).loss
+            torch.testing.assert_close(program(**inputs, return_loss=True).loss, expected)
+
+
+def test_a_compiled_model_takes_batches_of_any_size():
+    torch.compiler.reset()
+    model, graphs = tiny_model(text_pooling="last").eval(), CompileCounter()
+    compiled = torch.compile(model, dynamic=True, fullgraph=True, backend=graphs)
+    for sizes in ((6, 4, 7), (4, 5, 7), (5, 2, 9), (7, 6, 8)):
+        inputs = batch_of(*sizes)
+        with torch.no_grad():
+            assert torch.equal(compiled(**inputs).logits_per_image, model(**inputs).logits_per_image)
+    assert graphs.frame_count == 1
 
 
 # ---- checkpointing ------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers as t
 from conftest import tiny_inputs, tiny_text_config, tiny_vision_config
-from test_modeling_hf_clip import bytes_saved_for_backward
+from test_modeling_hf_clip import bytes_saved_for_backward, check_export
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_clip import HFClipConfig, HFClipModel
@@ -167,6 +167,26 @@ def test_checkpointing_saves_memory_and_changes_nothing_else(name, use_reentrant
         assert torch.equal(buffer, other), key
     norms = [m for m in getattr(checkpointed, side).modules() if isinstance(m, _BatchNorm)]
     assert {int(norm.num_batches_tracked) for norm in norms} <= {1}
+
+
+# Of those whose own output knows no pooler, that keep a cache, that pool the last token, or look at values.
+EXPORTED = [
+    "text distilbert",
+    "text gpt2",
+    "text t5",
+    "text clip",
+    "vision vit",
+    "vision siglip",
+    "vision timm-resnet",
+]
+
+
+@pytest.mark.parametrize(
+    "name", [*EXPORTED, *(pytest.param(n, marks=pytest.mark.slow) for n in TOWERS if n not in EXPORTED)]
+)
+def test_exports_with_a_dynamic_batch(name):
+    names = ["input_ids", "attention_mask"] if name.startswith("text") else ["pixel_values"]
+    check_export(pair(name).eval(), names)
 
 
 def bytes_of(model: HFClipModel, inputs: dict) -> int:

@@ -290,9 +290,8 @@ def _to_onnx(half: _Half, traced: tuple[Tensor, ...], shapes: _Shapes) -> Any:
         for shape in shapes.values()
     )
     half(*traced)  # what a tower computes once and keeps is no part of the graph
-    program = torch.onnx.export(
-        _traced(half, traced, free), input_names=list(shapes), output_names=[half.output[0]], verbose=False
-    )
+    exported = torch.export.export(half, traced, dynamic_shapes=free)
+    program = torch.onnx.export(exported, input_names=list(shapes), output_names=[half.output[0]], verbose=False)
     graph = program.model.graph
     for given in list(graph.inputs):
         if not given.uses():  # the mask of a tower that reads its padding
@@ -302,14 +301,6 @@ def _to_onnx(half: _Half, traced: tuple[Tensor, ...], shapes: _Shapes) -> Any:
     for node in graph.all_nodes():
         node.metadata_props.clear()
     return program
-
-
-def _traced(half: _Half, example: tuple[Tensor, ...], free: tuple[dict[int, Any], ...]) -> Any:
-    """Strictly, where that goes: otherwise `len` of a tensor becomes the number that it was in the example."""
-    try:
-        return torch.export.export(half, example, dynamic_shapes=free, strict=True)
-    except Exception:  # code that the tracer cannot read may still be run once; the comparison tells
-        return torch.export.export(half, example, dynamic_shapes=free, strict=False)
 
 
 def _name_axes(graph: Any, shapes: _Shapes, output: tuple[str, str]) -> None:
