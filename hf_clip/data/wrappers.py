@@ -70,7 +70,7 @@ def layout_of(dataset: Any) -> Layout:
 
 def _places(dataset: Any, sets: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     if not is_wrapper(dataset):
-        if isinstance(dataset, IterableDataset):
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise InputError(f"a {type(dataset).__name__} has no rows to choose from: {WORKS} of sets with a length")
         known = next((place for place, each in enumerate(sets) if each is dataset), len(sets))
         if known == len(sets):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -426,7 +427,8 @@ class HFClipTrainer(Trainer):
         def embedded() -> Iterator[EmbeddedBatch]:
             progress = tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False)
             for rows, batch in zip(dataloader.batch_sampler, progress, strict=True):
-                batch.setdefault("rows", torch.tensor(rows))  # of a collator of one's own
+                if "rows" not in batch:  # of a collator of one's own
+                    batch["rows"] = _rows_of_each(batch, rows)
                 # Batch by batch: gathered all at once they would take their memory several times.
                 for part, left_out in gather_objects(self._embed_batch(model, batch)):
                     skipped.extend(left_out)
@@ -443,10 +445,18 @@ class HFClipTrainer(Trainer):
         for entry in skipped:
             self._stop_if_strict(*entry)
         if not len(batch["rows"]):
+            if self.is_fsdp_enabled:  # the other processes wait for this one's part of the weights
+                self._embed_blank(model)
             return None, skipped
         with self.autocast_smart_context_manager():
             inputs = self._normalized(self._prepare_inputs(batch))
             return embed_batch(model, inputs, pooled=self.args.eval_features == "pooled"), skipped
+
+    def _embed_blank(self, model: PreTrainedModel) -> None:
+        processor: Any = self.processing_class
+        blank = processor(images=Image.new("RGB", (64, 64)), text="", return_tensors="pt")
+        with torch.inference_mode(), self.autocast_smart_context_manager():
+            model(**self._prepare_inputs(dict(blank)), return_logits=False)
 
     def _loss_of(self, embeddings: Embeddings) -> float:
         """The mean loss over batches of the training size, each picture with its first caption, in row order."""
@@ -719,6 +729,16 @@ def _freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module
     towers = [model.text_model, model.vision_model]
     norms = [module for tower in towers for module in tower.modules() if isinstance(module, _BatchNorm)]
     return [module for module in towers + norms if not any(p.requires_grad for p in module.parameters())]
+
+
+def _rows_of_each(batch: dict[str, Any], rows: Sequence[int]) -> Tensor:
+    images = len(batch["pixel_values"])
+    if images != len(rows):
+        raise InputError(
+            f"data_collator gives {images} images of {len(rows)} rows: say in rows, (images,), the `row` of each item "
+            "whose image is there"
+        )
+    return torch.tensor(rows)
 
 
 def _whole(parameter: Tensor) -> Tensor:

@@ -130,6 +130,7 @@ def test_what_has_no_rows_of_its_own_is_refused(tmp_path):
         (MixedPairs([drawn], [1]), "MixedPairs draw other rows in each epoch: evaluate CaptionedImages of their"),
         (Subset(MixedPairs([drawn], [1]), [0]), "MixedPairs draw other rows"),
         (stream, "a StreamedPairs has no rows to choose from"),
+        (stream.sources[0].rows, "a IterableDataset has no rows to choose from"),
     ]:
         with pytest.raises(InputError, match=message):
             EvaluationSet(dataset)

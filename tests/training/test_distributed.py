@@ -116,13 +116,21 @@ def test_three_processes_count_each_picture_once(tmp_path):
     rows = [json.loads(line) for line in labelled.read_text().splitlines()]
     labelled.write_text("".join(json.dumps(row | {"label": "ab"[i % 2]}) + "\n" for i, row in enumerate(rows)))
     processes.run(processes.evaluate, 3, str(tmp_path), str(data))
-    alone = make_trainer(tmp_path / "one", data, **processes.EVALUATION).evaluate()
+    trainer = make_trainer(tmp_path / "one", data, **processes.EVALUATION)
+    alone, predicted_alone = trainer.evaluate(), trainer.predict(processes.wrapped(trainer.eval_dataset))
+    assert (predicted_alone.metrics["test_images"], predicted_alone.metrics["test_captions"]) == (7, 14)
     assert (alone["eval_images"], alone["eval_captions"]) == (8, 16)
     assert {"eval_zero_shot_acc1", "eval_knn3_pooled_leave_one_out_acc1"} <= alone.keys()
     for rank in range(3):
-        metrics = torch.load(tmp_path / f"{rank}.pt")
-        for name in alone.keys() - {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}:
-            assert metrics[name] == pytest.approx(alone[name], rel=1e-5), (rank, name)
+        metrics, predicted = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        (images, texts), owners, of_wrapped = predicted
+        for found, expected in ((metrics, alone), (of_wrapped, predicted_alone.metrics)):
+            for name in expected:
+                if not name.endswith(("runtime", "per_second")):
+                    assert found[name] == pytest.approx(expected[name], rel=1e-5), (rank, name)
+        for found, expected in zip((images, texts), predicted_alone.predictions, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert owners.tolist() == predicted_alone.label_ids.tolist() == [i // 2 for i in range(14)]
 
 
 def test_in_batch_accuracy_by_hand():
