@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 
 from .data.columns import label_numbers
 from .data.images import broken_picture
-from .data.loading import find_files
 from .data.sources import Source
 from .data.split import content_keys
 from .embedding import EmbeddedBatch, Embeddings, collator_of, embed_batches, split_rows
@@ -214,16 +213,11 @@ def public_name(name: str) -> str:
     return Path(name).absolute().name if name and (Path(name).exists() or Path(name).is_absolute()) else name
 
 
-def data_facts(source: Source, split: str) -> dict[str, Any]:
-    """What a figure over a source must say of it.
-
-    Args:
-        split: that was asked for; of a source that is no Hub data set it means nothing.
-    """
-    from_hub = find_files(source.name)[0] == "hub"
+def data_facts(source: Source) -> dict[str, Any]:
+    """What a figure over a source must say of it."""
     return {
         "name": public_name(source.name),
-        "split": split if from_hub else "all rows",
+        "split": source.split or ("all rows" if source.row_numbers is None else "some rows"),
         "fingerprint": _fingerprint(source),
     }
 

@@ -18,3 +18,9 @@ class NotFinite(InputError):
 def first_line(error: BaseException) -> str:
     """What an error says, without the lines that explain it at length; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def shortened(value: object, most: int = 120) -> str:
+    """A value as a line shows it: one that goes on for pages, as an image in letters does, is cut."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

@@ -172,9 +172,9 @@ def _parser() -> Parser:
         "--templates", default="photo", help="a named set, a file, open_clip/NAME, or a sentence with {} in it"
     )
     parser.add_argument("--train_data", help="labelled pictures for knn and linear-probe; default: parts of --data")
-    parser.add_argument("--train_split", default="train", help="of train_data, where it is a Hub data set")
+    parser.add_argument("--train_split", help="of train_data, where it has several; default: train")
     parser.add_argument("--validation_data", help="to choose the probe's strength; default: a part of train_data")
-    parser.add_argument("--validation_split", default="validation", help="where it is a Hub data set")
+    parser.add_argument("--validation_split", help="of validation_data, where it has several; default: validation")
     parser.add_argument(
         "--features", choices=("projected", "pooled"), default="projected", help="of knn and linear-probe"
     )

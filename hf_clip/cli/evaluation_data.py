@@ -58,7 +58,7 @@ class EvaluationData:
         self.facts_by_role: dict[str, Any] = {}
         for role in ("train", "validation"):
             if path := vars(settings)[f"{role}_data"]:
-                self._open_other(role, path, vars(settings)[f"{role}_split"])
+                self._open_other(role, path, vars(settings)[f"{role}_split"] or (role,))
         self._check_ks()
 
     def _open(self) -> None:
@@ -100,17 +100,17 @@ class EvaluationData:
             others = {"caption_column": NO_COLUMN} | others
         return open_data(self.settings, captions_required=captioned, labels_required=labelled, **names, **others)
 
-    def _open_other(self, role: str, path: str, split: str) -> None:
+    def _open_other(self, role: str, path: str, split: str | tuple[str, ...]) -> None:
         if _is_stored(path):
             self.others[role], self.facts_by_role[role] = _open_stored(path)
             return
         source = self._open_source(False, True, data=path, split=split, caption_column=NO_COLUMN)
-        self.others[role], self.facts_by_role[role] = source, self._facts(source, split)
+        self.others[role], self.facts_by_role[role] = source, self._facts(source)
 
-    def _facts(self, source: Any, split: str | None = None) -> dict[str, Any]:
+    def _facts(self, source: Any) -> dict[str, Any]:
         from ..embedding_store import data_facts
 
-        return data_facts(source, split or self.settings.split)
+        return data_facts(source)
 
     def _check_ks(self) -> None:
         """Before the work, as far as it is known: pictures may yet be skipped."""
@@ -199,7 +199,7 @@ def _check_use(settings: argparse.Namespace) -> None:
         return
     if settings.languages:
         raise InputError(f"{settings.data} holds embeddings: for languages give the data set")
-    useless = {"caption_column": settings.caption_column, "split": settings.split != "test"}
+    useless = {"caption_column": settings.caption_column, "split": settings.split}
     if stored == given:
         useless |= {name: vars(settings)[name] for name in ("image_column", "label_column", "strict")}
     if names := [f"--{name}" for name, value in useless.items() if value]:

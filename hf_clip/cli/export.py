@@ -29,7 +29,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     with _replaced(output) as folder:
         facts = export_onnx(model, processor, folder, name=name)
         if source is not None:
-            passing = {name: vars(settings)[name] for name in ("split", "batch_size", "num_workers", "strict")}
+            passing = {name: vars(settings)[name] for name in ("batch_size", "num_workers", "strict")}
             facts = add_int8(folder, facts, model, processor, source, **passing)
     _print(printer, settings, output, facts)
 

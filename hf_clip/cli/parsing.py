@@ -130,7 +130,11 @@ def add_data_settings(parser: Parser, more: str = "", required: bool = True) -> 
     parser.add_argument(
         "--data", required=required, help=f"image folder with metadata.csv|jsonl, parquet, tar shards, or Hub id{more}"
     )
-    parser.add_argument("--split", default="test", help="of a Hub data set (default: test)")
+    parser.add_argument(
+        "--split",
+        help="of data that have several; all: every one of them; default: test, or else validation, or train",
+    )
+    parser.add_argument("--data_config", help="configuration of a data set whose card has several")
     parser.add_argument("--image_column", help="default: image, file_name or image_path")
     parser.add_argument("--caption_column", help="default: caption, captions or text")
     parser.add_argument("--label_column", help="default: where there are no captions, the column of class labels")
@@ -145,10 +149,12 @@ def open_data(settings: argparse.Namespace, captions_required: bool = True, **ot
     Args:
         others: of `open_source`, in place of what was asked for; `data` is its name.
     """
+    from ..data.named_splits import ANY
     from ..data.sources import open_source
 
-    names = ("split", "image_column", "caption_column", "label_column")
-    asked = {name: vars(settings)[name] for name in names} | {"captions_required": captions_required} | others
+    names = ("data_config", "image_column", "caption_column", "label_column")
+    asked = {name: vars(settings)[name] for name in names} | {"split": settings.split or ANY}
+    asked |= {"captions_required": captions_required} | others
     return open_source(asked.pop("data", settings.data), **asked)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,6 @@ _METRICS = [
     *(f"zero_shot_{what}" for what in ("acc1", "acc5", "mean_per_class_recall", "map", "calibration_error")),
 ]
 _OWN_PROTOCOL = ("knn", "linear_probe_")  # metrics whose names say more than can be listed
-_EVAL_SPLIT = "validation"  # of a Hub data set
 _DEFAULT_TOWERS = {"vision_model": "microsoft/resnet-50", "text_model": "google-bert/bert-base-uncased"}
 
 
@@ -80,6 +78,19 @@ class DataSettings:
     eval_share: float | None = field(
         default=None, metadata={"help": "Without eval_data: hold out this share of the pictures of train_data."}
     )
+    train_split: str | None = field(
+        default=None, metadata={"help": "Of train_data that have several; default: train."}
+    )
+    eval_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of eval_data that have several; default: test, or else validation; the other way round where the "
+            "run chooses its best checkpoint by it."
+        },
+    )
+    data_config: str | None = field(
+        default=None, metadata={"help": "Configuration of data sets whose card has several."}
+    )
     image_column: str | None = field(default=None, metadata={"help": "Default: image, file_name, image_path, jpg, …"})
     caption_column: str | None = field(default=None, metadata={"help": "Default: caption, captions, text, txt."})
     label_column: str | None = field(
@@ -106,7 +117,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     from ..training.run import check_output_folder, train
 
     check_output_folder(args)  # before anything is loaded
-    train_sources, eval_source = _open_sources(data, args.eval_tasks or (), args.seed)
+    train_sources, eval_source = _open_sources(data, args)
     set_seed(args.seed)
     if not towers.model:
         towers = dataclasses.replace(towers, **_missing(towers, _DEFAULT_TOWERS))
@@ -128,7 +139,6 @@ def run(arguments: list[str], printer: Printer) -> None:
             towers.vision_model or "",
             towers.text_model or "",
             towers.model or "",
-            eval_split=_EVAL_SPLIT if data.eval_data else "held out",
         ),
         settings=settings,
     )
@@ -152,20 +162,25 @@ def _print_metrics(printer: Printer, name: str, metrics: dict[str, Any]) -> None
     printer.table(["", "model", "chance"], metric_rows(metrics))
 
 
-def _open_sources(data: DataSettings, tasks: Sequence[str], seed: int) -> tuple[list[Any], Any]:
+def _open_sources(data: DataSettings, args: HFClipTrainingArguments) -> tuple[list[Any], Any]:
+    from ..data.named_splits import EVALUATION, TRAINING
     from ..data.sources import open_source
     from ..data.split import split_by_image
 
     columns: dict[str, Any] = {
+        "data_config": data.data_config,
         "image_column": data.image_column,
         "caption_column": data.caption_column,
         "label_column": data.label_column,
     }
-    sources = [open_source(name, streaming=data.streaming, **columns) for name in data.train_data]
+    training = data.train_split or TRAINING
+    sources = [open_source(name, split=training, streaming=data.streaming, **columns) for name in data.train_data]
     if data.eval_data:
-        labelled = not set(TASKS[1:]).isdisjoint(tasks)
+        labelled = not set(TASKS[1:]).isdisjoint(args.eval_tasks or ())
+        # What chooses a checkpoint says no more how good it is.
+        split = data.eval_split or (EVALUATION[::-1] if args.load_best_model_at_end else EVALUATION)
         opened = {
-            name: open_source(source, split=_EVAL_SPLIT, labels_required=labelled, **columns)
+            name: open_source(source, split=split, labels_required=labelled, **columns)
             for name, source in _named(data.eval_data).items()
         }
         return sources, opened.get("", opened)
@@ -173,7 +188,7 @@ def _open_sources(data: DataSettings, tasks: Sequence[str], seed: int) -> tuple[
         return sources, None
     if len(sources) > 1:
         raise InputError("--eval_share splits one source: of several, name one to evaluate on with --eval_data")
-    kept, held_out = split_by_image(sources[0], data.eval_share, seed)
+    kept, held_out = split_by_image(sources[0], data.eval_share, args.seed)
     return [kept], held_out
 
 

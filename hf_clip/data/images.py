@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..errors import InputError, first_line
-
-PICTURE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"]
-)
+from ..errors import InputError, first_line, shortened
+from .base64_images import decoded_base64
+from .web_addresses import ADVICE, is_web_address
 
 # A store's address, but not a web page's: pictures are not fetched from all over the world.
 _STORE = re.compile(r"^(?!https?:|ftp:)[a-z0-9]+://")
@@ -65,7 +63,9 @@ def image_name(value: Any) -> str:
     """What to call a picture in a report: its file, where it has one."""
     if isinstance(value, dict):
         value = value.get("path")
-    return str(value) if isinstance(value, (str, Path)) else "picture without a file name"
+    if isinstance(value, str) and decoded_base64(value) is not None:
+        return "image in base64"
+    return shortened(value) if isinstance(value, (str, Path)) else "picture without a file name"
 
 
 def skipped_line(row: int, name: str, reason: str) -> str:
@@ -84,7 +84,11 @@ def _read_bytes(value: Any, folder: Path | None) -> bytes:
     if value is None:
         raise UnreadableImage("no file is named")
     if isinstance(value, (bytes, bytearray)):
-        return bytes(value)
+        return decoded_base64(value) or bytes(value)
+    if isinstance(value, str) and (content := decoded_base64(value)) is not None:
+        return content
+    if is_web_address(value):
+        raise UnreadableImage(f"an address: {ADVICE}")
     if isinstance(value, str) and _STORE.search(value):
         return _read_from_store(value)
     if isinstance(value, (str, Path)):

@@ -1,8 +1,10 @@
-"""Finds the files of a source, and has `datasets` load them."""
+"""Has `datasets` load the files of a source."""
 
 import contextlib
 import glob
-from collections.abc import Iterable, Iterator
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,66 +12,15 @@ import datasets
 import pyarrow as pa
 
 from ..errors import InputError, first_line
-from .images import PICTURE_SUFFIXES
-from .tars import is_tar
+from .csv_check import check_csv
+from .finding import Found
+from .folders import say_once
+from .images import content_id
 from .webdataset import part_names
-
-_FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json", ".tar": "webdataset"}
-_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
 def no_rows(name: str) -> InputError:
     return InputError(f"{name} has no rows: give a source with at least one picture and caption")
-
-
-def find_files(name: str) -> tuple[str, list[Path]]:
-    """(kind, files) of what is here under that name; ("hub", []) where nothing is."""
-    path = Path(name)
-    if not path.exists():
-        if not glob.has_magic(name):
-            return "hub", []
-        files = sorted(Path(file) for file in glob.glob(name, recursive=True))
-        if not files:
-            raise InputError(f"no file is called {name}: mend the pattern")
-    else:
-        files = _files_of_folder(path) if path.is_dir() else [path]
-    if all(file.stat().st_size == 0 for file in files):
-        raise InputError(f"{files[0]} is empty: it needs rows of a picture and a caption")
-    suffixes = sorted({".tar" if is_tar(file) else file.suffix.lower() for file in files})
-    if PICTURE_SUFFIXES.issuperset(suffixes) and path.is_dir():
-        return "imagefolder", files
-    for suffix in suffixes:
-        if suffix not in _FORMATS:
-            raise InputError(f"{name}: cannot read {suffix or 'such'} files, only {', '.join(_FORMATS)}")
-    kinds = sorted({_FORMATS[suffix] for suffix in suffixes})
-    if len(kinds) > 1:
-        raise InputError(f"{name} holds files of {' and '.join(kinds)}: give one kind, as in 'folder/*{suffixes[0]}'")
-    return kinds[0], files
-
-
-def _files_of_folder(path: Path) -> list[Path]:
-    found = [path / metadata for metadata in _METADATA if (path / metadata).is_file()]
-    shards = sorted(file for file in path.glob("[!.]*") if file.suffix == ".parquet" or is_tar(file))
-    files = found[:1] or shards or _pictures_in(path)
-    if not files:
-        raise nothing_in(path)
-    return files
-
-
-def nothing_in(path: Path) -> InputError:
-    return InputError(
-        f"{path} has neither {', '.join(_METADATA)} nor parquet files, tar shards or pictures in folders by class: "
-        "add one with the captions"
-    )
-
-
-def _pictures_in(path: Path) -> list[Path]:
-    """Pictures in the folders of their classes, or all in one folder."""
-    for pattern in ("*/*", "*"):
-        files = (file for file in path.glob(pattern) if file.suffix.lower() in PICTURE_SUFFIXES)
-        if found := sorted(file for file in files if not file.name.startswith(".")):
-            return found
-    return []
 
 
 def parts_of_shards(files: list[Path], asked: Iterable[str | None]) -> list[str]:
@@ -78,19 +29,44 @@ def parts_of_shards(files: list[Path], asked: Iterable[str | None]) -> list[str]
     return names
 
 
-def load(kind: str, files: list[Path], name: str, split: str, streaming: bool) -> Any:
-    if kind == "imagefolder":
-        return _image_folder(Path(name), files, streaming)
+def load(found: Found, name: str, split: str | Sequence[str], config: str | None, streaming: bool) -> tuple[Any, str]:
+    """(rows, what the split is called), as `find_files` found them; split and config are those of a Hub data set."""
+    kind, files = found.kind, found.files
     if kind == "hub":
-        return _load_from_hub(name, split, streaming)
-    # pandas would take a caption such as "None" or "NA" for no caption.
-    options: dict[str, Any] = {"keep_default_na": False} if kind == "csv" else {}
-    paths = [str(file) for file in files]
-    return loaded(
+        return _load_from_hub(name, split, config, streaming)
+    if kind == "imagefolder":
+        return _image_folder(files, found.is_flat, streaming), found.split
+    options: dict[str, Any] = {}
+    if kind == "csv":
+        for file in files:
+            check_csv(file)
+        # pandas would take a caption such as "None" or "NA" for no caption.
+        options = {"keep_default_na": False}
+    paths = [_openable(file) for file in files]
+    rows = loaded(
         lambda: datasets.load_dataset(kind, data_files=paths, split="train", streaming=streaming, **options),
         files,
         kind,
     )
+    return rows, found.split
+
+
+def _openable(file: Path) -> str:
+    """The path of a file as `datasets` opens it: it takes paths for patterns, and parts of them for chained ones."""
+    path = os.path.abspath(file)
+    if "::" in path or not path.isprintable():
+        path = str(_plain_link(path))
+    return glob.escape(path)
+
+
+def _plain_link(path: str) -> Path:
+    """A link to a file by a name that nothing takes for something else; the same in each run, as caches go by it."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE, "links")
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / f"{content_id(os.fsencode(path)) % 2**64:016x}{Path(path).suffix}"
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(path)
+    return link
 
 
 def loaded(load: Any, files: list[Path], kind: str) -> Any:
@@ -104,11 +80,11 @@ def loaded(load: Any, files: list[Path], kind: str) -> Any:
         raise input_error(error, f"{which} cannot be read as {kind}") from error
 
 
-def _image_folder(path: Path, files: list[Path], streaming: bool) -> Any:
+def _image_folder(files: list[Path], is_flat: bool, streaming: bool) -> Any:
     """Pictures by path; those in folders have the folders' names for classes."""
     columns: dict[str, Any] = {"image": [str(file) for file in files]}
     features: dict[str, Any] = {"image": datasets.Value("string")}
-    if files[0].parent != path:
+    if not is_flat:
         names = sorted({file.parent.name for file in files})
         numbers = {name: number for number, name in enumerate(names)}
         columns["label"] = [numbers[file.parent.name] for file in files]
@@ -132,12 +108,18 @@ def silenced() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _load_from_hub(name: str, split: str, streaming: bool) -> datasets.Dataset | datasets.IterableDataset:
+def _load_from_hub(name: str, split: str | Sequence[str], config: str | None, streaming: bool) -> tuple[Any, str]:
+    """The split of that name, or the first of several that would do."""
+    first, *others = [split] if isinstance(split, str) else split
     try:
-        return datasets.load_dataset(name, split=split, streaming=streaming)
+        return datasets.load_dataset(name, config, split=first, streaming=streaming), first
     except (FileNotFoundError, ConnectionError, ValueError, OSError) as error:
+        if others and re.search("unknown split|bad split", str(error), re.IGNORECASE):
+            found = _load_from_hub(name, others, config, streaming)
+            say_once(f"{name} has no split {first}: {found[1]} is read; for another set split")
+            return found
         raise InputError(
-            f"no data at {name!r}: neither a file or folder here nor a Hub data set with a split {split!r} "
+            f"no data at {name!r}: neither a file or folder here nor a Hub data set with a split {first!r} "
             f"that could be opened ({_root_cause(error)})"
         ) from error
 

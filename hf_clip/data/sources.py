@@ -1,7 +1,7 @@
 """Opens a source of captioned or labelled pictures: a folder, parquet, CSV, JSONL, WebDataset shards, or a Hub id."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,22 @@ from .columns import (
     of_list,
     value_of,
 )
+from .finding import Found, find_files
+from .folders import nothing_in
 from .images import image_name
 from .loading import (
-    find_files,
     first_record,
     input_error,
     load,
     loaded,
     no_rows,
-    nothing_in,
     parts_of_shards,
     silenced,
 )
+from .named_splits import TRAINING, check_unsplit, choose_split
+from .row_splits import RowSplits, first_value, row_splits_of
 from .text import check_text
+from .web_addresses import check_address
 from .webdataset import open_shards
 
 _READ_AHEAD = 16  # rows of a stream that are taken at once
@@ -57,6 +60,8 @@ class Source:
         captions_required: whether a row without a caption is a fault.
         files: of a stream, where it has a shard for each.
         row_numbers: of a part of a source, where its rows stood in the whole.
+        split: which of several splits it is; "" where there is but one.
+        row_splits: of a stream whose rows are of several splits, which each is of: those of `split` are read.
     """
 
     rows: datasets.Dataset | datasets.IterableDataset
@@ -69,6 +74,8 @@ class Source:
     captions_required: bool = True
     files: tuple[str, ...] = ()
     row_numbers: np.ndarray | None = None
+    split: str = ""
+    row_splits: RowSplits | None = None
 
     def __len__(self) -> int:
         if self.streaming:
@@ -154,7 +161,10 @@ class Source:
             for values in zip(*batch.values(), strict=True):
                 row += 1
                 record = dict(zip(batch, values, strict=True))
-                self._check(record, f"{self.shard_name(shard)}: row {row}")
+                where = f"{self.shard_name(shard)}: row {row}"
+                if self.row_splits and self.row_splits.of(record, where) not in self.split.split("+"):
+                    continue
+                self._check(record, where)
                 yield record
 
     def _check(self, record: dict[str, Any], where: str) -> None:
@@ -187,7 +197,8 @@ class Source:
 def open_source(
     name: str | Path,
     *,
-    split: str = "train",
+    split: str | Sequence[str] = TRAINING,
+    data_config: str | None = None,
     image_column: str | None = None,
     caption_column: str | None = None,
     label_column: str | None = None,
@@ -202,7 +213,10 @@ def open_source(
         name: a folder with `metadata.jsonl|csv|parquet` (columns `file_name` and a caption), with parquet or tar
             shards, or with a folder of pictures for each class; a parquet, CSV, JSONL or tar file; a pattern such as
             `shards/*.tar`; or a Hub data set id.
-        split: of a Hub data set.
+        split: of a Hub data set, and of a folder that holds several: by name ("train+validation", "all"), or a list
+            of names, of which the first that is there is taken. Splits are told by the folder's card, the names of
+            its files or folders, the folders that its metadata lead into, or a column `split`.
+        data_config: one of several configurations that a data set's card has.
         image_column, caption_column: default: the first known name that the source has. A dot leads into a
             structure: `json.caption`.
         label_column: default: where the source has no captions, its column of class labels.
@@ -219,16 +233,22 @@ def open_source(
     """
     name = str(name)
     wanted = (Columns(image_column, caption_column, label_column), captions_required, name, labels_required)
-    kind, files = find_files(name)
-    if kind == "imagefolder" and captions_required and files[0].parent == Path(name):
-        raise nothing_in(Path(name))
-    if kind == "webdataset":
-        found = find_columns(dict.fromkeys(parts_of_shards(files, wanted[0])), *wanted)
-        rows = loaded(lambda: open_shards(files, *found, streaming), files, kind)
+    files = find_files(name, split, data_config)
+    if files.kind == "imagefolder" and captions_required and files.is_flat:
+        raise nothing_in(files.files[0].parent)
+    splits = None
+    if files.kind == "webdataset":
+        found = find_columns(dict.fromkeys(parts_of_shards(files.files, wanted[0])), *wanted)
+        rows = loaded(lambda: open_shards(files.files, *found, streaming), files.files, files.kind)
+        taken = files.split
     else:
-        rows = load(kind, files, name, split, streaming)
-        found = find_columns(column_names(rows, first := first_record(rows, name)), *wanted)
-        rows = _select(rows, found, first)
+        every, taken = load(files, name, split, data_config, streaming)
+        found = find_columns(column_names(every, first := first_record(every, name)), *wanted)
+        check_address(first_value(every, first, found.image), found.image, name)
+        splits = row_splits_of(every, first, found.image, files)
+        rows = _select(every, (*found, splits.column if splits and streaming else None), first)
+    if not (taken or splits):
+        check_unsplit(split, name)
     own = _class_names(rows, found.label)
     # Names that the data have say which number is which; others take their place by number.
     if class_names is None or (own and set(own) <= set(class_names) and holds_classes(rows, found.label)):
@@ -236,14 +256,41 @@ def open_source(
     source = Source(
         rows,
         *found[:2],
-        folder=files[0].parent if files and kind != "imagefolder" else Path(),
+        folder=_folder_of(files, rows, found.image),
         name=name,
         label_column=found.label,
         class_names=list(class_names) if class_names else None,
         captions_required=captions_required,
-        files=tuple(map(str, files)) if streaming and len(files) == rows.num_shards else (),
+        files=tuple(map(str, files.files)) if streaming and len(files.files) == rows.num_shards else (),
+        split=taken,
     )
-    return _checked(source)
+    source = _checked(source)
+    return _rows_of_split(source, every, splits, split) if splits else source
+
+
+def _folder_of(files: Found, rows: Any, image: str) -> Path:
+    """What relative paths start from."""
+    if files.kind in ("hub", "imagefolder"):
+        return Path()
+    folders = list(dict.fromkeys(file.parent for file in files.files))
+    by_path = rows.features is None or isinstance(rows.features.get(image), datasets.Value)
+    if len(folders) > 1 and by_path and files.kind != "webdataset":
+        raise InputError(
+            f"{files.files[0]} and {files.files[-1]} name images by path, and lie in several folders: give "
+            "one of them, or one file for all"
+        )
+    return folders[0]
+
+
+def _rows_of_split(source: Source, every: Any, splits: RowSplits, asked: str | Sequence[str]) -> Source:
+    """The part of a source whose rows are of several splits."""
+    if source.streaming:
+        split, _ = choose_split(splits.names, asked, source.name)
+        return replace(source, split=split, row_splits=splits)
+    by_row = splits.of_rows(every, source.name)
+    split, names = choose_split(sorted(set(by_row), key=by_row.index), asked, source.name)
+    rows = np.flatnonzero(np.isin(by_row, names))
+    return replace(source, rows=source.rows.select(rows), row_numbers=rows, split=split)
 
 
 def _checked(source: Source) -> Source:
@@ -266,13 +313,13 @@ def _no_captions(source: Source) -> InputError:
     )
 
 
-def _select(rows: Any, columns: Columns, first: dict[str, Any] | None) -> Any:
+def _select(rows: Any, columns: Sequence[str | None], first: dict[str, Any] | None) -> Any:
     """Only the columns that are used, pictures undecoded: another one may be costly, or not decodable here."""
     names = rows.column_names or list(first or ())
     tops = (column if column in names else column.partition(".")[0] for column in columns if column)
     rows = rows.select_columns(list(dict.fromkeys(tops)))
-    if rows.features and isinstance(rows.features.get(columns.image), datasets.Image):
-        rows = rows.cast_column(columns.image, datasets.Image(decode=False))
+    if rows.features and isinstance(rows.features.get(columns[0]), datasets.Image):
+        rows = rows.cast_column(columns[0], datasets.Image(decode=False))
     return rows
 
 

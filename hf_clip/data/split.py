@@ -39,7 +39,8 @@ def split_by_image(source: Source, share: float, seed: int = 0) -> tuple[Source,
     is_held_out = np.zeros(len(pictures), dtype=bool)
     is_held_out[order[:count]] = True
     by_row = is_held_out[rows]
-    return rows_of(source, np.flatnonzero(~by_row)), rows_of(source, np.flatnonzero(by_row))
+    rest, held_out = (rows_of(source, np.flatnonzero(which)) for which in (~by_row, by_row))
+    return rest, dataclasses.replace(held_out, split=f"{source.split}, held out" if source.split else "held out")
 
 
 def rows_of(source: Source, rows: np.ndarray) -> Source:

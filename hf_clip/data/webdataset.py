@@ -10,7 +10,7 @@ import datasets
 
 from ..errors import InputError, first_line
 from .columns import value_of
-from .images import PICTURE_SUFFIXES
+from .image_files import image_suffixes
 from .tars import read_tar
 from .text import check_text
 
@@ -191,4 +191,4 @@ def _is_json(part: str) -> bool:
 
 
 def _is_picture(part: str) -> bool:
-    return f".{part}" in PICTURE_SUFFIXES
+    return f".{part}" in image_suffixes()

@@ -51,8 +51,6 @@ def add_int8(
     model: HFClipModel,
     processor: HFClipProcessor,
     source: Source,
-    *,
-    split: str = "test",
     **passing: Any,
 ) -> dict[str, Any]:
     """Adds both graphs with 8-bit weights to an export, and to what `export.json` says, under "int8", what they cost:
@@ -67,7 +65,6 @@ def add_int8(
     Args:
         facts: of `export_onnx`.
         source: held-out pictures with captions.
-        split: that was asked for.
         passing: of `embed_source`.
 
     Raises:
@@ -91,7 +88,7 @@ def add_int8(
     facts = facts | {
         "notes": facts["notes"] + notes,
         "int8": {
-            "data": data_facts(source, split) | {name: metrics["fp32"][name] for name in counts},
+            "data": data_facts(source) | {name: metrics["fp32"][name] for name in counts},
             "methods": {"text": "dynamic", "vision": "static" if is_static else "dynamic"},
             "calibration": calibration,
             "bytes": {file: (folder / file).stat().st_size for file in (*GRAPHS.values(), *INT8_GRAPHS.values())},

@@ -53,7 +53,6 @@ class Origin:
         started_from: the trained model that was gone on from.
         data: what the pictures are, in words; default: the names of their sources.
         eval_data: the same of those that it is evaluated on.
-        eval_split: of a Hub data set to evaluate on the split, and of a part of a source which one it is.
         credit: attribution that the pictures' licence asks for.
         pictures_may_be_shown: whether pictures of the data may go into a published card.
     """
@@ -63,7 +62,6 @@ class Origin:
     started_from: str = ""
     data: str = ""
     eval_data: str = ""
-    eval_split: str = "held out"
     credit: str = ""
     pictures_may_be_shown: bool = False
 
@@ -176,6 +174,8 @@ def _weighted_sources(dataset: Any) -> Iterator[tuple[Source, float | None]]:
 
 def _data_facts(source: Source, weight: float | None, described: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": described or public_name(source.name), "weight": weight}
+    if source.split:
+        facts["split"] = source.split
     if source.streaming:
         return facts | {"streamed": True}
     rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT), dtype=int))

@@ -297,9 +297,7 @@ def _facts_of_evaluation(source: Source, origin: Origin, name: str) -> dict[str,
     Args:
         name: of one of several sets.
     """
-    facts = data_facts(source, origin.eval_split)
-    if source.row_numbers is not None:  # a part of what it was split from, so "all rows" it is not
-        facts["split"] = origin.eval_split
+    facts = data_facts(source)
     called = origin.eval_data or facts["name"]
     return facts | {"name": f"{name}: {called}" if name else called}
 
