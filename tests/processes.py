@@ -182,7 +182,19 @@ def evaluate(rank: int, world_size: int, folder: str, data: str) -> None:
     settings |= {"accelerator_config": {"even_batches": False}, "train_sampling_strategy": "group_by_length"}
     trainer = make_trainer(Path(folder, "run"), Path(data), **(EVALUATION | settings))
     predicted = trainer.predict(wrapped(trainer.eval_dataset))
-    torch.save((trainer.evaluate(), tuple(predicted)), Path(folder, f"{rank}.pt"))
+    own = torch.utils.data.Subset(trainer.train_dataset, [*range(8), *range(rank, rank + 4)])
+    refused = [_refusal(trainer.predict, own)]
+    trainer.train_dataset = own
+    refused.append(_refusal(trainer.train))
+    torch.save((trainer.evaluate(), tuple(predicted), refused), Path(folder, f"{rank}.pt"))
+
+
+def _refusal(call, *given) -> str:
+    try:
+        call(*given)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def wrapped(dataset: torch.utils.data.Dataset) -> torch.utils.data.Dataset:
@@ -244,11 +256,7 @@ def train_with_other_settings(rank: int, world_size: int, folder: str, data: str
         own = own if rank else {}
         model = tiny_model(loss=own.pop("loss", "infonce"))
         trainer = make_trainer(Path(folder, f"run-{rank}"), Path(data), model=model, **own)
-        try:
-            check_same_settings(trainer.args, trainer.model, {})
-            said.append("")
-        except InputError as error:
-            said.append(str(error))
+        said.append(_refusal(check_same_settings, trainer.args, trainer.model, {}))
     torch.save(said, Path(folder, f"{rank}.pt"))
 
 

@@ -1,5 +1,6 @@
 """Follows torch's Subset and ConcatDataset down to the sets within: which row of which set stands at a position."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -33,6 +34,11 @@ class Layout:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def digest(self) -> str:
+        """Another one where other rows stand, or in another order."""
+        return hashlib.blake2b(self.which.tobytes() + self.rows.tobytes(), digest_size=8).hexdigest()
 
 
 def gathered(which: np.ndarray, read: Callable[[int, np.ndarray], list]) -> list:

@@ -259,6 +259,19 @@ def shard_by_blocks(model: HFClipModel) -> None:
         os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", names)
 
 
+def check_same_rows(digest: str, called: str) -> None:
+    """All processes compare the rows that they are about to share out.
+
+    Raises:
+        InputError: in every process, where `random_split`, say, has drawn others in each.
+    """
+    if len(set(gather_objects(digest))) > 1:
+        raise InputError(
+            f"{called} holds other rows in each process: draw them from a generator with the same seed, as in "
+            "random_split(…, generator=torch.Generator().manual_seed(0))"
+        )
+
+
 # What each machine may have its own way.
 _OF_ONE_MACHINE = {
     "_name_or_path",

@@ -27,7 +27,7 @@ from ..data.evaluation_set import EvaluationSet
 from ..data.images import broken_picture, skipped_line
 from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedPairs
-from ..data.wrappers import as_pairs
+from ..data.wrappers import WrappedPairs, as_pairs
 from ..embedding import EmbeddedBatch, Embeddings, embed_batch, is_convolutional, join_batches, with_labels
 from ..errors import InputError, NotFinite, first_line
 from ..evaluation.outcome import Outcome
@@ -45,6 +45,7 @@ from .distributed import (
     GlobalBatch,
     batches_of_process,
     check_processes,
+    check_same_rows,
     check_same_settings,
     gather_batch,
     gather_objects,
@@ -143,8 +144,9 @@ class HFClipTrainer(Trainer):
             "the checkpoint to go on from": Path(checkpoint).name if checkpoint else None,
         }
         self.resumed = checkpoint is not None
-        as_pairs(self.train_dataset)  # a wrapper that would hide epochs is refused before anything begins
+        pairs = as_pairs(self.train_dataset)  # a wrapper that would hide epochs is refused before anything begins
         check_same_settings(self.args, self.model, others)
+        check_same_rows(pairs.layout.digest if isinstance(pairs, WrappedPairs) else "", "the training set")
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         check_evaluation(self.args, sets, self.tasks_of)
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -420,6 +422,8 @@ class HFClipTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if not self.is_in_train and model.device != self.args.device:
             model.to(self.args.device)
+        evaluated = EvaluationSet.of(dataloader.dataset)
+        check_same_rows(evaluated.layout.digest if evaluated.is_wrapped else "", "the evaluation set")
         share_statistics(model)
         model.eval()
         skipped: list[tuple[int, str, str]] = []
@@ -435,7 +439,7 @@ class HFClipTrainer(Trainer):
                     if part:
                         yield part
 
-        return with_labels(join_batches(embedded(), skipped), EvaluationSet.of(dataloader.dataset))
+        return with_labels(join_batches(embedded(), skipped), evaluated)
 
     def _embed_batch(
         self, model: PreTrainedModel, batch: dict[str, Any]

@@ -122,7 +122,10 @@ def test_three_processes_count_each_picture_once(tmp_path):
     assert (alone["eval_images"], alone["eval_captions"]) == (8, 16)
     assert {"eval_zero_shot_acc1", "eval_knn3_pooled_leave_one_out_acc1"} <= alone.keys()
     for rank in range(3):
-        metrics, predicted = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        metrics, predicted, refused = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
+        assert [line.partition(" holds other rows in each process")[0] for line in refused] == [
+            "the evaluation set", "the training set",
+        ]  # fmt: skip
         (images, texts), owners, of_wrapped = predicted
         for found, expected in ((metrics, alone), (of_wrapped, predicted_alone.metrics)):
             for name in expected:
