@@ -215,14 +215,20 @@ def as_pairs(dataset: Any) -> Any:
     """What training reads of a data set: of torch's wrappers around sets that have hooks, what hands these on.
 
     Raises:
-        InputError: another kind of wrapper around one of our sets, unless it has a `set_epoch` of its own.
+        InputError: another kind of wrapper around one of our sets, unless it has a `set_epoch` of its own; no rows.
     """
-    layout = layout_of(dataset) if is_wrapper(dataset) else None
-    for each in layout.sets if layout else [dataset]:
-        if not hasattr(each, "set_epoch"):
-            check_kind(each)
-    if layout and any(isinstance(each, CaptionedImages) or hasattr(each, "set_epoch") for each in layout.sets):
-        return WrappedPairs(layout)
+    if not is_wrapper(dataset):
+        return _with_hooks(dataset)
+    layout = layout_of(dataset)
+    if not len(layout):
+        raise InputError(f"a {type(dataset).__name__} of {name_of(layout.sets[0])} holds no rows to train on")
+    hooked = [isinstance(_with_hooks(each), CaptionedImages) or hasattr(each, "set_epoch") for each in layout.sets]
+    return WrappedPairs(layout) if any(hooked) else dataset
+
+
+def _with_hooks(dataset: Any) -> Any:
+    if not hasattr(dataset, "set_epoch"):
+        check_kind(dataset)
     return dataset
 
 

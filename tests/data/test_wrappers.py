@@ -220,6 +220,12 @@ def test_indices_that_choose_no_rows_are_refused(indices, message, tmp_path):
         as_pairs(Subset(pairs(tmp_path / "a"), indices))
 
 
+def test_a_part_without_rows_is_refused(tmp_path):
+    for empty in (Subset(pairs(tmp_path / "a"), []), ConcatDataset([Subset(pairs(tmp_path / "a"), range(0))])):
+        with pytest.raises(InputError, match=r"of .*a holds no rows to train on"):
+            MixedPairs([pairs(tmp_path / "a"), empty], [1, 1])
+
+
 def test_lengths_that_a_set_of_ones_own_does_not_know(tmp_path):
     with pytest.raises(InputError, match="group_by_length asks how long captions are, and Letters does not know"):
         as_pairs(ConcatDataset([pairs(tmp_path / "a"), Letters("ab")])).caption_lengths()

@@ -165,6 +165,9 @@ class FourBrokenFirst(torch.utils.data.Dataset):
             return {"row": row, "captions": ["a b"], "skipped": [(row, f"{row}.png", "broken")]}
         return self.pairs[row]
 
+    def set_epoch(self, epoch):
+        self.pairs.set_epoch(epoch)
+
 
 def test_a_batch_without_a_picture_is_a_step_like_any_other(tmp_path, data):
     trainer = make_trainer(tmp_path / "run", data, train_sampling_strategy="sequential")
