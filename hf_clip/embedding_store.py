@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
-from .data.columns import label_numbers
+from .data.columns import is_bytes, label_numbers, struct_field
 from .data.images import broken_picture
 from .data.sources import Source
 from .data.split import content_keys
@@ -227,13 +227,11 @@ def _fingerprint(source: Source) -> str:
     digest = hashlib.blake2b(content_keys(source).tobytes(), digest_size=16)
     for batch in source.rows.with_format("arrow").iter(10_000):
         columns = [
-            pc.struct_field(column, "path")
-            if name == source.image_column and pa.types.is_struct(column.type)
-            else column
+            struct_field(column, "path") if name == source.image_column and pa.types.is_struct(column.type) else column
             for name, column in zip(batch.column_names, batch.columns, strict=True)
         ]
         for column in columns:
-            if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+            if not is_bytes(column.type):
                 digest.update(json.dumps(column.to_pylist(), default=str).encode())
     return digest.hexdigest()
 

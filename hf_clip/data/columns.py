@@ -1,4 +1,4 @@
-"""The columns of a source: which hold pictures, captions and labels, and whether what they hold will do."""
+"""The columns of a source: which hold pictures, captions and labels, and what stands in them."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
+from .text import trimmed
 
 _IMAGE_COLUMNS = ("image", "file_name", "image_path", "jpg", "jpeg", "png", "webp")
 _LABEL_COLUMNS = ("label", "labels", "class", "cls")
@@ -29,10 +30,18 @@ def column_names(rows: Any, first: dict[str, Any] | None) -> dict[str, Any]:
     """Columns with their features (None where they are not known), those within structures under dotted names."""
     features = dict(rows.features) if rows.features else dict.fromkeys(first or rows.column_names)
     for column, feature in list(features.items()):
-        inner = feature if isinstance(feature, dict) else (first or {}).get(column)
-        if isinstance(inner, dict) and not isinstance(feature, datasets.Image):
-            features |= {f"{column}.{field}": inner[field] if inner is feature else None for field in inner}
+        if isinstance(feature, dict):
+            features |= dict(_fields(column, feature))
+        elif not isinstance(feature, datasets.Image):
+            features |= dict.fromkeys(name for name, _ in _fields(column, (first or {}).get(column)))
     return features
+
+
+def _fields(name: str, structure: Any) -> Iterator[tuple[str, Any]]:
+    """What stands in a structure, at any depth, by dotted name."""
+    for field, inner in structure.items() if isinstance(structure, dict) else ():
+        yield f"{name}.{field}", inner
+        yield from _fields(f"{name}.{field}", inner)
 
 
 def find_columns(
@@ -90,64 +99,74 @@ def value_of(record: dict[str, Any], column: str) -> Any:
     return value if path else None
 
 
+def feature_of(rows: Any, column: str | None) -> Any:
+    """Also under a dotted name; None where it is not known."""
+    feature = dict(rows.features) if rows.features and column else None
+    return value_of(feature, column) if feature and column else None
+
+
 def column_batches(rows: datasets.Dataset, column: str) -> Iterator[tuple[int, pa.ChunkedArray]]:
-    """(first row, values) of each stretch of a column."""
-    top, *fields = [column] if column in rows.column_names else column.split(".")
-    batches = rows.select_columns(top).with_format("arrow").iter(_BATCH)
-    for start, batch in zip(range(0, len(rows), _BATCH), batches, strict=True):
+    """(first row, values) of each stretch of a column; texts as strings, in whatever form they are stored."""
+    top, *fields = find_path(dict(rows.features), column)
+    starts, rows = range(0, len(rows), _BATCH), rows.select_columns(top)
+    if is_mixed(feature_of(rows, column)):
+        for start, batch in zip(starts, rows.iter(_BATCH), strict=True):
+            lists = [as_list(value_of({top: value}, column)) for value in batch[top]]
+            yield start, pa.chunked_array([pa.array(lists, pa.list_(pa.string()))])
+        return
+    for start, batch in zip(starts, rows.with_format("arrow").iter(_BATCH), strict=True):
         values = batch[top]
         for field in fields:
-            values = pc.struct_field(values, field)
-        yield start, values
+            values = struct_field(values, field)
+        yield start, values if (plain := _plain(values.type)) == values.type else values.cast(plain)
 
 
-def check_captions(rows: datasets.Dataset, column: str, name: str, required: bool = True) -> None:
-    """Refuses captions that are no text and, if required, empty ones; in Arrow, not in Python."""
-    first, count = None, 0
-    for start, captions in column_batches(rows, column):
-        is_list, captions, texts = _texts_of(captions, column, name)
-        if required and len(empty := _empty_rows(captions, texts, is_list)):
-            first = start + pc.min(empty).as_py() if first is None else first
-            count += pc.count_distinct(empty).as_py()
-    if first is not None:
-        raise InputError(
-            f"{name}: row {first + 1} has an empty caption{f', and {count - 1} more' if count > 1 else ''}: "
-            "fill or remove such rows"
-        )
+def is_mixed(feature: Any) -> bool:
+    """Whether a column holds JSON of several kinds, such as a caption in one row and a list of them in the next."""
+    return isinstance(of_list(feature), datasets.Json)
 
 
-def _texts_of(captions: pa.ChunkedArray, column: str, name: str) -> tuple[bool, pa.ChunkedArray, pa.ChunkedArray]:
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def struct_field(values: pa.ChunkedArray | pa.Array, field: str) -> pa.ChunkedArray | pa.Array:
+    """A field by its name, which may have dots; nulls where there is none."""
+    index = values.type.get_field_index(field)
+    return pc.struct_field(values, index) if index >= 0 else pa.nulls(len(values))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without views of text and dictionaries, which most functions of Arrow do not take."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_plain(kind.value_type), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return pa.large_list(_plain(kind.value_type)) if pa.types.is_large_list(kind) else kind
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def texts_of(captions: pa.ChunkedArray) -> tuple[bool, pa.ChunkedArray, pa.ChunkedArray]:
     """(whether a row has a list of captions, the rows, all captions one after another)."""
     is_list = pa.types.is_list(captions.type) or pa.types.is_large_list(captions.type)
     if pa.types.is_fixed_size_list(captions.type):
         # The place of a null is kept in these, and would count among the texts.
         captions, is_list = captions.cast(pa.list_(captions.type.value_type)).fill_null([]), True
     texts = pc.list_flatten(captions) if is_list else captions
-    if pa.types.is_null(texts.type):
-        texts = texts.cast(pa.string())
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        kind = "a mix of kinds" if isinstance(texts.type, pa.BaseExtensionType) else texts.type
-        raise InputError(f"{name}: column {column!r} holds {kind}, not text: mend it or set caption_column")
-    return is_list, captions, texts
-
-
-def _empty_rows(captions: pa.ChunkedArray, texts: pa.ChunkedArray, is_list: bool) -> pa.Array:
-    rows = _rows_where(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0))
-    if not is_list:
-        return rows
-    rows = pc.list_parent_indices(captions).take(rows)
-    return pa.concat_arrays([*rows.chunks, _rows_where(pc.equal(pc.list_value_length(captions), 0))])
-
-
-def _rows_where(condition: pa.ChunkedArray) -> pa.Array:
-    """Positions where a condition is true or null."""
-    return pc.indices_nonzero(pc.fill_null(condition, True)).cast(pa.int64())
+    return is_list, captions, texts.cast(pa.string()) if pa.types.is_null(texts.type) else texts
 
 
 def caption_lengths(rows: datasets.Dataset, column: str) -> Iterator[int]:
     """Mean characters of each row's captions."""
     for _, captions in column_batches(rows, column):
-        is_list, captions, texts = _texts_of(captions, column, "captions")
+        is_list, captions, texts = texts_of(captions)
         lengths = pc.fill_null(pc.utf8_length(texts), 0)
         if is_list:
             rows_of_texts = pa.table({"row": pc.list_parent_indices(captions), "length": lengths})
@@ -170,7 +189,7 @@ def labels_of_rows(labels: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.Chunked
 
 
 def label_numbers(labels: pa.ChunkedArray, class_names: Sequence[str] | None) -> np.ndarray:
-    """(rows,) int64, or of lists of labels (rows, classes), boolean.
+    """(rows,) int64, or of lists of labels (rows, classes), boolean; -1 for a name that is no class.
 
     Raises:
         InputError: lists, and the classes are not known.
@@ -178,9 +197,13 @@ def label_numbers(labels: pa.ChunkedArray, class_names: Sequence[str] | None) ->
     each, rows = labels_of_rows(labels)
     if pa.types.is_null(each.type):  # of lists that are all empty
         each = each.cast(pa.int64())
-    if not pa.types.is_integer(each.type):
-        each = pc.index_in(each, pa.array(class_names or [], each.type))
-    numbers = each.to_numpy().astype(np.int64)
+    if pa.types.is_integer(each.type):
+        numbers = each.to_numpy().astype(np.int64)
+    else:
+        names = pc.unique(each)
+        known = {name: number for number, name in enumerate(class_names or ())}
+        of_names = np.array([known.get(trimmed(name), -1) for name in names.to_pylist()], dtype=np.int64)
+        numbers = of_names[pc.index_in(each, names).to_numpy()]
     if rows is None:
         return numbers
     if not class_names:
@@ -188,41 +211,3 @@ def label_numbers(labels: pa.ChunkedArray, class_names: Sequence[str] | None) ->
     several = np.zeros((len(labels), len(class_names)), dtype=bool)
     several[rows.to_numpy(), numbers] = True
     return several
-
-
-def check_labels(
-    rows: datasets.Dataset, column: str, class_names: Sequence[str] | None, name: str, required: bool = False
-) -> None:
-    """Refuses labels that are neither whole numbers nor text, and those that are none of the classes; where a row has
-    a list of them, rows without one and, if required, with an empty one."""
-    for start, labels in column_batches(rows, column):
-        lists = labels
-        labels, rows_of_labels = labels_of_rows(lists)
-        if rows_of_labels is not None:
-            _check_lists(lists, start, name, required)
-        kind = labels.type
-        if pa.types.is_null(kind):
-            known = pa.chunked_array([pa.array([False] * len(labels), pa.bool_())])
-        elif pa.types.is_integer(kind):
-            most = len(class_names) - 1 if class_names else None
-            known = pc.greater_equal(labels, 0) if class_names else pc.is_valid(labels)
-            known = known if most is None else pc.and_(known, pc.less_equal(labels, most))
-        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            known = pc.is_in(labels, pa.array(class_names or [], kind)) if class_names else pc.is_valid(labels)
-        else:
-            raise InputError(f"{name}: column {column!r} holds {kind}, not class numbers or names: set label_column")
-        unknown = _rows_where(pc.invert(known))
-        if len(unknown):
-            place = unknown[0].as_py()
-            row = rows_of_labels[place].as_py() if rows_of_labels is not None else place
-            raise InputError(f"{name}: row {start + row + 1} has a label {labels[place].as_py()!r} that is no class")
-
-
-def _check_lists(lists: pa.ChunkedArray, start: int, name: str, required: bool) -> None:
-    faults = {"a label None that is no class": pc.is_null(lists)}
-    if required:
-        faults["no label: remove such rows"] = pc.equal(pc.list_value_length(lists), 0)
-    for fault, faulty in faults.items():
-        rows = _rows_where(faulty)
-        if len(rows):
-            raise InputError(f"{name}: row {start + rows[0].as_py() + 1} has {fault}")

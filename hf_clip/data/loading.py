@@ -12,10 +12,12 @@ import datasets
 import pyarrow as pa
 
 from ..errors import InputError, first_line
+from .column_checks import check_stream
 from .csv_check import check_csv
 from .finding import Found
 from .folders import say_once
 from .images import content_id
+from .json_check import check_json
 from .webdataset import part_names
 
 
@@ -42,6 +44,7 @@ def load(found: Found, name: str, split: str | Sequence[str], config: str | None
             check_csv(file)
         # pandas would take a caption such as "None" or "NA" for no caption.
         options = {"keep_default_na": False}
+    check_json(files, lists_alone=True)
     paths = [_openable(file) for file in files]
     rows = loaded(
         lambda: datasets.load_dataset(kind, data_files=paths, split="train", streaming=streaming, **options),
@@ -76,6 +79,7 @@ def loaded(load: Any, files: list[Path], kind: str) -> Any:
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, ValueError, OSError) as error:
         if "corresponds to no data" in _root_cause(error):
             raise InputError(f"{files[0]} has no rows: it needs a picture and a caption in each") from error
+        check_json(files)
         which = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         raise input_error(error, f"{which} cannot be read as {kind}") from error
 
@@ -140,7 +144,7 @@ def _root_cause(error: BaseException) -> str:
     return first_line(error)[:200]
 
 
-def first_record(rows: Any, name: str) -> dict[str, Any] | None:
+def first_record(rows: Any, name: str, files: Sequence[Path]) -> dict[str, Any] | None:
     """Of a stream: what tells its columns where its format does not."""
     if isinstance(rows, datasets.Dataset):
         return None
@@ -149,5 +153,8 @@ def first_record(rows: Any, name: str) -> dict[str, Any] | None:
             for batch in rows.iter(1):
                 return {column: values[0] for column, values in batch.items()}
     except Exception as error:  # as many kinds as there are formats
+        check_json(files)
+        with silenced():
+            check_stream(rows, name, 0, 1)
         raise input_error(error, f"{name} cannot be read") from error
     raise no_rows(name)

@@ -11,13 +11,23 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ..errors import InputError
+from .column_checks import (
+    check_captions,
+    check_class_names,
+    check_encoding,
+    check_kinds,
+    check_labels,
+    check_stream,
+    fault_of_label,
+)
 from .columns import (
     Columns,
-    check_captions,
-    check_labels,
+    as_list,
     column_batches,
     column_names,
+    feature_of,
     find_columns,
+    find_path,
     label_numbers,
     labels_of_rows,
     of_list,
@@ -26,6 +36,7 @@ from .columns import (
 from .finding import Found, find_files
 from .folders import nothing_in
 from .images import image_name
+from .json_check import check_json
 from .loading import (
     first_record,
     input_error,
@@ -37,7 +48,7 @@ from .loading import (
 )
 from .named_splits import TRAINING, check_unsplit, choose_split
 from .row_splits import RowSplits, first_value, row_splits_of
-from .text import check_text
+from .text import check_text, trimmed
 from .web_addresses import check_address
 from .webdataset import open_shards
 
@@ -96,9 +107,9 @@ class Source:
     def captions_of(self, record: dict[str, Any]) -> list[str]:
         """Of a row of `rows`: its captions, or the name of its class where the source has no captions."""
         if self.caption_column:
-            return [caption for caption in _as_list(value_of(record, self.caption_column)) if caption]
+            return [caption for caption in as_list(value_of(record, self.caption_column)) if caption]
         if self.label_column:
-            labels = _as_list(self.label_of(record))
+            labels = as_list(self.label_of(record))
             if self.class_names:
                 return [self.class_names[label] for label in labels]
             return [label for label in labels if isinstance(label, str)]
@@ -109,8 +120,12 @@ class Source:
         several, the list."""
         label = value_of(record, self.label_column)
         if isinstance(label, list):
-            return [self._numbers.get(one, one) for one in label]
-        return self._numbers.get(label, label)
+            return [self._label(one) for one in label]
+        return self._label(label)
+
+    def _label(self, label: Any) -> Any:
+        name = trimmed(label) if isinstance(label, str) else label
+        return self._numbers.get(name, name) if isinstance(name, str) else name
 
     def labels(self) -> np.ndarray:
         """(rows,) int64, the number of each row's class; of several a row, (rows, classes), boolean.
@@ -155,6 +170,11 @@ class Source:
                 with silenced():
                     batch = next(batches, None)
             except Exception as error:  # as many kinds as there are formats
+                check_json([self.shard_name(shard)])
+                with silenced():
+                    check_stream(
+                        self.rows.shard(self.rows.num_shards, shard), self.shard_name(shard), row, _READ_AHEAD
+                    )
                 raise input_error(error, f"{self.shard_name(shard)} cannot be read after row {row}") from error
             if batch is None:
                 return
@@ -170,14 +190,14 @@ class Source:
     def _check(self, record: dict[str, Any], where: str) -> None:
         """What `open_source` checks of all rows where it does not stream."""
         if self.caption_column:
-            captions = _as_list(value_of(record, self.caption_column))
+            captions = as_list(value_of(record, self.caption_column))
             for caption in captions:
                 if caption is not None:
                     check_text(caption, where)
             if self.captions_required and not all(caption and caption.strip() for caption in captions or [None]):
                 raise InputError(f"{where} has an empty caption: fill or remove such rows")
         if self.label_column:
-            labels = _as_list(self.label_of(record))
+            labels = as_list(self.label_of(record))
             if not labels and self.labels_are_captions:
                 raise InputError(f"{where} has no label: remove such rows")
             for label in labels:
@@ -185,11 +205,11 @@ class Source:
 
     def _check_label(self, label: Any, where: str) -> None:
         if self.class_names:
-            known = isinstance(label, int) and 0 <= label < len(self.class_names)
+            known = type(label) is int and 0 <= label < len(self.class_names)
         else:
-            known = isinstance(label, int | str)
+            known = type(label) is int or (isinstance(label, str) and label != "")
         if not known:
-            raise InputError(f"{where} has a label {label!r} that is no class")
+            raise InputError(f"{where} has {fault_of_label(label)}")
         if self.labels_are_captions and not self.class_names and isinstance(label, int):
             raise _no_captions(self)
 
@@ -236,20 +256,26 @@ def open_source(
     files = find_files(name, split, data_config)
     if files.kind == "imagefolder" and captions_required and files.is_flat:
         raise nothing_in(files.files[0].parent)
-    splits = None
+    splits = first = None
     if files.kind == "webdataset":
         found = find_columns(dict.fromkeys(parts_of_shards(files.files, wanted[0])), *wanted)
         rows = loaded(lambda: open_shards(files.files, *found, streaming), files.files, files.kind)
         taken = files.split
     else:
         every, taken = load(files, name, split, data_config, streaming)
-        found = find_columns(column_names(every, first := first_record(every, name)), *wanted)
+        first = first_record(every, name, files.files)
+        found = find_columns(column_names(every, first), *wanted)
         check_address(first_value(every, first, found.image), found.image, name)
         splits = row_splits_of(every, first, found.image, files)
         rows = _select(every, (*found, splits.column if splits and streaming else None), first)
     if not (taken or splits):
         check_unsplit(split, name)
-    own = _class_names(rows, found.label)
+    check_kinds(rows, found, name)
+    if not streaming:
+        check_encoding(rows, found, name)
+    own = _class_names(rows, found.label, name)
+    if class_names is not None:
+        class_names = check_class_names(class_names, "class_names", distinct=_by_name(rows, found.label, first))
     # Names that the data have say which number is which; others take their place by number.
     if class_names is None or (own and set(own) <= set(class_names) and holds_classes(rows, found.label)):
         class_names = own
@@ -315,40 +341,35 @@ def _no_captions(source: Source) -> InputError:
 
 def _select(rows: Any, columns: Sequence[str | None], first: dict[str, Any] | None) -> Any:
     """Only the columns that are used, pictures undecoded: another one may be costly, or not decodable here."""
-    names = rows.column_names or list(first or ())
-    tops = (column if column in names else column.partition(".")[0] for column in columns if column)
+    known = dict(rows.features) if rows.features else first
+    tops = (find_path(known, column)[0] for column in columns if column)
     rows = rows.select_columns(list(dict.fromkeys(tops)))
     if rows.features and isinstance(rows.features.get(columns[0]), datasets.Image):
         rows = rows.cast_column(columns[0], datasets.Image(decode=False))
     return rows
 
 
-def _feature_of(rows: Any, label: str | None) -> Any:
-    """Also under a dotted name; None where it is not known."""
-    feature = rows.features
-    if not label or not feature or label in feature:
-        return feature.get(label) if label and feature else None
-    for field in label.split("."):
-        feature = feature.get(field) if isinstance(feature, dict) else None
-    return feature
-
-
 def holds_classes(rows: Any, label: str | None) -> bool:
     """Whether a label column is known to be one of classes, or of lists of them."""
-    return isinstance(of_list(_feature_of(rows, label)), datasets.ClassLabel)
+    return isinstance(of_list(feature_of(rows, label)), datasets.ClassLabel)
 
 
-def _class_names(rows: Any, label: str | None) -> list[str] | None:
+def _class_names(rows: Any, label: str | None, name: str) -> list[str] | None:
     """Of a `ClassLabel`; of names that stand in the column themselves, where it can be read to its end."""
-    feature = of_list(_feature_of(rows, label))
+    feature = of_list(feature_of(rows, label))
     if isinstance(feature, datasets.ClassLabel):
-        return list(feature.names)
+        return check_class_names(feature.names, f"{label!r} in {name}", distinct=True)
     if not label or isinstance(rows, datasets.IterableDataset):
         return None
     batches = (labels_of_rows(batch)[0] for _, batch in column_batches(rows, label))
     names = {name for batch in batches for name in pc.unique(batch).to_pylist()}
-    return sorted(names) if names and all(isinstance(name, str) for name in names) else None
+    are_names = names and all(isinstance(name, str) for name in names)
+    return sorted({trimmed(name) for name in names} - {""}) or None if are_names else None
 
 
-def _as_list(captions: Any) -> list[Any]:
-    return captions if isinstance(captions, list) else [captions]
+def _by_name(rows: Any, label: str | None, first: dict[str, Any] | None) -> bool:
+    """Whether labels are names, as far as it is known."""
+    feature = of_list(feature_of(rows, label))
+    if isinstance(feature, datasets.Value):
+        return feature.dtype.endswith(("string", "string_view"))
+    return any(isinstance(one, str) for one in as_list(value_of(first or {}, label or "")))

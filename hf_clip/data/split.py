@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import InputError
-from .columns import column_batches
+from .columns import column_batches, is_bytes, struct_field
 from .sources import Source
 
 _EDGE = 16 * 1024  # bytes at either end of a file that tell it from others of its size
@@ -66,8 +65,8 @@ def content_keys(source: Source, exact: bool = False) -> np.ndarray:
 def _keys_of_chunk(values: pa.Array, folder: Path, known: dict[str | None, int], exact: bool) -> Iterator[int]:
     """`known`: keys of the paths that were looked at already."""
     if pa.types.is_struct(values.type):
-        paths, contents = pc.struct_field(values, "path").to_pylist(), pc.struct_field(values, "bytes")
-    elif pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+        paths, contents = struct_field(values, "path").to_pylist(), struct_field(values, "bytes")
+    elif is_bytes(values.type):
         paths, contents = [None] * len(values), values
     else:
         paths, contents = values.to_pylist(), pa.nulls(len(values), pa.binary())

@@ -15,11 +15,16 @@ def check_text(text: Any, where: str, what: str = "a caption") -> None:
         InputError: it is no text, or holds half of a surrogate pair, which no encoding has.
     """
     if not isinstance(text, str):
-        raise InputError(f"{where} has {type(text).__name__} for {what}, not text: mend or remove it")
+        raise InputError(f"{where} has {type(text).__name__} for {what}, not text: fix or remove it")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
             f"{where} has half of a surrogate pair ({text[error.start]!a}) in {what}, which no tokenizer takes: "
-            "mend or remove it"
+            "fix or remove it"
         ) from error
+
+
+def trimmed(text: str) -> str:
+    """Without white space around it, and without the mark (BOM) that editors put before it."""
+    return text.strip().removeprefix("\ufeff").strip()

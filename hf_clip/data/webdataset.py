@@ -12,7 +12,7 @@ from ..errors import InputError, first_line
 from .columns import value_of
 from .image_files import image_suffixes
 from .tars import read_tar
-from .text import check_text
+from .text import check_text, trimmed
 
 PICTURE = "image"  # the column of a sample's one picture, whatever its extension
 _PEEK = 100  # samples that are looked at to learn what the parts are called
@@ -141,7 +141,7 @@ def _value(file: Path, key: str, parts: dict[str, bytes], name: str) -> Any:
 def _decoded(file: Path, key: str, part: str, content: bytes) -> Any:
     """White space around a text, and an editor's mark before it, are no part of it."""
     try:
-        return json.loads(content) if _is_json(part) else content.decode("utf-8-sig").strip()
+        return json.loads(content) if _is_json(part) else trimmed(content.decode())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: part {part!r} of sample {key!r} cannot be read ({first_line(error)})") from error
 
@@ -168,17 +168,17 @@ def _label(where: str, value: Any, numbers: bool, several: bool) -> Any:
     if value is None:
         return None
     if isinstance(value, list) != several:
-        raise InputError(f"{where} has {'one label' if several else 'a list of labels'}, unlike others: mend it")
+        raise InputError(f"{where} has {'one label' if several else 'a list of labels'}, unlike others: fix it")
     if several:
         return [_label(where, one, numbers, False) for one in value]
     if numbers:
         if type(_number(value)) is not int:
-            raise InputError(f"{where} has the label {value!r}, and others have numbers: mend it")
+            raise InputError(f"{where} has the label {value!r}, and others have numbers: fix it")
         return _number(value)
     if type(value) is int:  # among names: a class may be called 7
         return str(value)
     check_text(value, where, "a label")
-    return value.strip()
+    return trimmed(value)
 
 
 def _number(value: Any) -> Any:

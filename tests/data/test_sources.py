@@ -16,7 +16,7 @@ from PIL import Image
 from hf_clip.data import columns
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import HFClipCollator
-from hf_clip.data.columns import check_captions
+from hf_clip.data.column_checks import check_captions
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import open_source
@@ -131,7 +131,7 @@ FAULTY_FILES = {
     "numbers.jsonl": ('{"image": "a", "caption": [7]}', "holds int64, not text"),
     "mixed.jsonl": (
         '{"image": "a", "caption": "b"}\n{"image": "a", "caption": 7}',
-        "column 'caption' holds a mix of kinds, not text",
+        "row 2 has int for a caption, not text",
     ),
     "blank.csv": ("image,caption\na,b\na,\na, \n", "row 2 has an empty caption, and 1 more: fill or remove"),
     "whitespace.jsonl": ('{"image": "a", "caption": " \\t\\u00a0"}', "row 1 has an empty caption: fill"),

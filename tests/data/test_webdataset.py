@@ -243,7 +243,7 @@ FAULTS = {
     "a caption's pair": ([sample(json=rb'{"caption": "a \ud83d"}')], r"a.tar: sample 'folder/000' has half of a surr"),
     "a caption's other half": (
         [sample(json=rb'{"caption": ["a", "\ude00\ud83d"]}')],
-        r"sample 'folder/000' has half of a surrogate pair \('.ude00'\) in a caption, which no tokenizer takes: mend",
+        r"sample 'folder/000' has half of a surrogate pair \('.ude00'\) in a caption, which no tokenizer takes: fix",
     ),
     "apart": ([{"png": b"1"}, {"txt": b"a"}], "the parts of sample 'folder/000' are apart: pack them one after an"),
     "no utf-8": ([{"png": b"1", "txt": b"\xff"}], "part 'txt' of sample 'folder/000' cannot be read"),
@@ -270,7 +270,7 @@ def test_faulty_samples_are_refused(fault, tmp_path, streaming):
 
 
 LABEL_FAULTS = {
-    "a pair": ({"cls": "\ud83d"}, "has half of a surrogate pair .* in a label, which no tokenizer takes"),
+    "a pair": ({"cls": "\ud83d"}, r"has half of a surrogate pair .* in a label, which no tokenizer takes"),
     "other": ({"cls": 0.5}, "has float for a label, not text"),
     "truth": ({"cls": True}, "has bool for a label, not text"),
     "a list": ({"cls": ["a"]}, "has a list of labels, unlike others"),
@@ -284,7 +284,7 @@ def test_faulty_labels_are_refused_with_their_sample(fault, tmp_path, streaming)
     with pytest.raises(InputError, match=rf"a.tar: sample 'folder/001' {message}"):
         records(open_source(file, label_column="json.cls", streaming=streaming))
     write_tar(file, [sample(cls=b"3"), sample(cls=b"cat")])
-    with pytest.raises(InputError, match=r"sample 'folder/001' has the label 'cat', and others have numbers: mend it"):
+    with pytest.raises(InputError, match=r"sample 'folder/001' has the label 'cat', and others have numbers: fix it"):
         records(open_source(file, label_column="cls", class_names=list("abcd"), streaming=streaming))
 
 
