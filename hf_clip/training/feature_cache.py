@@ -27,6 +27,7 @@ from transformers.utils import logging
 
 from ..data.augmentation import Augmentation
 from ..data.collator import HFClipCollator
+from ..data.columns import find_path
 from ..data.dataset import TrainingPairs, read_picture
 from ..data.features import (
     MANIFEST,
@@ -214,8 +215,7 @@ class _TextTower(_Tower):
 
 def _caption_rows(source: Source) -> tuple[str, Any]:
     """The column that captions, or the labels in place of them, stand in, and the rows with it alone."""
-    column = str(source.caption_column or source.label_column)
-    column = column if column in source.rows.column_names else column.partition(".")[0]
+    column = find_path(dict(source.rows.features), str(source.caption_column or source.label_column))[0]
     return column, source.rows.select_columns(column)
 
 
