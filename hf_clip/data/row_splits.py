@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
-from .columns import column_batches
+from .columns import column_batches, struct_field
 from .finding import Found
 from .named_splits import KEYWORDS, canonical
 
@@ -90,7 +90,7 @@ def _is_text(values: pa.ChunkedArray) -> bool:
 
 def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Of images only their paths: their bytes tell no split."""
-    return pc.struct_field(values, "path") if pa.types.is_struct(values.type) else values
+    return struct_field(values, "path") if pa.types.is_struct(values.type) else values
 
 
 def _first_folder(path: Any) -> str:
