@@ -11,7 +11,7 @@ from ..errors import InputError
 from .dataset import CaptionedImages, TrainingPairs
 from .mixture import MixedPairs
 from .sources import Source
-from .wrappers import Layout, check_kind, gathered, is_wrapper, items_at, layout_of, name_of
+from .wrappers import Layout, check_kind, gathered, is_wrapper, items_at, layout_of, name_of, named
 
 logger = logging.get_logger(__name__)
 
@@ -95,15 +95,11 @@ def _placed(item: Any, position: int, name: str) -> Any:
     Args:
         name: of the source, where the position is not the row of it.
     """
-    if not isinstance(item, dict) or "row" not in item:
-        return item  # of a set of one's own
+    if not isinstance(item, dict) or "skipped" not in item:
+        return item  # of a set of one's own, whose `row` may be another thing
     if not name:
         return item | {"row": position}
-    skipped = [
-        (position, what if ": row " in what else f"{name}: row {row + 1}: {what}", why)
-        for row, what, why in item.get("skipped", ())
-    ]
-    return item | {"row": position, "skipped": skipped}
+    return item | {"row": position, "skipped": [(position, *named(entry, name)[1:]) for entry in item["skipped"]]}
 
 
 def _why_not_labelled(sources: Sequence[Source]) -> str | None:

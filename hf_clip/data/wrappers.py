@@ -247,18 +247,19 @@ def renumbered(item: Any, start: int, name: str = "") -> Any:
     Args:
         name: of its source, which the names of what was skipped then begin with.
     """
-    if not isinstance(item, dict):
-        return item  # of a set of one's own
-    changed = {"row": item["row"] + start} if "row" in item else {}
-    if "skipped" in item:
-        changed["skipped"] = [_renumbered(entry, start, name) for entry in item["skipped"]]
-    return item | changed
+    if not isinstance(item, dict) or "skipped" not in item:
+        return item  # of a set of one's own, whose `row` may be another thing
+    skipped = [(start + row, *called) for row, *called in (named(entry, name) for entry in item["skipped"])]
+    return item | {"row": start + item["row"], "skipped": skipped} if "row" in item else item | {"skipped": skipped}
 
 
-def _renumbered(entry: tuple[int, str, str], start: int, name: str) -> tuple[int, str, str]:
+def named(entry: tuple[int, str, str], name: str) -> tuple[int, str, str]:
+    """(row, name, reason) of an image that was skipped, its name beginning with its source's, if given, and the row.
+
+    A stream's or a mixture's says them already.
+    """
     row, what, why = entry
-    said = not name or ": row " in what
-    return start + row, what if said else f"{name}: row {row + 1}: {what}", why
+    return row, what if not name or ": row " in what else f"{name}: row {row + 1}: {what}", why
 
 
 def _items_of(dataset: Any, rows: list[int], epochs: list[int]) -> list[Any]:

@@ -112,9 +112,10 @@ class Own(Dataset):
 
 
 def test_sets_of_ones_own(tmp_path):
-    rows = EvaluationSet(ConcatDataset([Own(["a", {"row": 0}]), Own([{"x": 1}])]))
+    """What they call `row` is another thing, unless it is an item such as ours."""
+    rows = EvaluationSet(ConcatDataset([Own(["a", {"row": 0}]), Own([{"row": 0, "skipped": []}])]))
     assert not rows.is_known
-    assert rows.__getitems__([0, 1, 2]) == ["a", {"row": 1, "skipped": []}, {"x": 1}]
+    assert rows.__getitems__([0, 1, 2]) == ["a", {"row": 0}, {"row": 2, "skipped": []}]
 
 
 def test_what_has_no_rows_of_its_own_is_refused(tmp_path):
