@@ -73,6 +73,28 @@ class EvaluationSet(torch.utils.data.Dataset):
         return gathered(self.layout.which[at], read)
 
 
+def positions_of(batch: dict[str, Any], asked: Sequence[int]) -> torch.Tensor:
+    """(images,): the positions of a batch's images.
+
+    Args:
+        batch: of any collator; what it calls `rows` are positions where all of them were asked for.
+        asked: the positions that the loader asked for, in order.
+
+    Raises:
+        InputError: there are fewer images, and it is not said which.
+    """
+    said = batch.get("rows")
+    if said is not None and len(set(said.tolist()) & set(asked)) == len(said):
+        return said
+    images = len(batch["pixel_values"])
+    if images != len(asked):
+        raise InputError(
+            f"data_collator gives {images} images of {len(asked)} rows: say in rows, (images,), the `row` of each "
+            "item whose image is there"
+        )
+    return torch.tensor(asked)
+
+
 def _check(dataset: Any) -> None:
     if isinstance(dataset, MixedPairs):
         raise InputError(

@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
-from hf_clip.data.evaluation_set import EvaluationSet
+from hf_clip.data.evaluation_set import EvaluationSet, positions_of
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.streaming import StreamedPairs
@@ -116,6 +116,29 @@ def test_sets_of_ones_own(tmp_path):
     rows = EvaluationSet(ConcatDataset([Own(["a", {"row": 0}]), Own([{"row": 0, "skipped": []}])]))
     assert not rows.is_known
     assert rows.__getitems__([0, 1, 2]) == ["a", {"row": 0}, {"row": 2, "skipped": []}]
+
+
+@pytest.mark.parametrize(
+    ("said", "images", "positions"),
+    [
+        ([4, 6], 2, [4, 6]),  # one image could not be read
+        ([], 0, []),
+        ([6, 4, 5], 3, [6, 4, 5]),
+        (None, 3, [4, 5, 6]),
+        ([0, 1, 2], 3, [4, 5, 6]),  # of a set of one's own, within a ConcatDataset
+        ([5, 5, 4], 3, [4, 5, 6]),
+        (None, 2, "data_collator gives 2 images of 3 rows: say in rows"),
+        ([0, 1], 2, "data_collator gives 2 images of 3 rows"),
+    ],
+)
+def test_images_are_at_the_positions_that_were_asked_for(said, images, positions):
+    batch = {"pixel_values": torch.zeros(images, 3, 1, 1)}
+    batch |= {} if said is None else {"rows": torch.tensor(said, dtype=torch.long)}
+    if isinstance(positions, str):
+        with pytest.raises(InputError, match=positions):
+            positions_of(batch, range(4, 7))
+    else:
+        assert positions_of(batch, range(4, 7)).tolist() == positions
 
 
 def test_what_has_no_rows_of_its_own_is_refused(tmp_path):
