@@ -99,7 +99,7 @@ def _chosen(indices: Any, count: int) -> np.ndarray:
         raise InputError(f"the indices of a Subset are {chosen.ndim}-dimensional {chosen.dtype}: give row numbers")
     if not -count <= chosen.min() <= chosen.max() < count:
         raise InputError(f"a Subset of {count} rows has the indices {chosen.min()} to {chosen.max()}")
-    return chosen % count  # as torch counts negative ones: from the end
+    return chosen
 
 
 def check_kind(dataset: Any) -> None:
