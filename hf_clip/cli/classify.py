@@ -11,6 +11,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
 
     from ..data.images import UnreadableImage, read_image
+    from ..data.text import check_text
     from ..embedding import embed_images, embed_texts, temperature_of
     from ..loss_hf_clip import score
 
@@ -19,6 +20,8 @@ def run(arguments: list[str], printer: Printer) -> None:
         raise InputError(f"--labels {settings.labels!r} holds {len(labels)}: give two or more to choose among")
     if "{}" not in settings.template:
         raise InputError(f"template {settings.template!r} has no {{}} to put the label in")
+    for text, where in [*((label, f"--labels: {label!r}") for label in labels), (settings.template, "--template")]:
+        check_text(text, where, "it")
     images, skipped = {}, {}
     for file in settings.images:
         try:
@@ -54,7 +57,7 @@ def run(arguments: list[str], printer: Printer) -> None:
 def _read_labels(value: str) -> list[str]:
     if value.endswith(".txt"):
         try:
-            parts = Path(value).read_text(encoding="utf-8").splitlines()
+            parts = Path(value).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"labels file {value!r} cannot be read: {error}") from error
     else:

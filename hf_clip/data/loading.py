@@ -4,7 +4,7 @@ import contextlib
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,16 @@ import pyarrow as pa
 
 from ..errors import InputError, first_line
 from .column_checks import check_stream
+from .columns import Columns
 from .csv_check import check_csv
+from .csv_text import converters_of, csv_header
 from .finding import Found
 from .folders import say_once
 from .images import content_id
 from .json_check import check_json
 from .webdataset import part_names
+
+Find = Callable[[dict[str, Any]], Columns]  # of features by name
 
 
 def no_rows(name: str) -> InputError:
@@ -31,8 +35,14 @@ def parts_of_shards(files: list[Path], asked: Iterable[str | None]) -> list[str]
     return names
 
 
-def load(found: Found, name: str, split: str | Sequence[str], config: str | None, streaming: bool) -> tuple[Any, str]:
-    """(rows, what the split is called), as `find_files` found them; split and config are those of a Hub data set."""
+def load(
+    found: Found, name: str, split: str | Sequence[str], config: str | None, streaming: bool, find: Find
+) -> tuple[Any, str]:
+    """(rows, what the split is called), as `find_files` found them; split and config are those of a Hub data set.
+
+    Args:
+        find: which columns of those that there are will be read.
+    """
     kind, files = found.kind, found.files
     if kind == "hub":
         return _load_from_hub(name, split, config, streaming)
@@ -42,8 +52,10 @@ def load(found: Found, name: str, split: str | Sequence[str], config: str | None
     if kind == "csv":
         for file in files:
             check_csv(file)
-        # pandas would take a caption such as "None" or "NA" for no caption.
+        # pandas would take a caption such as "None" or "NA" for no caption, and one such as 007 for a number.
         options = {"keep_default_na": False}
+        if header := csv_header(files[0]):
+            options["converters"] = converters_of(files, find(dict.fromkeys(header)), streaming)
     check_json(files, lists_alone=True)
     paths = [_openable(file) for file in files]
     rows = loaded(

@@ -252,19 +252,23 @@ def open_source(
             the class names (with its row).
     """
     name = str(name)
-    wanted = (Columns(image_column, caption_column, label_column), captions_required, name, labels_required)
+    asked = Columns(image_column, caption_column, label_column)
+
+    def find(features: dict[str, Any]) -> Columns:
+        return find_columns(features, asked, captions_required, name, labels_required)
+
     files = find_files(name, split, data_config)
     if files.kind == "imagefolder" and captions_required and files.is_flat:
         raise nothing_in(files.files[0].parent)
     splits = first = None
     if files.kind == "webdataset":
-        found = find_columns(dict.fromkeys(parts_of_shards(files.files, wanted[0])), *wanted)
+        found = find(dict.fromkeys(parts_of_shards(files.files, asked)))
         rows = loaded(lambda: open_shards(files.files, *found, streaming), files.files, files.kind)
         taken = files.split
     else:
-        every, taken = load(files, name, split, data_config, streaming)
+        every, taken = load(files, name, split, data_config, streaming, find)
         first = first_record(every, name, files.files)
-        found = find_columns(column_names(every, first), *wanted)
+        found = find(column_names(every, first))
         check_address(first_value(every, first, found.image), found.image, name)
         splits = row_splits_of(every, first, found.image, files)
         rows = _select(every, (*found, splits.column if splits and streaming else None), first)

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..data.text import check_text
 from ..errors import InputError
 
 # The first three are those of CLIP's paper (arXiv:2103.00020, §3.1.4); {c} is a name of the class.
@@ -90,6 +91,8 @@ def checked_class_names(classes: Sequence[Sequence[str]], name: str) -> list[lis
     for number, names in enumerate(classes):
         if not names or not all(names):
             raise InputError(f"{name}: class {number} (line {number + 1}) has an empty name: fill it in")
+        for one in names:
+            check_text(one, f"{name}: class {number} (line {number + 1})", "a name")
     return [list(names) for names in classes]
 
 
@@ -110,6 +113,7 @@ def _checked_template(template: str, where: str) -> str:
     template = template.replace("{}", "{c}")
     if "{c}" not in template:
         raise InputError(f"{where}, {template!r}, has no {{}} to put the name in")
+    check_text(template, where, "it")
     return template
 
 
@@ -117,6 +121,8 @@ def _checked_prompts(prompts: Any, where: str) -> list[str]:
     texts = [_text(prompt) for prompt in (prompts if isinstance(prompts, list) else [prompts])]
     if not texts or not all(texts):
         raise InputError(f"{where} has an empty prompt, or none: fill it in")
+    for text in texts:
+        check_text(text, where, "a prompt")
     return texts
 
 

@@ -78,7 +78,7 @@ def test_the_template_goes_around_the_label(model_folder, files, capsys):
 
 
 def test_labels_from_a_file(model_folder, files, tmp_path, capsys):
-    (tmp_path / "labels.txt").write_text("a cat\n\n  dog \nthe big house\ndog\n", encoding="utf-8")
+    (tmp_path / "labels.txt").write_text("a cat\n\n  dog \nthe big house\ndog\n", encoding="utf-8-sig")
     from_file = classify(model_folder, files, capsys, labels=str(tmp_path / "labels.txt"))
     assert from_file == classify(model_folder, files, capsys)
     (tmp_path / "labels.txt").write_text("cat, and mouse\nHündchen\n", encoding="utf-8")
@@ -138,6 +138,13 @@ def test_not_one_readable_picture(model_folder, tmp_path, capsys):
         ("cat, cat", [], "holds 1: give two or more"),
         ("missing.txt", [], "labels file 'missing.txt' cannot be read"),
         ("a, b", ["--template", "a photo"], "template 'a photo' has no {} to put the label in"),
+        # As Python has the bytes of a command line that are no UTF-8.
+        (
+            "a, caf\udce9",
+            [],
+            r"--labels: 'caf\udce9' has half of a surrogate pair ('\udce9') in it, which no tokenizer",
+        ),
+        ("a, b", ["--template", "\udce9 {}"], r"--template has half of a surrogate pair ('\udce9') in it"),
         ("a, b", ["--top", "0"], "argument --top: '0' is not a whole number of 1 or more"),
         ("a, b", ["--model", "missing"], "model 'missing' cannot be opened"),
     ],

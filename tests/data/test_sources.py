@@ -126,7 +126,7 @@ FAULTY_FILES = {
         "none of the columns caption, .*: set caption_column to one of image, titel",
     ),
     "pictures.csv": ("img,caption\na,b\n", "none of the columns image, .*: set image_column to one of img, caption"),
-    "number.csv": ("image,caption\na,7\n", "column 'caption' holds int64, not text: .*set caption_column"),
+    "number.csv": ("image,label\na,7\n", "none of the columns caption, .*: set caption_column"),
     "number.jsonl": ('{"image": "a", "caption": 7}', "holds int64, not text"),
     "numbers.jsonl": ('{"image": "a", "caption": [7]}', "holds int64, not text"),
     "mixed.jsonl": (

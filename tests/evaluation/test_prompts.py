@@ -99,6 +99,12 @@ def test_a_class_without_a_prompt_is_refused(content, tmp_path):
         ("t.json", "[]", "holds no list"),
         ("t.yaml", "a: [", "cannot be read: while parsing"),
         ("t.yaml", "", "holds no list"),
+        ("t.json", r'["a {}", "\ud83d {}"]', r"t.json: template 2 has half of a surrogate pair \('.ud83d'\) in it"),
+        (
+            "t.json",
+            r'{"cat": ["a cat", "\ud83d"]}',
+            r"t.json: class 'cat' has half of a surrogate pair .* in a prompt",
+        ),
     ],
 )
 def test_faulty_files_of_templates(name, content, message, tmp_path):
@@ -159,6 +165,8 @@ def test_class_names_from_files(name, content, tmp_path):
         ("c.yaml", "cat: 0\ndog: 1\n", "c.yaml is a mapping: give a list of the classes' names, in the order of"),
         ("c.txt", b"\xff\xfe", "cannot be read: 'utf-8' codec can't decode"),
         ("c.json", "[", "cannot be read: Expecting value"),
+        ("c.json", r'["cat", ["dog", "\ud83d"]]', r"c.json: class 1 \(line 2\) has half of a surrogate pair"),
+        ("c.yaml", r'["cat", "\ud83d"]', r"c.yaml: class 1 \(line 2\) has half of a surrogate pair"),
     ],
 )
 def test_faulty_files_of_class_names(name, content, message, tmp_path):
