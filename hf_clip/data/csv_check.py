@@ -64,10 +64,10 @@ def _check_separator(file: Path, fields: list[str]) -> None:
 
 
 def _of_other_width(file: Path, line: int, fields: list[str], header: list[str]) -> str:
-    more = len(fields) > len(header)
+    more, s = len(fields) > len(header), "s" * (len(fields) > 1)
     fix = 'put a text with a comma in it into "quotes"' if more else "give each row all of them"
     return (
-        f"{file}: line {line} has {len(fields)} fields where the first line names {len(header)} "
+        f"{file}: line {line} has {len(fields)} field{s} where the first line names {len(header)} "
         f"({', '.join(header)[:80]}): {fix}"
     )
 

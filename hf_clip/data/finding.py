@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .class_folders import images_in
-from .folders import METADATA, data_files, data_root, format_of, is_leftover, nothing_in, visible
+from .folders import METADATA, check_archives, data_files, data_root, format_of, is_leftover, nothing_in, visible
 from .image_files import has_image_name
 from .named_splits import TRAINING, choose_split, folders_of_splits, splits_of
 
@@ -69,6 +69,7 @@ def _matching(name: str) -> list[Path]:
 
 
 def _in_folder(folder: Path, asked: str | Sequence[str], config: str | None) -> Found:
+    check_archives(data_root(folder))
     splits = splits_of(folder, config)
     if not splits:
         root = data_root(folder)
@@ -77,14 +78,15 @@ def _in_folder(folder: Path, asked: str | Sequence[str], config: str | None) -> 
         folders = folders_of_splits(root) if files[0].name in METADATA else {}
         return Found(kind, files, "", is_flat, folders)
     split, names = choose_split(splits, asked, str(folder))
-    parts = [_files_of(path) if path.is_dir() else ([path], False) for part in names for path in splits[part]]
+    paths = [path for part in names for path in splits[part]]
+    parts = [_files_of(path) if path.is_dir() else ([path], _share_a_folder(paths)) for path in paths]
     files = [file for found, _ in parts for file in found]
     if len({file.parent for file in files}) > 1 and any(file.name in METADATA for file in files):
         raise InputError(
             f"{folder}: the split {split} has metadata in several folders: give one, as in {files[0].parent}"
         )
     kind = _kind_of(files, str(folder))
-    return Found(kind, files, split, any(is_flat for _, is_flat in parts) or _share_a_folder(files))
+    return Found(kind, files, split, any(is_flat for _, is_flat in parts))
 
 
 def _share_a_folder(files: list[Path]) -> bool:
@@ -96,12 +98,12 @@ def _files_of(folder: Path) -> tuple[list[Path], bool]:
     if files := data_files(folder):
         return files, False
     if not (images := images_in(folder)):
-        raise nothing_in(folder)
+        raise nothing_in(folder, visible(folder)[1])
     return images, images[0].parent == folder
 
 
 def _kind_of(files: list[Path], name: str) -> str:
-    if all(map(has_image_name, files)) and not Path(name).is_file() and not glob.has_magic(name):
+    if all(map(has_image_name, files)) and Path(name).is_dir():
         return "imagefolder"
     for file in files:
         if not os.access(file, os.R_OK):

@@ -80,6 +80,18 @@ def _holds_images(folder: Path, folders: list[Path], files: list[Path]) -> bool:
     )
 
 
+def check_archives(folder: Path) -> None:
+    """
+    Raises:
+        InputError: a tar that is of a folder beside it, and no shard.
+    """
+    folders, files = visible(folder)
+    names = {each.name for each in folders}
+    for file in of_kinds(files, [".tar"]):
+        if file.name.partition(".")[0] in names:
+            raise InputError(f"{file} stands beside a folder of its name: give one of the two, or move the other away")
+
+
 def data_root(folder: Path) -> Path:
     """The folder itself, or the one below it in which all its data stand, as in that of a data set from the Hub."""
     folders, files = visible(folder)

@@ -22,7 +22,7 @@ ALL = "all"
 
 _SHARDED = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}.*\.\w+")  # as `push_to_hub` of `datasets` names them
 KEYWORDS = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words}
-_WORDS = re.compile(f"[{re.escape(NON_WORDS_CHARS)}]+")
+_WORDS = re.compile(f"[{NON_WORDS_CHARS}]+")
 
 
 def split_called(name: str) -> str | None:
