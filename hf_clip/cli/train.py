@@ -268,6 +268,8 @@ def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainin
     for name, value in positive.items():
         if value is not None and value < 1:
             raise InputError(f"--{name} must be 1 or more, not {value}")
+    if data.eval_split and not data.eval_data:
+        raise InputError("--eval_split is of --eval_data, which is not given: give it, or leave the split out")
     if args.eval_strategy != "no" and data.eval_data is None and data.eval_share is None:
         raise InputError("--eval_strategy needs --eval_data or --eval_share")
     if args.metric_for_best_model is not None:  # the Trainer has set it where load_best_model_at_end needs one

@@ -43,7 +43,8 @@ def _check(file: Path, size: int, changed_ns: int) -> None:
 
 def _check_fields(file: Path, opened: Iterator[str]) -> None:
     rows = csv.reader(opened)
-    header, line = [], 1
+    header: list[str] = []
+    line = 1
     for fields in rows:
         if not fields or (len(fields) == 1 and not fields[0].strip()):
             pass  # pandas leaves out blank lines, too

@@ -84,7 +84,7 @@ def _read_bytes(value: Any, folder: Path | None) -> bytes:
     if value is None:
         raise UnreadableImage("no file is named")
     if isinstance(value, (bytes, bytearray)):
-        return decoded_base64(value) or bytes(value)
+        return decoded_base64(bytes(value)) or bytes(value)
     if isinstance(value, str) and (content := decoded_base64(value)) is not None:
         return content
     if is_web_address(value):

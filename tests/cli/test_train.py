@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoProcessor
 
 from hf_clip.cli import train
 from hf_clip.cli.main import main
+from hf_clip.errors import InputError
 
 RECIPES = Path(__file__).parents[2] / "scripts" / "recipes"
 
@@ -306,3 +307,48 @@ def test_a_recipe_trains(recipe, command, tmp_path, capsys):
     }
     for name in written.keys() - above:
         assert float(kept[name]) == float(written[name]), name
+
+
+@pytest.fixture
+def split_pictures(tmp_path):
+    """Of each split another number."""
+    for split, count in {"train": 8, "validation": 4, "test": 6}.items():
+        write_pictures(tmp_path / "several" / split, count=count)
+    return str(tmp_path / "several")
+
+
+def test_of_a_folder_of_splits_one_is_trained_on_and_another_measured(
+    command, split_pictures, tmp_path, capsys, caplog
+):
+    data = ["--train_data", split_pictures, "--eval_data", split_pictures]
+    assert main([*command, *data, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 6
+    assert "has the splits train, validation, test: train is read" in caplog.text
+    assert "test is read" in caplog.text
+    (results,) = (tmp_path / "run").rglob("results.json")
+    assert json.loads(results.read_text())["data"]["split"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("settings", "counts"),
+    [
+        ([], (8, 6)),
+        (["--train_split", "train+validation", "--eval_split", "test"], None),
+        (["--train_split", "validation", "--eval_split", "dev"], (4, 4)),
+        (["--load_best_model_at_end", "--save_strategy", "epoch"], (8, 4)),  # what chooses is not what is reported
+    ],
+)
+def test_which_splits_are_read(settings, counts, command, split_pictures):
+    data = ["--train_data", split_pictures, "--eval_data", split_pictures]
+    _, data, _, _, args, _ = train.parse([*command[1:], *data, *settings])
+    if counts is None:
+        with pytest.raises(InputError, match="metadata in several folders"):
+            train._open_sources(data, args)
+        return
+    sources, held_out = train._open_sources(data, args)
+    assert (len(sources[0]), len(held_out)) == counts
+
+
+def test_a_split_of_no_evaluation_data(command, capsys):
+    assert main([*command, "--eval_split", "test"]) == 2
+    assert "--eval_split is of --eval_data, which is not given" in capsys.readouterr().err
