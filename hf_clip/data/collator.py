@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import InputError
 from ..processing_hf_clip import PADDINGS
 from .images import content_id
+from .text import check_text
 
 
 @dataclass
@@ -33,7 +34,7 @@ class HFClipCollator:
         (images, width) in place of pixel_values.
 
     Raises:
-        InputError: for a padding that is not known.
+        InputError: for a padding that is not known; called, for a caption that no tokenizer takes, with its row.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -58,6 +59,7 @@ class HFClipCollator:
         }
 
     def _texts(self, items: list[dict[str, Any]], without_captions: bool) -> dict[str, Tensor]:
+        _check_captions(items)
         captions = [caption for item in items for caption in item["captions"]]
         tokens, cut = ({}, []) if without_captions else self.tokenize(captions)
         return {
@@ -95,6 +97,15 @@ def _pictures(items: list[dict[str, Any]]) -> dict[str, Tensor]:
         return {"pooled_image": torch.stack([item["pooled_image"] for item in items])}
     pictures = [item["pixel_values"] for item in items]
     return {"pixel_values": torch.stack(pictures) if pictures else torch.zeros(0, 3, 1, 1)}
+
+
+def _check_captions(items: list[dict[str, Any]]) -> None:
+    """Of a data set that is none of ours."""
+    for item in items:
+        if isinstance(item["captions"], str):
+            raise InputError(f"row {item['row'] + 1} has one text for its captions: give a list of texts")
+        for caption in item["captions"]:
+            check_text(caption, f"row {item['row'] + 1}")
 
 
 def _int64(values: Iterable[int]) -> Tensor:

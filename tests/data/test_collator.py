@@ -125,3 +125,28 @@ def test_a_caption_of_ten_thousand_words_is_cut_and_counted(tokenizer):
     assert batch["input_ids"].shape == (2, 16)
     assert batch["attention_mask"].sum(1).tolist() == [16, 3]
     assert batch["captions_cut"].item() == 1
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        (
+            ["x", "a \ud83d"],
+            r"row 4 has half of a surrogate pair \('.ud83d'\) in a caption, which no tokenizer takes: fix",
+        ),
+        (["x", "\ude00"], r"row 4 has half of a surrogate pair"),
+        (["x", None], "row 4 has NoneType for a caption, not text"),
+        ([["x"]], "row 4 has list for a caption, not text"),
+        ([7], "row 4 has int for a caption, not text"),
+        ("a cat", "row 4 has one text for its captions: give a list of texts"),
+    ],
+)
+def test_captions_that_no_tokenizer_takes(captions, message, tokenizer):
+    """Of a data set that somebody wrote; a text in place of a list would be as many captions as it has letters."""
+    for each in (tokenizer, ByT5Tokenizer()):
+        with pytest.raises(InputError, match=message):
+            HFClipCollator(each)([item(0, "a"), item(3) | {"captions": captions}])
+
+
+def test_a_character_that_is_nothing_is_a_character(tokenizer):
+    assert HFClipCollator(tokenizer)([item(0, "a\0b")])["input_ids"].shape[0] == 1
