@@ -21,6 +21,8 @@ from hf_clip.errors import InputError
 # Duplicates on different ranks, whichever way seven pairs are split.
 IMAGE_IDS = torch.tensor([1, 2, 3, 4, 5, 1, 7])
 CAPTION_IDS = torch.tensor([1, 2, 3, 4, 2, 6, 3])
+# How many of them each process has, by the number of processes.
+UNEQUAL, ONE_EMPTY = {2: (4, 3), 3: (3, 1, 3)}, {2: (7, 0), 3: (4, 0, 3)}
 
 
 def run(worker, world_size: int, *args) -> None:
@@ -52,6 +54,7 @@ class Step:
         wrapping: "ddp", or "fsdp2": raw `fully_shard`.
         sizes: how many of the pairs each process has.
         tile_size, chunk_size: of the loss, and of the gradient cache; default: neither.
+        own: the loss is a `compute_loss_func`, which computes the "whole" on each process, or a "share".
     """
 
     wrapping: str
@@ -60,6 +63,7 @@ class Step:
     duplicates: bool = True
     tile_size: int | None = None
     chunk_size: int | None = None
+    own: str | None = None
 
     def __str__(self) -> str:
         options = {"tiles": self.tile_size, "cache": self.chunk_size, "duplicates": self.duplicates}
@@ -79,6 +83,18 @@ def small_model(loss: str) -> HFClipModel:
     return tiny_model(loss=loss, text_config=text, vision_config=vision).eval().double()
 
 
+@functools.cache
+def one_process(loss: str = "infonce", duplicates: bool = True):
+    """The loss of all pairs and its gradients, without tiles, chunks or other processes."""
+    from hf_clip.training.distributed import global_contrastive_loss
+
+    model = small_model(loss)
+    ids = {"image_ids": IMAGE_IDS, "caption_ids": CAPTION_IDS} if duplicates else {}
+    loss = global_contrastive_loss(model(**tiny_inputs(pairs=7), return_logits=False), **ids)
+    loss.backward()
+    return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
 def take_steps(rank: int, world_size: int, folder: str, steps: list[Step]) -> None:
     """Of each step the loss, all gradients, and whether every parameter was sharded; the models serve many steps."""
     _join(rank, world_size, folder)
@@ -96,17 +112,36 @@ def take_steps(rank: int, world_size: int, folder: str, steps: list[Step]) -> No
 
 
 def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torch.Tensor:
-    from hf_clip.training.distributed import global_contrastive_loss
+    from hf_clip.training.distributed import gather_batch, global_contrastive_loss
     from hf_clip.training.gradient_cache import GradientCache
+    from hf_clip.training.own_loss import own_loss
 
     inputs = step.inputs(rows)
     cache = GradientCache(inputs, step.chunk_size) if step.chunk_size else None
     output = cache.embed(model) if cache else model(**inputs, return_logits=False)
-    loss = global_contrastive_loss(output, **step.ids(rows), tile_size=step.tile_size)
+    if step.own:
+        world = gather_batch(output.image_embeds, output.text_embeds, **step.ids(rows))
+        loss = own_loss(functools.partial(_own, step.own, rows), output, world)
+    else:
+        loss = global_contrastive_loss(output, **step.ids(rows), tile_size=step.tile_size)
     loss.backward()
     if cache:
         cache.backward(model)
     return loss.detach()
+
+
+def _own(kind: str, rows: slice, outputs, labels=None, num_items_in_batch=None) -> torch.Tensor:
+    """InfoNCE as a user would write it: of all pairs on each process, or of its own rows from `offset` on."""
+    from hf_clip.loss_hf_clip import contrastive_loss
+
+    ids = {"image_ids": outputs.image_ids, "caption_ids": outputs.caption_ids}
+    images, texts, scale = outputs.image_embeds, outputs.text_embeds, outputs.logit_scale
+    if kind == "whole":
+        return contrastive_loss(images, texts, scale, **ids) / num_items_in_batch
+    assert outputs.offset == rows.start
+    own = slice(outputs.offset, outputs.offset + rows.stop - rows.start)
+    others = {"all_image_embeds": images, "all_text_embeds": texts, "offset": outputs.offset}
+    return contrastive_loss(images[own], texts[own], scale, **others, **ids) * outputs.processes / num_items_in_batch
 
 
 def shard(model: torch.nn.Module) -> torch.nn.Module:

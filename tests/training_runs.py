@@ -25,9 +25,21 @@ def make_processor(folder: Path) -> HFClipProcessor:
 
 
 def make_trainer(
-    folder: Path, data: Path, *, model=None, augmentation=None, callbacks=None, label_column=None, **args: Any
+    folder: Path,
+    data: Path,
+    *,
+    model=None,
+    augmentation=None,
+    callbacks=None,
+    label_column=None,
+    trainer=None,
+    **args: Any,
 ):
-    """A trainer of the tiny model on a folder of pictures, which it is also evaluated on."""
+    """A trainer of the tiny model on a folder of pictures, which it is also evaluated on.
+
+    Args:
+        trainer: arguments of the trainer, on top of or in place of these.
+    """
     processor = make_processor(folder.parent / "tokenizer")
     source = open_source(data, label_column=label_column)
     defaults = {
@@ -41,15 +53,19 @@ def make_trainer(
         "use_cpu": True,
     }
     training = HFClipTrainingArguments(**(defaults | args))
-    return HFClipTrainer(
-        tiny_model() if model is None else model,
-        training,
-        train_dataset=TrainingPairs(source, processor.image_processor, augmentation or Augmentation(), training.seed),
-        eval_dataset=CaptionedImages(source, processor.image_processor),
-        data_collator=HFClipCollator(processor.tokenizer, 16),
-        processing_class=processor,
-        callbacks=callbacks,
-    )
+    parts: dict[str, Any] = {
+        "train_dataset": TrainingPairs(
+            source, processor.image_processor, augmentation or Augmentation(), training.seed
+        ),
+        "eval_dataset": CaptionedImages(source, processor.image_processor),
+        "data_collator": HFClipCollator(processor.tokenizer, 16),
+        "processing_class": processor,
+        "callbacks": callbacks,
+    }
+    parts |= trainer or {}
+    if model is None and "model_init" not in parts:
+        model = tiny_model()
+    return HFClipTrainer(model, training, **parts)
 
 
 def cached_trainer(folder: Path, data: Path, name: str = "cached", shard_size: int = 4, **settings: Any):

@@ -158,7 +158,8 @@ def run(arguments: list[str], printer: Printer) -> None:
 
 def _print_metrics(printer: Printer, name: str, metrics: dict[str, Any]) -> None:
     captions = f", {metrics['captions']} captions" if "captions" in metrics else ""
-    printer.line(f"{name + ': ' if name else ''}{metrics['images']} pictures{captions}")
+    if "images" in metrics:  # none are counted for the loss alone
+        printer.line(f"{name + ': ' if name else ''}{metrics['images']} pictures{captions}")
     printer.table(["", "model", "chance"], metric_rows(metrics))
 
 

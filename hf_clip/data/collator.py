@@ -46,6 +46,7 @@ class HFClipCollator:
             raise InputError(f"padding must be one of {', '.join(PADDINGS)}, not {self.padding!r}")
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        _check_items(items)
         skipped = [entry for item in items for entry in item["skipped"]]
         readable = [item for item in items if "image_id" in item]
         pooled = bool(items) and "pooled_text" in items[0]
@@ -81,6 +82,16 @@ class HFClipCollator:
         # A tokenizer written in Python does not say what it cut off.
         whole = self.tokenizer(captions, verbose=False)["input_ids"]
         return dict(tokens), [len(ids) > self.max_length for ids in whole]
+
+
+def _check_items(items: list[Any]) -> None:
+    if items and not (isinstance(items[0], dict) and "skipped" in items[0]):
+        what = ", ".join(map(str, items[0])) if isinstance(items[0], dict) else type(items[0]).__name__
+        raise InputError(
+            f"HFClipCollator gets rows of {what}: wrap them in TrainingPairs(open_source(…), image_processor, "
+            "Augmentation()), to evaluate in CaptionedImages(…), or give a data_collator that makes pixel_values and "
+            "input_ids of them"
+        )
 
 
 def _pooled_texts(items: list[dict[str, Any]]) -> dict[str, Tensor]:

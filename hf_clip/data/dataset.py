@@ -29,6 +29,8 @@ class CaptionedImages(torch.utils.data.Dataset):
     """
 
     def __init__(self, source: Source, image_processor: BaseImageProcessor):
+        if not isinstance(source, Source):
+            raise InputError(f"a {type(source).__name__} is no source: open it with hf_clip.data.open_source")
         self.source = source
         self.image_processor = image_processor
 

@@ -1,14 +1,18 @@
 """What can be set about a training run, on top of every `TrainingArguments` field."""
 
+import re
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
 
+from ..errors import InputError
 from ..evaluation.prompts import TEMPLATES, open_templates
 from ..evaluation.retrieval import KS
 from ..evaluation.tasks import TASKS, Protocol, check_installed
 from .distributed import check_ranks
+from .inherited import refuse_settings
 
 
 @dataclass
@@ -131,9 +135,22 @@ class HFClipTrainingArguments(TrainingArguments):
         # A resumed run is as patient as the one that was cut.
         self.restore_callback_states_from_checkpoint |= self.early_stopping_patience is not None
         check_ranks()
+        refuse_settings(self)
         super().__post_init__()
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must stay false: the loss needs columns that the model does not")
+        self.label_names = []
+        self.dataloader_pin_memory &= torch.cuda.is_available()
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
+        self.check()
+
+    def check(self) -> None:
+        """To be called again where settings have changed since they were made, as a trial of a search changes them.
+
+        Raises:
+            InputError: a setting that is refused, or would have no effect.
+            ValueError: values that cannot be, or not together.
+        """
+        refuse_settings(self)
+        self._check_effects()
         if self.feature_cache_dir is not None and not self.cache_frozen_features:
             raise ValueError("feature_cache_dir is for cache_frozen_features: set that too, or leave it out")
         for name, share in {"layer_decay": self.layer_decay, "ema_decay": self.ema_decay}.items():
@@ -143,9 +160,41 @@ class HFClipTrainingArguments(TrainingArguments):
         self._check_evaluation()
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ValueError("early_stopping_patience needs load_best_model_at_end and metric_for_best_model")
-        self.label_names = []
-        self.dataloader_pin_memory &= torch.cuda.is_available()
-        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
+
+    def _check_effects(self) -> None:
+        """Values that nothing would look at, of settings that are not refused altogether."""
+        loading = self.accelerator_config
+        for is_wrong, reason in (
+            (
+                "fp16" in (self.mixed_precision, self.fp16 and "fp16") and self.device.type == "cpu",
+                "fp16 needs a GPU, and would have no effect: leave it out, or set bf16, which CPUs have too",
+            ),
+            (
+                (self.fp16 and self.mixed_precision != "fp16") or (self.bf16 and self.mixed_precision != "bf16"),
+                "bf16 and fp16 have no effect once the arguments are made: set them when making them",
+            ),
+            (
+                self.optim_target_modules and not re.match("galore|apollo", OptimizerNames(self.optim).value),
+                f"optim_target_modules is for GaLore and APOLLO, not for optim={OptimizerNames(self.optim).value}",
+            ),
+            (
+                self.train_sampling_strategy == "batch_rebalance",
+                "train_sampling_strategy=batch_rebalance counts tokens of rows that are tokenised already, and these "
+                "are not: set group_by_length",
+            ),
+            (
+                self.prediction_loss_only and self.eval_tasks,
+                "prediction_loss_only measures the loss alone, and none of eval_tasks: leave out one of them",
+            ),
+            (
+                self.world_size > 1
+                and (loading.split_batches or loading.dispatch_batches or not loading.even_batches),
+                "split_batches, dispatch_batches and even_batches=False of accelerator_config would tear the batch "
+                "of several processes apart: leave them out",
+            ),
+        ):
+            if is_wrong:
+                raise InputError(reason)
 
     def _check_evaluation(self) -> None:
         for task in self.eval_tasks or ():

@@ -108,6 +108,15 @@ def gather_batch(
     )
 
 
+def mean_of_processes(value: Tensor, processes: int) -> Tensor:
+    """Every process gets the mean; its gradient is its own, of which DDP and FSDP take the mean."""
+    if processes == 1:
+        return value
+    mean = value.detach().clone()
+    dist.all_reduce(mean)
+    return mean / processes + (value - value.detach())
+
+
 def _gather_sizes(rows: Tensor) -> list[int]:
     own = torch.tensor([len(rows)], device=rows.device)
     sizes = [torch.zeros_like(own) for _ in range(dist.get_world_size())]

@@ -15,12 +15,16 @@ _FAMILIES = dict(zip(("(image|text)_retrieval_", "zero_shot_", r"knn\d*_", "line
 
 
 def check_evaluation(
-    args: HFClipTrainingArguments, sets: Mapping[str, Any], tasks_of: Callable[[Any], Sequence[str]]
+    args: HFClipTrainingArguments,
+    sets: Mapping[str, Any],
+    tasks_of: Callable[[Any], Sequence[str]],
+    own_metrics: bool = False,
 ) -> None:
     """
     Args:
         sets: by name; that of a single one may be empty. Of a data set of one's own it is not known what it holds.
         tasks_of: what is measured on a set.
+        own_metrics: whether a `compute_metrics` adds figures, of names that are not known yet.
 
     Raises:
         InputError: a set that cannot be evaluated, lacks what a task needs, or has fewer pictures than a k;
@@ -40,7 +44,7 @@ def check_evaluation(
         for task in tasks:
             _check_task(task, rows, called, args.eval_neighbours)
         own = best.removeprefix(f"{name}_" if name else "")
-        if best and name == chosen and args.eval_strategy != "no":
+        if best and name == chosen and args.eval_strategy != "no" and not own_metrics:
             _check_best(own, tasks, rows, called, args)
         if "retrieval" in tasks:
             _check_ks(args.eval_k or (), own if name == chosen else "", len(rows), called)

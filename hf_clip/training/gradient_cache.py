@@ -33,6 +33,8 @@ class GradientCache:
             by one at most.
         prepare: applied to a chunk's inputs before the model sees them, such as normalising its pixels.
         context: entered for each forward pass, such as autocast.
+        least_images: the fewest that the image tower sees at a time, where the batch has so many: 2 for a BatchNorm
+            that learns. A chunk may then have one more than its size.
     """
 
     def __init__(
@@ -42,8 +44,9 @@ class GradientCache:
         text_chunk_size: int | None = None,
         prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda inputs: inputs,
         context: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+        least_images: int = 1,
     ):
-        self._chunks = _chunks(inputs, image_chunk_size, text_chunk_size or image_chunk_size)
+        self._chunks = _chunks(inputs, image_chunk_size, text_chunk_size or image_chunk_size, least_images)
         self._prepare, self._context = prepare, context
         self._random: list[_RandomState] = []
         self._leaves: dict[str, Tensor] = {}
@@ -95,19 +98,21 @@ class GradientCache:
             torch.autograd.backward([tensor for tensor, _ in ends], [gradient for _, gradient in ends])
 
 
-def _chunks(inputs: dict[str, Tensor], image_size: int, text_size: int) -> list[dict[str, Tensor]]:
+def _chunks(inputs: dict[str, Tensor], image_size: int, text_size: int, least: int) -> list[dict[str, Tensor]]:
     """The batch in parts. The last holds pictures and captions: DDP waits for every parameter's gradient there."""
-    images = _split({name: value for name, value in inputs.items() if name in _OF_IMAGES}, image_size)
+    images = _split({name: value for name, value in inputs.items() if name in _OF_IMAGES}, image_size, least)
     texts = _split({name: value for name, value in inputs.items() if name not in _OF_IMAGES}, text_size)
     nothing: dict[str, Tensor] = {}
     pairs = itertools.zip_longest(reversed(images), reversed(texts), fillvalue=nothing)
     return [image | text for image, text in pairs][::-1]
 
 
-def _split(inputs: dict[str, Tensor], size: int) -> list[dict[str, Tensor]]:
+def _split(inputs: dict[str, Tensor], size: int, least: int = 1) -> list[dict[str, Tensor]]:
     first = next(iter(inputs.values()))
-    number = largest_of_processes(max(-(-len(first) // size), 1), first.device)  # FSDP2 gathers weights for each chunk
-    parts = {name: value.tensor_split(number) for name, value in inputs.items()}
+    most = max(len(first) // least, 1)
+    number = largest_of_processes(max(min(-(-len(first) // size), most), 1), first.device)  # FSDP2 gathers for each
+    filled = min(number, most)
+    parts = {name: [value[:0]] * (number - filled) + [*value.tensor_split(filled)] for name, value in inputs.items()}
     return [{name: part[i] for name, part in parts.items()} for i in range(number)]
 
 

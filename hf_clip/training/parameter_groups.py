@@ -9,12 +9,18 @@ from ..modeling_hf_clip import repeated_blocks
 from .arguments import HFClipTrainingArguments
 
 
-def parameter_groups(model: nn.Module, args: HFClipTrainingArguments) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, args: HFClipTrainingArguments, learning_rate: float | None = None
+) -> list[dict[str, Any]]:
     """Trainable parameters by learning rate and decay: matrices and kernels decay, vectors never do.
 
     With `layer_decay`, a tower's rate falls by that factor from each block to the one below it, the embeddings being
     lowest (BEiT, arXiv:2106.08254, appendix; as in ELECTRA).
+
+    Args:
+        learning_rate: in place of that of the arguments.
     """
+    learning_rate = args.learning_rate if learning_rate is None else learning_rate
     rates = {
         "text_model": args.text_learning_rate,
         "vision_model": args.vision_learning_rate,
@@ -25,7 +31,7 @@ def parameter_groups(model: nn.Module, args: HFClipTrainingArguments) -> list[di
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             part = next((part for part in rates if f".{part}." in f".{name}."), "heads")
-            rate = args.learning_rate if rates[part] is None else rates[part]
+            rate = learning_rate if rates[part] is None else rates[part]
             rate *= (args.layer_decay or 1) ** depths.get(part, {}).get(parameter, 0)
             groups.setdefault((rate, parameter.ndim >= 2), []).append(parameter)
     return [

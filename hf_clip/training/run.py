@@ -209,7 +209,7 @@ def training_pairs(
             sources,
             processor.image_processor,
             augmentation,
-            args.seed,
+            args.seed if args.data_seed is None else args.data_seed,
             weights,
             shuffle_buffer,
             rank=args.process_index,

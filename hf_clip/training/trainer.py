@@ -1,9 +1,11 @@
 """The `transformers` Trainer for dual encoders: global-batch loss, retrieval in `evaluate()`, whole checkpoints."""
 
 import contextlib
+import copy
+import inspect
 import json
 import os
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
-from transformers.training_args import OptimizerNames
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
@@ -59,8 +59,22 @@ from .evaluation_checks import check_evaluation
 from .facts import Origin, training_facts
 from .feature_cache import UseFrozenFeatures
 from .gradient_cache import GradientCache
+from .half_precision import in_half_precision
+from .inherited import refuse_arguments
+from .own_loss import own_loss
+from .own_metrics import own_metrics, predictions_of
 from .parameter_groups import parameter_groups
+from .parts import (
+    batches_of,
+    check_arguments,
+    check_parts,
+    check_steps,
+    enough_for_batch_norm,
+    freeze,
+    learns_statistics,
+)
 from .pushes import SKIPPED_IMAGES, in_own_words, push_checkpoint, push_run
+from .search import check_search, objective_of
 
 logger = logging.get_logger(__name__)
 
@@ -81,48 +95,38 @@ class HFClipTrainer(Trainer):
     args: HFClipTrainingArguments
     model: HFClipModel
 
+    # Losses are means over a batch: accumulated steps are averaged, those of a `compute_loss_func` too.
+    loss_is_scaled_for_ga = False
+
     def __init__(
-        self, model: HFClipModel, args: HFClipTrainingArguments, *, origin: Origin | None = None, **kwargs: Any
+        self,
+        model: HFClipModel | None = None,
+        args: HFClipTrainingArguments | None = None,
+        *others: Any,
+        origin: Origin | None = None,
+        **kwargs: Any,
     ):
+        given = inspect.signature(Trainer.__init__).bind(self, model, args, *others, **kwargs).arguments
+        del given["self"]
+        refuse_arguments(given)
+        args = given["args"] = args or HFClipTrainingArguments("tmp_trainer")
+        check_arguments(args)
         check_processes(args)
+        if model is None:
+            model = self._first_model = self._make_first_model(given.get("model_init"), args)
+        check_parts(model, given)
         self.origin = origin or Origin()
-        self._frozen = _freeze(model, args)
         if wants_fsdp(args):
             shard_by_blocks(model)
-        elif args.channels_last and is_convolutional(model):  # a layout that FSDP does not shard
-            model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-        super().__init__(model, args, **kwargs)
+        given["data_collator"] = batches_of(given.get("data_collator"), model, given.get("processing_class"))
+        super().__init__(**given)
         self.resumed = False
         self.skipped_images: dict[int, tuple[str, str]] = {}
         self.skipped_everywhere: list[list[Any]] = []  # as all processes last said together
-        self._meters: dict[str, Tensor] = {}
-        image_processor = getattr(kwargs.get("processing_class"), "image_processor", None)
+        image_processor = getattr(self.processing_class, "image_processor", None)
         self._normalize = PixelNormalization.of(image_processor) if image_processor else None
-        self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
-        self._data_wait = DataWait()
-        self.add_callback(self._data_wait)
-        self.add_callback(_ClampTemperature())
-        self.add_callback(_AnnounceEpoch())
-        if args.cache_frozen_features:
-            self.add_callback(UseFrozenFeatures(self))
-        if self._average:
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise InputError("ema_decay cannot follow weights that FSDP or DeepSpeed has sharded: leave it out")
-            self.add_callback(self._average)
-        if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-        if args.gradient_cache_chunk_size and self.is_deepspeed_enabled:
-            raise InputError(
-                "gradient_cache_chunk_size cannot go with DeepSpeed's own backward: leave out one of them"
-            )
-        optimizer = OptimizerNames(args.optim).value
-        if args.gradient_cache_chunk_size and (optimizer.endswith("layerwise") or "lomo" in optimizer):
-            raise InputError(
-                f"gradient_cache_chunk_size cannot go with optim={optimizer}, which steps within the backward pass "
-                "of each chunk: leave out one of them"
-            )
-        if args.train_batch_size * args.world_size < 2:
-            raise InputError("a batch of one pair has no negatives: give a larger per_device_train_batch_size")
+        self._own_callbacks: list[TrainerCallback] = []
+        self._take_up(model)
         if args.gradient_accumulation_steps > 1:
             logger.warning(
                 f"gradient_accumulation_steps={args.gradient_accumulation_steps} averages gradients of separate "
@@ -130,26 +134,113 @@ class HFClipTrainer(Trainer):
                 f"per_device_train_batch_size (gradient_cache_chunk_size makes it fit) or more processes."
             )
 
+    def _take_up(self, model: HFClipModel) -> None:
+        """Makes a model ready to be trained by the arguments: the one given, or each that `model_init` makes."""
+        args = self.args
+        self._frozen = freeze(model, args)
+        if not wants_fsdp(args) and args.channels_last and is_convolutional(model):  # FSDP shards no layout
+            model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        self._learns_statistics = any(map(learns_statistics, model.modules()))
+        check_steps(args, model, self.is_fsdp_enabled, self.is_deepspeed_enabled)
+        self._meters: dict[str, Tensor] = {}
+        self._cache: GradientCache | None = None
+        self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
+        self._data_wait = DataWait()
+        for callback in self._own_callbacks:
+            self.remove_callback(callback)
+        self._own_callbacks = [self._data_wait, _ClampTemperature(), _AnnounceEpoch()]
+        if args.cache_frozen_features:
+            self._own_callbacks.append(UseFrozenFeatures(self))
+        if self._average:
+            self._own_callbacks.append(self._average)
+        if args.early_stopping_patience is not None:
+            self._own_callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+        for callback in self._own_callbacks:
+            self.add_callback(callback)
+
+    def _make_first_model(self, model_init: Callable | None, args: HFClipTrainingArguments) -> Any:
+        """What the Trainer would make as it is made itself, before that: its processes and parts depend on it."""
+        if model_init is None:
+            raise InputError("there is nothing to train: give a model, or model_init, which makes one")
+        set_seed(args.seed)
+        self.model_init = model_init
+        return super().call_model_init()
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """As the Trainer does it, once the first model is taken."""
+        first, self._first_model = self._first_model, None
+        return super().call_model_init(trial) if first is None else first
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer does it, once all processes have compared their settings.
 
         Raises:
             InputError: for settings that differ between processes; for an evaluation that cannot be.
         """
-        checkpoint = (
+        given = inspect.signature(Trainer.train).bind(self, resume_from_checkpoint, *args, **kwargs).arguments
+        refuse_arguments({f"train.{name}": value for name, value in given.items()})
+        self._resumes_from = (
             last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint or None
         )
+        self.resumed = self._resumes_from is not None
+        self._train_batch_size = self.args.train_batch_size  # a search may have left that of its last trial
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.is_in_train = False
+
+    _first_model: HFClipModel | None = None
+    _resumes_from: str | None = None
+    _settings_of_search: dict[str, Any] | None = None
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """Called once the model to train is there: of a trial, with settings of its own on top of those given."""
+        if trial is not None and self._settings_of_search is not None:
+            vars(self.args).update(self._settings_of_search)
+        super()._hp_search_setup(trial)
+        if trial is not None:
+            check_arguments(self.args)
+        if self.model_init is not None:
+            self._take_up(self.model)
         others = {
             "number of training pairs": len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None,
-            "the checkpoint to go on from": Path(checkpoint).name if checkpoint else None,
+            "the checkpoint to go on from": Path(self._resumes_from).name if self._resumes_from else None,
         }
-        self.resumed = checkpoint is not None
         pairs = as_pairs(self.train_dataset)  # a wrapper that would hide epochs is refused before anything begins
         check_same_settings(self.args, self.model, others)
         check_same_rows(pairs.layout.digest if isinstance(pairs, WrappedPairs) else "", "the training set")
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
-        check_evaluation(self.args, sets, self.tasks_of)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        check_evaluation(self.args, sets, self.tasks_of, self.compute_metrics is not None)
+
+    def hyperparameter_search(  # type: ignore[override]
+        self,
+        hp_space: Callable | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the Trainer does it, each trial with a new model of `model_init`, and the settings given but for its own.
+
+        Args:
+            compute_objective: default: `metric_for_best_model`, or the evaluation's loss.
+            direction: default: the better one for that metric.
+
+        Raises:
+            InputError: there is no `model_init`; for an objective that is of no evaluation set; for trials at once.
+        """
+        check_search(self, kwargs)
+        if compute_objective is None:
+            compute_objective, better = objective_of(self.args, self.eval_dataset)
+            direction = direction or better
+        self._settings_of_search = copy.copy(vars(self.args))
+        try:
+            return super().hyperparameter_search(
+                hp_space, compute_objective, n_trials, direction or "minimize", **kwargs
+            )
+        finally:
+            vars(self.args).update(self._settings_of_search)
+            self._settings_of_search = self.hp_search_backend = None
 
     # ---- the step -------------------------------------------------------------------------------------------------
 
@@ -165,36 +256,45 @@ class HFClipTrainer(Trainer):
             module.eval()  # the Trainer has just put the whole model into train mode
         for row, name, reason in inputs.pop("skipped"):
             self._report_skipped(row, name, reason)
-        del inputs["rows"]
+        inputs.pop("rows", None)
         if (inputs.pop("caption_counts") != 1).any():
             raise InputError("a training item needs one caption: train on TrainingPairs, not on CaptionedImages")
         ids = {name: inputs.pop(name) for name in ("image_ids", "caption_ids")}
-        captions_cut = inputs.pop("captions_cut")
-        if self.args.gradient_cache_chunk_size:
-            self._cache = GradientCache(
-                inputs,
-                self.args.gradient_cache_chunk_size,
-                self.args.gradient_cache_text_chunk_size,
-                prepare=self._normalized,
-                context=self.compute_loss_context_manager,
-            )
-            output = self._cache.embed(model)
-        else:
-            output = model(**self._normalized(inputs), return_logits=False)
+        captions_cut = inputs.pop("captions_cut", None)  # a collator of one's own need not count them
+        with enough_for_batch_norm():
+            output = self._output(model, inputs)
         ids = ids if self.args.mask_duplicates else {}
         world = gather_batch(output.image_embeds, output.text_embeds, **ids)
-        loss = loss_of_global_batch(output, world, self.args.loss_tile_size)
+        loss = self._loss(output, world)
         self._stop_if_not_finite(loss, world)
         pairs = len(output.text_embeds)
-        self._meter("captions_cut", captions_cut.sum(), pairs)
+        if captions_cut is not None:
+            self._meter("captions_cut", captions_cut.sum(), pairs)
         # Of a thousand pictures the share is known well enough; of all it would cost a fourth of the loss.
         looked_at = min(pairs, 1024)
         self._meter("in_batch_accuracy", in_batch_accuracy(world, looked_at), looked_at)
         return (loss, output) if return_outputs else loss
 
+    def _output(self, model: nn.Module, inputs: dict[str, Any]) -> HFClipOutput:
+        if not self.args.gradient_cache_chunk_size:
+            return model(**self._normalized(inputs), return_logits=False)
+        self._cache = GradientCache(
+            inputs,
+            self.args.gradient_cache_chunk_size,
+            self.args.gradient_cache_text_chunk_size,
+            prepare=self._normalized,
+            context=self.compute_loss_context_manager,
+            least_images=2 if self._learns_statistics else 1,
+        )
+        return self._cache.embed(model)
+
     push_in_progress: Any = None
     hub_model_id: Any
-    _cache: GradientCache | None = None
+
+    def _loss(self, output: HFClipOutput, world: GlobalBatch) -> Tensor:
+        if self.compute_loss_func is not None:
+            return own_loss(self.compute_loss_func, output, world)
+        return loss_of_global_batch(output, world, self.args.loss_tile_size)
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """The Trainer's step; with a gradient cache it comes as far as the embeddings, and goes on from there."""
@@ -225,19 +325,18 @@ class HFClipTrainer(Trainer):
         )
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
-        """Any optimiser that `TrainingArguments` names, over `parameter_groups`."""
-        if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
-            opt_model = self.model if model is None else model
-            optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, opt_model)
-            self.optimizer_cls_and_kwargs = (
-                optimizer_class,
-                {"params": parameter_groups(opt_model, self.args)} | kwargs,
-            )
-            try:
-                return super().create_optimizer(model)
-            finally:
-                self.optimizer_cls_and_kwargs = None
-        return super().create_optimizer(model)
+        """Any optimiser that `TrainingArguments` names, or `optimizer_cls_and_kwargs`, over `parameter_groups`."""
+        if self.optimizer is not None:
+            return super().create_optimizer(model)
+        opt_model = self.model if model is None else model
+        given = self.optimizer_cls_and_kwargs
+        optimizer_class, kwargs = given or self.get_optimizer_cls_and_kwargs(self.args, opt_model)
+        groups = parameter_groups(opt_model, self.args, kwargs.get("lr"))
+        self.optimizer_cls_and_kwargs = (optimizer_class, {"params": groups} | kwargs)
+        try:
+            return super().create_optimizer(model)
+        finally:
+            self.optimizer_cls_and_kwargs = given
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the temperature, and the means since the last log of what each step measured on all processes."""
@@ -283,9 +382,13 @@ class HFClipTrainer(Trainer):
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """A stream is dealt out to the processes already; accelerate would have each of them read all of it."""
         if not isinstance(self.train_dataset, StreamedPairs):
+            self._check_size()
             return super().get_train_dataloader()
         return self._own_loader(
-            self.train_dataset, batch_size=self.args.train_batch_size, drop_last=self.args.dataloader_drop_last
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            drop_last=self.args.dataloader_drop_last,
+            persistent_workers=self.args.dataloader_persistent_workers,
         )
 
     def _own_loader(self, dataset: Any, **batches: Any) -> torch.utils.data.DataLoader:
@@ -298,9 +401,20 @@ class HFClipTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
+            in_order=self.args.dataloader_in_order,
             generator=self._seed_of_workers(),
             **batches,
         )
+
+    def _check_size(self) -> None:
+        if not (isinstance(self.train_dataset, Sized) and self.args.dataloader_drop_last):
+            return
+        pairs, batch = len(self.train_dataset), self._train_batch_size * self.args.world_size
+        if pairs < batch:
+            raise InputError(
+                f"{pairs} training pairs make no whole batch of {batch}: set a smaller per_device_train_batch_size "
+                "or dataloader_drop_last=False"
+            )
 
     def _seed_of_workers(self) -> torch.Generator:
         """Of their own: a resumed run starts some that in the whole one are running, which must not move what dropout
@@ -319,7 +433,8 @@ class HFClipTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length" or not hasattr(dataset, "caption_lengths"):
             return super()._get_train_sampler(train_dataset)
         batch = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        return _ByLength(dataset, batch, self.args.seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return _ByLength(dataset, batch, seed)
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
 
@@ -362,15 +477,16 @@ class HFClipTrainer(Trainer):
 
         `predictions` are (image_embeds, text_embeds), `label_ids` each caption's image: a row of `image_embeds`.
         """
+        refuse_arguments({"evaluate.ignore_keys": ignore_keys})
         tasks = self.tasks_of(dataloader.dataset)
         with self._averaged_weights():
             embeddings = self.embed(dataloader, description)
             figures = self.figures(embeddings, self.measure(embeddings, tasks))
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        predictions: Any = (embeddings.image_embeds.numpy(), embeddings.text_embeds.numpy())
+        predictions, label_ids = (None, None) if self.args.prediction_loss_only else predictions_of(embeddings)
         return EvalLoopOutput(
             predictions=predictions,
-            label_ids=embeddings.text_to_image.numpy(),
+            label_ids=label_ids,
             metrics=metrics,
             num_samples=len(embeddings.image_embeds),
         )
@@ -389,14 +505,27 @@ class HFClipTrainer(Trainer):
         figures: dict[str, float] = {}
         for outcome in outcomes.values():
             figures |= outcome.metrics
+        if self.compute_metrics is not None:
+            figures |= own_metrics(self.compute_metrics, embeddings, figures)
         return figures | ({"loss": self._loss_of(embeddings)} if len(embeddings.text_embeds) else {})
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        try:
+            return super()._determine_best_metric(metrics, trial)
+        except KeyError as error:
+            raise InputError(
+                f"metric_for_best_model {self.args.metric_for_best_model!r} is none of the figures: choose one of "
+                f"{', '.join(metrics)}"
+            ) from error
+
     def tasks_of(self, dataset: Any) -> Sequence[str]:
-        """Those of `eval_tasks`, or else those that suit the data.
+        """Those of `eval_tasks`, or else those that suit the data; none where `prediction_loss_only`.
 
         Raises:
             InputError: of several sources, a task that asks for labels that not all of them have; none suits them all.
         """
+        if self.args.prediction_loss_only:
+            return []
         rows = EvaluationSet.of(dataset)
         asked = self.args.eval_tasks
         if rows.without_labels and (not asked or set(asked) - {"retrieval"}):
@@ -419,6 +548,8 @@ class HFClipTrainer(Trainer):
 
     def embed(self, dataloader: torch.utils.data.DataLoader, description: str = "embedding") -> Embeddings:
         """All rows of an evaluation loader, from all processes, each once."""
+        if self.model is None:
+            raise InputError("a search leaves no model to evaluate: call train(), which makes a new one")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if not self.is_in_train and model.device != self.args.device:
             model.to(self.args.device)
@@ -439,7 +570,14 @@ class HFClipTrainer(Trainer):
                     if part:
                         yield part
 
-        return with_labels(join_batches(embedded(), skipped), evaluated)
+        with in_half_precision(model, self._full_eval_dtype()):
+            embeddings = join_batches(embedded(), skipped)
+        return with_labels(embeddings, evaluated)
+
+    def _full_eval_dtype(self) -> torch.dtype | None:
+        """As the Trainer has it, evaluations in between are in the precision that is trained in."""
+        asked = {torch.float16: self.args.fp16_full_eval, torch.bfloat16: self.args.bf16_full_eval}
+        return next((dtype for dtype, wanted in asked.items() if wanted and not self.is_in_train), None)
 
     def _embed_batch(
         self, model: PreTrainedModel, batch: dict[str, Any]
@@ -462,6 +600,7 @@ class HFClipTrainer(Trainer):
         with torch.inference_mode(), self.autocast_smart_context_manager():
             model(**self._prepare_inputs(dict(blank)), return_logits=False)
 
+    @torch.no_grad()
     def _loss_of(self, embeddings: Embeddings) -> float:
         """The mean loss over batches of the training size, each picture with its first caption, in row order."""
         size = self.args.train_batch_size * self.args.world_size
@@ -478,7 +617,7 @@ class HFClipTrainer(Trainer):
             output = HFClipOutput(
                 image_embeds=batch.image_embeds, text_embeds=batch.text_embeds, logit_scale=scale, logit_bias=bias
             )
-            total += loss_of_global_batch(output, batch).item() * len(images)
+            total += self._loss(output, batch).item() * len(images)
         return total / len(embeddings.image_embeds)
 
     def _temperature(self) -> tuple[Tensor, Tensor | None]:
@@ -566,6 +705,9 @@ class HFClipTrainer(Trainer):
 
     def _init_training_state(self, max_steps: int, steps: int, epochs: int, checkpoint: str | None, trial: Any) -> Any:
         """(epochs, batches of the next one) that were trained: all, where a run was cut after its last step."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience_counter = 0  # of the training before; a checkpoint has its own
         trained = super()._init_training_state(max_steps, steps, epochs, checkpoint, trial)
         skipped = Path(checkpoint or "", SKIPPED_IMAGES)
         if checkpoint and skipped.is_file():
@@ -721,18 +863,6 @@ class HFClipTrainer(Trainer):
         if job is not None:
             jobs: Any = [*(self.push_in_progress.jobs if busy else []), job]
             self.push_in_progress = PushInProgress(jobs)
-
-
-def _freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module]:
-    """Freezes what was asked for, and gives all that must stay in evaluation mode: towers of which nothing trains,
-    and BatchNorm whose weights do not (below an adapter, say): moved statistics would be lost with the adapter."""
-    if args.freeze_text:
-        model.text_model.requires_grad_(False)
-    if args.freeze_vision:
-        model.vision_model.requires_grad_(False)
-    towers = [model.text_model, model.vision_model]
-    norms = [module for tower in towers for module in tower.modules() if isinstance(module, _BatchNorm)]
-    return [module for module in towers + norms if not any(p.requires_grad for p in module.parameters())]
 
 
 def _rows_of_each(batch: dict[str, Any], rows: Sequence[int]) -> Tensor:

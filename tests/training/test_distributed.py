@@ -6,8 +6,8 @@ import json
 import processes
 import pytest
 import torch
-from conftest import tiny_inputs, write_pictures
-from processes import Step
+from conftest import write_pictures
+from processes import ONE_EMPTY, UNEQUAL, Step, one_process
 from training_runs import make_trainer
 
 from hf_clip import HFClipModel, HFClipTrainingArguments
@@ -16,11 +16,9 @@ from hf_clip.training.distributed import (
     check_processes,
     check_ranks,
     gather_batch,
-    global_contrastive_loss,
     in_batch_accuracy,
 )
 
-UNEQUAL, ONE_EMPTY = {2: (4, 3), 3: (3, 1, 3)}, {2: (7, 0), 3: (4, 0, 3)}
 STEPS = {
     world_size: [
         step
@@ -39,16 +37,6 @@ STEPS = {
     ]
     for world_size in (2, 3)
 }
-
-
-@functools.cache
-def one_process(loss: str = "infonce", duplicates: bool = True):
-    """The loss of all pairs and its gradients, without tiles, chunks or other processes."""
-    model = processes.small_model(loss)
-    ids = {"image_ids": processes.IMAGE_IDS, "caption_ids": processes.CAPTION_IDS} if duplicates else {}
-    loss = global_contrastive_loss(model(**tiny_inputs(pairs=7), return_logits=False), **ids)
-    loss.backward()
-    return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 @pytest.fixture(scope="module")

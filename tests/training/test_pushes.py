@@ -109,6 +109,15 @@ def test_every_strategy(strategy, expected, folders, own_hub, tmp_path, data, wi
     assert not (tmp_path / "run" / ".staging").exists()
 
 
+def test_a_private_repository_and_another_branch(own_hub, tmp_path, data, without_examples):
+    trainer = run(tmp_path, data, save_strategy="no", max_steps=1, hub_private_repo=True, hub_revision="experiment")
+    assert own_hub.repos["user/name"].private
+    trainer.train()
+    trainer.push_to_hub()
+    assert "model.safetensors" in own_hub.repos["user/name"].head("experiment").files
+    assert "model.safetensors" not in files_of(own_hub)
+
+
 def test_from_what_was_pushed_training_goes_on(own_hub, tmp_path, data, without_examples):
     trainer = run(tmp_path, data, hub_strategy="checkpoint", max_steps=2)
     trainer.train()

@@ -1,6 +1,9 @@
 """Settings of the Trainer that a dual encoder could break: each is used in a run."""
 
 import json
+import os
+import signal
+import time
 
 import peft
 import pytest
@@ -8,9 +11,11 @@ import torch
 from conftest import tiny_model, tiny_text_config, write_pictures
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_runs import make_trainer
-from transformers import AutoModel
+from transformers import AutoModel, TrainerCallback
+from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 
 from hf_clip import HFClipModel, HFClipTrainingArguments
+from hf_clip.data import Augmentation, StreamedPairs, open_source
 
 
 @pytest.fixture
@@ -184,3 +189,83 @@ def test_a_batch_without_a_picture_is_a_step_like_any_other(tmp_path, data):
 def test_the_lowest_median_rank_is_the_best():
     args = HFClipTrainingArguments("unused", use_cpu=True, metric_for_best_model="image_retrieval_median_rank")
     assert args.greater_is_better is False
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_full_evaluation_in_half_precision_leaves_the_weights_as_they_were(name, tmp_path, data):
+    trainer = make_trainer(tmp_path / "run", data, eval_strategy="epoch", **{f"{name}_full_eval": True})
+    before, seen = weights_of(trainer.model), []
+    trainer.model.text_projection.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    half = trainer.predict(trainer.eval_dataset)
+    assert set(seen) == {{"bf16": torch.bfloat16, "fp16": torch.float16}[name]}
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(trainer.model).items())
+    plain = make_trainer(tmp_path / "plain", data)
+    whole = plain.predict(plain.eval_dataset)
+    assert half.metrics["test_loss"] == pytest.approx(whole.metrics["test_loss"], rel=0.02)
+    assert half.metrics["test_loss"] != whole.metrics["test_loss"]
+    seen.clear()
+    trainer.train()  # as in the Trainer, what is measured in between is measured as it is trained
+    assert set(seen) == {torch.float32}
+
+
+def test_memory_is_measured_in_training_and_evaluation(tmp_path, data):
+    pytest.importorskip("psutil")
+    trainer = make_trainer(tmp_path / "run", data, skip_memory_metrics=False)
+    assert "train_mem_cpu_alloc_delta" in trainer.train().metrics
+    assert "eval_mem_cpu_alloc_delta" in trainer.evaluate()
+    assert "test_mem_cpu_alloc_delta" in trainer.predict(trainer.eval_dataset).metrics
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+def test_progress_bars_are_shown_unless_disabled(disabled, tmp_path, data, capsys):
+    trainer = make_trainer(tmp_path / "run", data, disable_tqdm=disabled)
+    trainer.evaluate()
+    assert ("Evaluation" in capsys.readouterr().err) is not disabled
+
+
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
+def test_data_seed_moves_the_order_of_rows_however_they_are_sampled(sampling, tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=16)
+
+    def order(**seeds):
+        trainer = make_trainer(tmp_path / "run", data, train_sampling_strategy=sampling, **seeds)
+        return [row for batch in trainer.get_train_dataloader() for row in batch["rows"].tolist()]
+
+    assert order(data_seed=1) == order(data_seed=1)
+    assert order(data_seed=1) != order(data_seed=2)
+
+
+def test_loaders_of_streams_have_the_settings_of_loaders(tmp_path, data):
+    trainer = make_trainer(
+        tmp_path / "run", data, max_steps=1, dataloader_num_workers=1, dataloader_prefetch_factor=3,
+        dataloader_persistent_workers=True, dataloader_in_order=False, dataloader_multiprocessing_context="spawn",
+    )  # fmt: skip
+    source = open_source(data, streaming=True)
+    trainer.train_dataset = StreamedPairs(source, trainer.processing_class.image_processor, Augmentation())
+    loader = trainer.get_train_dataloader()
+    assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (1, 3, True)
+    assert (loader.in_order, loader.multiprocessing_context.get_start_method()) == (False, "spawn")
+
+
+class Terminate(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)  # the Trainer takes the signal up a moment later
+
+
+def test_a_checkpoint_at_the_scheduler_s_signal_is_whole(tmp_path, data):
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = make_trainer(tmp_path / "run", data, max_steps=8, enable_jit_checkpoint=True, callbacks=[Terminate()])
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, JITCheckpointCallback):
+            callback.jit_manager.kill_wait = 0
+    trainer.train()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert trainer.state.global_step < 8
+    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    names = {file.name for file in checkpoint.iterdir()}
+    assert {"model.safetensors", "optimizer.pt", "trainer_state.json"} <= names
+    assert not any("incomplete" in name for name in names)
+    resumed = make_trainer(tmp_path / "run", data, max_steps=8)
+    assert resumed.train(resume_from_checkpoint=True).global_step == 8

@@ -146,6 +146,43 @@ def test_accumulation_says_once_that_it_adds_no_negatives(tmp_path, pictures, mo
     assert len([line for line in said if "negatives of one batch only" in line]) == 1
 
 
+def test_a_batch_larger_than_the_data_is_refused(tmp_path, pictures):
+    """By default an incomplete batch is left out, and nothing would be trained."""
+    with pytest.raises(InputError, match="8 training pairs make no whole batch of 64: set a smaller"):
+        make_trainer(tmp_path / "run", pictures, per_device_train_batch_size=64).train()
+    settings = {"per_device_train_batch_size": 64, "dataloader_drop_last": False}
+    assert make_trainer(tmp_path / "all", pictures, **settings).train().global_step == 1
+
+
+def test_one_image_that_batch_norm_cannot_take_is_a_line(tmp_path, pictures):
+    settings = {"per_device_train_batch_size": 7, "dataloader_drop_last": False}
+    with pytest.raises(
+        InputError, match="this process has a batch of one image, of which BatchNorm has no statistics"
+    ):
+        make_trainer(tmp_path / "run", pictures, **settings).train()
+    make_trainer(tmp_path / "frozen", pictures, freeze_vision=True, **settings).train()
+
+
+def test_a_chunk_of_one_image_is_refused_where_batch_norm_learns(tmp_path, pictures):
+    with pytest.raises(InputError, match="gradient_cache_chunk_size=1 shows BatchNorm one image at a time"):
+        make_trainer(tmp_path / "run", pictures, gradient_cache_chunk_size=1)
+    make_trainer(tmp_path / "frozen", pictures, gradient_cache_chunk_size=1, freeze_vision=True).train()
+
+
+@pytest.mark.parametrize(("batch", "chunk"), [(3, 2), (5, 2), (7, 3), (8, 7)])
+def test_no_chunk_is_of_one_image_where_batch_norm_learns(batch, chunk, tmp_path, pictures):
+    trainer = make_trainer(
+        tmp_path / "run", pictures, per_device_train_batch_size=batch, gradient_cache_chunk_size=chunk, max_steps=1
+    )
+    sizes = []
+    trainer.model.vision_model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+    trainer.train()
+    assert 2 <= min(sizes) <= max(sizes) <= chunk + 1
+    assert sum(sizes) == 2 * batch
+
+
 def test_one_process_with_several_gpus_is_refused(tmp_path, pictures, monkeypatch):
     monkeypatch.setattr(HFClipTrainingArguments, "n_gpu", property(lambda self: 2))
     with pytest.raises(ValueError, match=r"one process sees 2 GPUs: .*accelerate launch.*CUDA_VISIBLE_DEVICES"):
@@ -246,8 +283,8 @@ def test_predict_measures_what_evaluate_does_and_gives_the_embeddings(tmp_path, 
     {"train_sampling_strategy": "group_by_length", "per_device_eval_batch_size": 3},
     {"train_sampling_strategy": "sequential", "dataloader_drop_last": True, "per_device_eval_batch_size": 64},
     {"accelerator_config": {"split_batches": True, "even_batches": False}, "per_device_eval_batch_size": 2},
-    {"accelerator_config": {"dispatch_batches": True}, "eval_accumulation_steps": 2, "eval_do_concat_batches": False},
-    {"gradient_accumulation_steps": 2, "ema_decay": 0.5, "auto_find_batch_size": True},
+    {"accelerator_config": {"dispatch_batches": True}, "eval_accumulation_steps": 2, "eval_use_gather_object": True},
+    {"gradient_accumulation_steps": 2, "ema_decay": 0.5, "max_grad_norm": 0.1},
 ])  # fmt: skip
 def test_no_setting_of_training_reaches_what_is_measured(settings, tmp_path):
     data = write_pictures(tmp_path / "pictures", count=7, captions_each=2)

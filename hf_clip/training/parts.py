@@ -1,0 +1,205 @@
+"""What a trainer is put together from: parts of another kind, or that do not fit together, are refused in a line."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import datasets
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from ..configuration_hf_clip import HFClipConfig
+from ..data.collator import HFClipCollator
+from ..data.dataset import CaptionedImages
+from ..data.foreign import CompletedBatches
+from ..data.streaming import StreamedPairs
+from ..embedding import collator_of
+from ..errors import InputError
+from ..modeling_hf_clip import HFClipModel
+from ..processing_hf_clip import HFClipProcessor
+from .arguments import HFClipTrainingArguments
+
+# What decides about pixels.
+_PIXELS = (
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "crop_pct", "do_pad", "do_convert_rgb"),
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
+)
+
+
+def check_arguments(args: Any) -> None:
+    """
+    Raises:
+        InputError: for arguments of another class; for values that cannot be.
+    """
+    if not isinstance(args, HFClipTrainingArguments):
+        kind = "TrainingArguments" if isinstance(args, TrainingArguments) else type(args).__name__
+        raise InputError(f"args are {kind}: give HFClipTrainingArguments, which have the same fields and more")
+    try:
+        args.check()
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def check_parts(model: Any, given: Mapping[str, Any]) -> None:
+    """
+    Args:
+        model: given, or made by `model_init`.
+        given: the arguments of the trainer, by name.
+
+    Raises:
+        InputError: a model, a data set or a processor of another kind; a processor that is not that of the model, the
+            collator or the data; settings that these parts leave without effect.
+    """
+    processor, data = given.get("processing_class"), given.get("train_dataset")
+    _check_model(model)
+    _check_processor(processor, model, given)
+    if given["args"].length_column_name != "length" and not isinstance(data, datasets.Dataset):
+        raise InputError(
+            "length_column_name is for a datasets.Dataset: TrainingPairs know how long their captions are"
+        )
+    if given.get("optimizers", (None, None))[0] is not None:
+        _check_rates(given["args"])
+    if given["args"].prediction_loss_only and given.get("compute_metrics"):
+        raise InputError("prediction_loss_only leaves compute_metrics nothing to look at: leave out one of them")
+
+
+def _check_model(model: Any) -> None:
+    config = getattr(model, "config", None)
+    if getattr(config, "model_type", None) == HFClipConfig.model_type:  # an adapter shows that of its base
+        return
+    if isinstance(model, str):
+        raise InputError(f"model is {model!r}: open it with AutoModel.from_pretrained first")
+    raise InputError(
+        f"model is a {type(model).__name__}: give an HFClipModel, which create_model_and_processor makes of two "
+        "towers, and convert_model of CLIP, SigLIP and dual encoders"
+    )
+
+
+def _check_processor(processor: Any, model: Any, given: Mapping[str, Any]) -> None:
+    collator = given.get("data_collator")
+    if processor is None:
+        if collator is None or _image_processors(given.get("train_dataset")):
+            raise InputError("processing_class is missing: give the model's HFClipProcessor, which is saved with it")
+        return
+    # Of a folder opened with its own code it is a class of that name.
+    if HFClipProcessor.__name__ not in [kind.__name__ for kind in type(processor).__mro__]:
+        raise InputError(
+            f"processing_class is a {type(processor).__name__}: give the model's HFClipProcessor, saved with it"
+        )
+    words, known = len(processor.tokenizer), getattr(model.config.text_config, "vocab_size", None)
+    if known is not None and words > known:
+        raise InputError(
+            f"processing_class has a tokenizer of {words} tokens, and the text tower knows {known}: it is another "
+            "model's; give this one's"
+        )
+    if isinstance(collator, HFClipCollator) and not _same_words(collator.tokenizer, processor.tokenizer):
+        raise InputError("data_collator and processing_class have different tokenizers: give both the model's")
+    for name in ("train_dataset", "eval_dataset"):
+        if not all(_same_pixels(own, processor.image_processor) for own in _image_processors(given.get(name))):
+            raise InputError(f"{name} and processing_class have different image processors: give both the model's")
+
+
+def _image_processors(data: Any) -> list[Any]:
+    """Those of our own data sets, within torch's wrappers, mixtures and named sets too."""
+    if isinstance(data, CaptionedImages):
+        return [data.image_processor]
+    if isinstance(data, StreamedPairs):
+        return [data.draw.image_processor]
+    inside = (
+        data.values() if isinstance(data, Mapping) else getattr(data, "datasets", [getattr(data, "dataset", None)])
+    )
+    return [found for one in inside if one is not None and one is not data for found in _image_processors(one)]
+
+
+def _same_words(one: Any, other: Any) -> bool:
+    return one is other or one.get_vocab() == other.get_vocab()
+
+
+def _same_pixels(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    mine, yours = one.to_dict(), other.to_dict()
+    return all(mine.get(name) == yours.get(name) for name in _PIXELS)
+
+
+def _check_rates(args: HFClipTrainingArguments) -> None:
+    for name in ("text_learning_rate", "vision_learning_rate", "head_learning_rate", "layer_decay"):
+        if getattr(args, name) is not None:
+            raise InputError(
+                f"{name} is for the optimizer that the trainer makes, and optimizers brings another: leave out one"
+            )
+
+
+def batches_of(collator: Callable | None, model: Any, processor: Any) -> Callable:
+    """The collator that was given, its batches completed where it is not ours; default: the one of the processor."""
+    if collator is None:
+        return collator_of(model, processor)
+    return collator if isinstance(collator, HFClipCollator) else CompletedBatches(collator)
+
+
+def freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module]:
+    """Freezes what was asked for, and gives all that must stay in evaluation mode: towers of which nothing trains,
+    and BatchNorm whose weights do not (below an adapter, say): moved statistics would be lost with the adapter."""
+    if args.freeze_text:
+        model.text_model.requires_grad_(False)
+    if args.freeze_vision:
+        model.vision_model.requires_grad_(False)
+    towers = [model.text_model, model.vision_model]
+    norms = [module for tower in towers for module in tower.modules() if isinstance(module, _BatchNorm)]
+    return [module for module in towers + norms if not any(p.requires_grad for p in module.parameters())]
+
+
+def check_steps(args: HFClipTrainingArguments, model: nn.Module, fsdp: bool, deepspeed: bool) -> None:
+    """
+    Args:
+        model: frozen where it is to be.
+
+    Raises:
+        InputError: for settings that this model, or what shards it, cannot have.
+    """
+    if args.ema_decay and (fsdp or deepspeed):
+        raise InputError("ema_decay cannot follow weights that FSDP or DeepSpeed has sharded: leave it out")
+    if (args.bf16_full_eval or args.fp16_full_eval) and (fsdp or deepspeed):
+        raise InputError("bf16_full_eval and fp16_full_eval cannot turn weights that are sharded: leave them out")
+    if args.train_batch_size * args.world_size < 2:
+        raise InputError("a batch of one pair has no negatives: give a larger per_device_train_batch_size")
+    if not args.gradient_cache_chunk_size:
+        return
+    if deepspeed:
+        raise InputError("gradient_cache_chunk_size cannot go with DeepSpeed's own backward: leave out one of them")
+    optimizer = OptimizerNames(args.optim).value
+    if optimizer.endswith("layerwise") or "lomo" in optimizer:
+        raise InputError(
+            f"gradient_cache_chunk_size cannot go with optim={optimizer}, which steps within the backward pass "
+            "of each chunk: leave out one of them"
+        )
+    if args.gradient_cache_chunk_size == 1 and any(map(learns_statistics, model.modules())):
+        raise InputError(
+            "gradient_cache_chunk_size=1 shows BatchNorm one image at a time, which has no statistics: set 2 or more"
+        )
+
+
+def learns_statistics(module: nn.Module) -> bool:
+    """A BatchNorm that is trained."""
+    return isinstance(module, _BatchNorm) and any(p.requires_grad for p in module.parameters())
+
+
+@contextlib.contextmanager
+def enough_for_batch_norm() -> Iterator[None]:
+    """
+    Raises:
+        InputError: in place of torch's own error, for a batch of one image whose last feature maps are single points.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            "this process has a batch of one image, of which BatchNorm has no statistics: set a larger "
+            "per_device_train_batch_size, or dataloader_drop_last=True for an incomplete last batch"
+        ) from error
