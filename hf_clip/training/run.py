@@ -307,6 +307,8 @@ def _write_results(
 ) -> None:
     """What `hf-clip evaluate` would write of the saved model."""
     measured = [Measured(model, task, outcome) for task, outcome in outcomes.items()]
+    if not measured:  # of a run that looks at the loss alone
+        return
     report = Report(data, measured, embeddings.skipped)
     folder.mkdir(parents=True)
     if can_draw():

@@ -93,7 +93,10 @@ def test_padding_is_no_part_of_a_caption():
     [
         ({"pixel_values": torch.rand(2, 3, 8, 8)}, "gives pixel_values: a batch needs input_ids, as a tensor"),
         ({}, "gives nothing: a batch needs pixel_values and input_ids"),
-        ({"pixel_values": torch.rand(2, 3, 8, 8), "input_ids": [[1], [2]]}, "gives pixel_values, input_ids: a batch needs input_ids"),
+        (
+            {"pixel_values": torch.rand(2, 3, 8, 8), "input_ids": [[1], [2]]},
+            "gives pixel_values, input_ids: a batch needs input_ids",
+        ),
         (
             {"pixel_values": torch.rand(2, 3, 8, 8), "input_ids": torch.ones(2, 3), "labels": torch.ones(2)},
             "gives labels, which nothing here takes",
