@@ -163,7 +163,6 @@ class HFClipTrainingArguments(TrainingArguments):
 
     def _check_effects(self) -> None:
         """Values that nothing would look at, of settings that are not refused altogether."""
-        loading = self.accelerator_config
         for is_wrong, reason in (
             (
                 "fp16" in (self.mixed_precision, self.fp16 and "fp16") and self.device.type == "cpu",
@@ -185,12 +184,6 @@ class HFClipTrainingArguments(TrainingArguments):
             (
                 self.prediction_loss_only and self.eval_tasks,
                 "prediction_loss_only measures the loss alone, and none of eval_tasks: leave out one of them",
-            ),
-            (
-                self.world_size > 1
-                and (loading.split_batches or loading.dispatch_batches or not loading.even_batches),
-                "split_batches, dispatch_batches and even_batches=False of accelerator_config would tear the batch "
-                "of several processes apart: leave them out",
             ),
         ):
             if is_wrong:

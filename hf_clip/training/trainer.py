@@ -382,7 +382,7 @@ class HFClipTrainer(Trainer):
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """A stream is dealt out to the processes already; accelerate would have each of them read all of it."""
         if not isinstance(self.train_dataset, StreamedPairs):
-            self._check_size()
+            self._check_batches()
             return super().get_train_dataloader()
         return self._own_loader(
             self.train_dataset,
@@ -406,7 +406,15 @@ class HFClipTrainer(Trainer):
             **batches,
         )
 
-    def _check_size(self) -> None:
+    def _check_batches(self) -> None:
+        loading = self.args.accelerator_config
+        if self.args.world_size > 1 and (
+            loading.split_batches or loading.dispatch_batches or not loading.even_batches
+        ):
+            raise InputError(
+                "split_batches, dispatch_batches and even_batches=False of accelerator_config would tear the batch of "
+                "several processes apart: leave them out"
+            )
         if not (isinstance(self.train_dataset, Sized) and self.args.dataloader_drop_last):
             return
         pairs, batch = len(self.train_dataset), self._train_batch_size * self.args.world_size

@@ -66,7 +66,7 @@ def test_without_evaluation_data(command, capsys):
         (["--text_pooling", "sum"], "unknown text_pooling 'sum': choose one of cls, mean, last, pooler"),
         (["--train_data", "nowhere"], "no data at 'nowhere'"),
         (["--caption_column", "title"], "no column 'title': set caption_column to one of file_name, caption"),
-        (["--remove_unused_columns", "true"], "remove_unused_columns must stay false"),
+        (["--remove_unused_columns", "true"], "remove_unused_columns True is refused"),
         (["--resume_from_checkpoint", "true"], "no whole checkpoint at"),
         (["--projection_dim", "0"], "--projection_dim must be 1 or more, not 0"),
         (["--max_caption_length", "-1"], "--max_caption_length must be 1 or more, not -1"),

@@ -51,11 +51,12 @@ def test_what_would_have_no_effect_is_refused(settings, message, tmp_path, pictu
 
 
 @pytest.mark.parametrize("setting", [{"split_batches": True}, {"dispatch_batches": True}, {"even_batches": False}])
-def test_what_tears_batches_apart_is_refused_in_several_processes(setting, tmp_path, monkeypatch):
-    args = HFClipTrainingArguments(str(tmp_path), use_cpu=True, accelerator_config=setting)
+def test_what_tears_batches_apart_is_refused_in_several_processes(setting, tmp_path, pictures, monkeypatch):
+    trainer = make_trainer(tmp_path / "run", pictures, accelerator_config=setting)
+    trainer.get_train_dataloader()
     monkeypatch.setattr(HFClipTrainingArguments, "world_size", property(lambda self: 2))
     with pytest.raises(InputError, match="of accelerator_config would tear the batch of several processes apart"):
-        args.check()
+        trainer.get_train_dataloader()
 
 
 def test_optim_target_modules_of_the_optimizers_that_have_some(tmp_path):
