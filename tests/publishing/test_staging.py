@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from conftest import COLORS, tiny_inputs, tiny_model
+from conftest import CODE, COLORS, tiny_inputs, tiny_model
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
@@ -51,10 +51,9 @@ def test_what_is_staged_opens_with_the_same_logits(model_folder, tmp_path):
     stage(model_folder, tmp_path / "staged", content())
     assert snapshot(model_folder) == before
     files = set(snapshot(tmp_path / "staged"))
-    code = {f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing")}
     sentence_transformers = {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"}
     saved = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
-    assert files == code | sentence_transformers | saved | {"README.md"}
+    assert files == CODE | sentence_transformers | saved | {"README.md"}
     config = json.loads((tmp_path / "staged" / "config.json").read_text())
     assert set(config["auto_map"]) >= {"AutoModel", "AutoModelForZeroShotImageClassification"}
     expected = HFClipModel.from_pretrained(model_folder).eval()(**tiny_inputs()).logits_per_image
