@@ -100,13 +100,16 @@ def prompts_of(names: Sequence[str], templates: Sequence[str] | dict[str, list[s
     """Every prompt of a class: each of its names in each template.
 
     Raises:
-        InputError: prompts by class lack this one.
+        InputError: prompts by class lack this one; a prompt that no tokenizer takes.
     """
     if isinstance(templates, dict):
         if names[0] not in templates:
             raise InputError(f"no prompts for the class {names[0]!r}: add them, or give templates for all classes")
         return templates[names[0]]
-    return [template.replace("{c}", name) for name in names for template in templates]
+    prompts = [template.replace("{c}", name) for name in names for template in templates]
+    for prompt in prompts:
+        check_text(prompt, f"class {names[0]!r}", "a prompt")
+    return prompts
 
 
 def _checked_template(template: str, where: str) -> str:

@@ -208,3 +208,11 @@ def test_without_open_clip(monkeypatch):
     for read in (open_templates, open_class_names):
         with pytest.raises(InputError, match="open_clip/X needs open_clip: pip install open_clip_torch, or give a"):
             read("open_clip/X")
+
+
+@pytest.mark.parametrize(("names", "templates"), [(["a cat", "\ud83d"], ["{c}"]), (["a cat"], ["{c}", "\ude00 {c}"])])
+def test_prompts_that_no_tokenizer_takes(names, templates):
+    with pytest.raises(
+        InputError, match=r"class 'a cat' has half of a surrogate pair \('.u\w+'\) in a prompt, which no"
+    ):
+        prompts_of(names, templates)
