@@ -25,8 +25,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from .configuration_hf_clip import HFClipConfig
 from .errors import InputError, first_line
 from .modeling_hf_clip import HFClipModel
-from .processing_hf_clip import HFClipProcessor
-from .towers import FIXED_LENGTH, open_image_processor, read_json, without_load_report
+from .processing_hf_clip import HFClipProcessor, tokenizer_limit
+from .towers import FIXED_LENGTH, open_image_processor, read_json, within_capacity, without_load_report
 
 # Of the largest logit: what fp32 leaves of sums that were added in another order.
 TOLERANCE = 1e-5
@@ -114,17 +114,16 @@ def open_source(name: str) -> tuple[PreTrainedModel, HFClipProcessor]:
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
             raise InputError(f"{name!r} has no tokenizer: save its processor beside the weights")
         return source, HFClipProcessor(
-            image_processor=open_image_processor(name), tokenizer=tokenizer, **_text_policy(source.config, tokenizer)
+            image_processor=open_image_processor(name), tokenizer=tokenizer, **_text_policy(source, tokenizer)
         )
 
 
-def _text_policy(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def _text_policy(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """How texts are padded and cut, as `HFClipProcessor` takes it."""
-    fixed = FIXED_LENGTH.get(config.text_config.model_type)
-    told = tokenizer.model_max_length if tokenizer.model_max_length < 1e9 else fixed  # 1e30: it knows no limit
-    positions = getattr(config.text_config, "max_position_embeddings", None)
-    length = min((limit for limit in (told, positions) if limit is not None), default=None)
-    return {"text_padding": "longest" if fixed is None else "max_length", "max_text_length": length}
+    fixed = FIXED_LENGTH.get(source.config.text_config.model_type)
+    policy = {"text_padding": "longest" if fixed is None else "max_length"}
+    told = fixed if tokenizer_limit(tokenizer) is None else None
+    return within_capacity(policy | {"max_text_length": told}, source.text_model, tokenizer)
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------

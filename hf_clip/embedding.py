@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from .data.sources import Source
 from .errors import InputError
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
+from .towers import text_capacity
 
 # The activations of more do not stay in its caches: a ResNet-50 takes twice as long a picture at 32.
 _PICTURES_ON_A_CPU = 8
@@ -35,11 +36,14 @@ class Embeddings:
         image_rows: (images,), the row of each picture: of the source, or of the evaluation set, which may be some rows
             of several.
         text_to_image: (captions,), the position in `image_embeds` of each caption's picture.
-        image_ids, caption_ids: (images,), (captions,): int64 content digests.
+        image_ids, caption_ids: (images,), (captions,), int64: equal where the picture's content is, and where the
+            text tower reads the same tokens.
         skipped: (row, name, reason) of the pictures that could not be read; their captions are left out too.
         labels: (images,), int64, or of several labels a picture (images, classes), boolean; None without labels.
         class_names: of the labels, where they are known.
         image_features: (images, width), fp32, what the image tower gives before the projection, where asked for.
+        captions_cut: (captions,) boolean, whether the end of a caption was cut off; None where it is not known.
+        captions_are_classes: whether the captions are the names of the classes, for want of others.
     """
 
     image_embeds: Tensor
@@ -52,6 +56,12 @@ class Embeddings:
     labels: Tensor | None = None
     class_names: list[str] | None = None
     image_features: Tensor | None = None
+    captions_cut: Tensor | None = None
+    captions_are_classes: bool = False
+
+    @property
+    def cut_captions(self) -> int:
+        return 0 if self.captions_cut is None else int(self.captions_cut.sum())
 
 
 @dataclass
@@ -64,6 +74,7 @@ class EmbeddedBatch:
     caption_counts: Tensor
     image_ids: Tensor
     caption_ids: Tensor
+    captions_cut: Tensor | None = None
     image_features: Tensor | None = None
 
 
@@ -76,8 +87,8 @@ def embed_batch(model: PreTrainedModel, batch: dict[str, Any], *, pooled: bool =
     Raises:
         FloatingPointError: for embeddings that are NaN or infinite, naming the tower.
     """
-    extras = {name: batch.pop(name) for name in ("image_ids", "caption_ids", "rows", "caption_counts")}
-    batch.pop("captions_cut", None)
+    names = ("image_ids", "caption_ids", "rows", "caption_counts", "captions_cut")
+    extras = {name: batch.pop(name) for name in names if name in batch}
     features, image_embeds, text_embeds = _embed_inputs(model, pooled, **batch)
     return EmbeddedBatch(
         image_embeds=_finite(image_embeds, "image"),
@@ -154,6 +165,7 @@ def join_batches(batches: Iterable[EmbeddedBatch], skipped: list[tuple[int, str,
         caption_ids=columns["caption_ids"].take(captions),
         skipped=sorted(set(skipped)),
         image_features=columns["image_features"].take(images) if "image_features" in columns else None,
+        captions_cut=columns["captions_cut"].take(captions) if "captions_cut" in columns else None,
     )
 
 
@@ -186,7 +198,12 @@ def with_labels(embeddings: Embeddings, source: Source | EvaluationSet) -> Embed
     if not source.label_column:
         return embeddings
     labels = torch.index_select(torch.from_numpy(source.labels()), 0, embeddings.image_rows)
-    return dataclasses.replace(embeddings, labels=labels, class_names=source.class_names)
+    return dataclasses.replace(
+        embeddings,
+        labels=labels,
+        class_names=source.class_names,
+        captions_are_classes=not source.caption_column,
+    )
 
 
 def _first_of_each(values: Tensor) -> Tensor:
@@ -283,21 +300,46 @@ def embed_images(model: PreTrainedModel, processor: HFClipProcessor, images: lis
     return _finite(embed_inputs(model.eval(), torch.cat(pixels).to(model.device))[0], "image")
 
 
+class EmbeddedTexts(NamedTuple):
+    """Texts, embedded.
+
+    Args:
+        embeds: (texts, dim), fp32, unit length; bit-equal where the tower reads the same tokens.
+        ids: (texts,) int64, equal where the tower reads the same tokens.
+        cut: (texts,) boolean, whether the end of the text was cut off.
+    """
+
+    embeds: Tensor
+    ids: Tensor
+    cut: Tensor
+
+
 def embed_texts(model: PreTrainedModel, processor: HFClipProcessor, texts: list[str]) -> Tensor:
-    """(texts, dim) unit vectors, fp32, on the CPU; 64 texts of like length at a time."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    parts = [[texts[i] for i in order[start : start + 64]] for start in range(0, len(order), 64)]
-    embeds = torch.cat([_embed_texts(model.eval(), processor, part) for part in parts])
-    return embeds[torch.tensor(order).argsort()]
+    """(texts, dim) unit vectors, fp32, on the CPU."""
+    return embed_prompts(model, processor, texts).embeds
 
 
-def _embed_texts(model: PreTrainedModel, processor: HFClipProcessor, texts: list[str]) -> Tensor:
+def embed_prompts(model: PreTrainedModel, processor: HFClipProcessor, texts: Sequence[str]) -> EmbeddedTexts:
+    """Each row of tokens once (in another batch it would be rounded otherwise), 64 rows of like length at a time."""
+    model.eval()
     collator = collator_of(model, processor)
-    tokens = processor.tokenizer(
-        texts, padding=collator.padding, truncation=True, max_length=collator.max_length, return_tensors="pt"
-    ).to(model.device)
+    read = [collator.tokenize(list(part))[1:] for part in _parts_of(texts, 1000)]
+    ids, lengths, cut = (torch.cat(column) for column in zip(*read, strict=True))
+    _, firsts, places = np.unique(ids.numpy(), return_index=True, return_inverse=True)
+    order = lengths.numpy()[firsts].argsort(kind="stable")
+    parts = _parts_of([texts[first] for first in firsts[order]], 64)
+    embeds = torch.cat([_embed_tokens(model, collator.tokenize(list(part)).tokens) for part in parts])
+    return EmbeddedTexts(embeds[torch.from_numpy(order.argsort()[places])], ids, cut)
+
+
+def _parts_of(values: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _embed_tokens(model: PreTrainedModel, tokens: dict[str, Tensor]) -> Tensor:
     with torch.inference_mode():
-        return _finite(model(**tokens).text_embeds, "text")
+        inputs = {name: value.to(model.device) for name, value in tokens.items()}
+        return _finite(model(**inputs).text_embeds, "text")
 
 
 def temperature_of(model: HFClipModel) -> tuple[Tensor, Tensor | None]:
@@ -308,7 +350,5 @@ def temperature_of(model: HFClipModel) -> tuple[Tensor, Tensor | None]:
 
 def max_caption_length(model: PreTrainedModel, processor: HFClipProcessor, asked: int | None = None) -> int:
     """How many tokens a caption may have: what was asked for, the tokenizer and the tower's positions allow."""
-    positions = getattr(model.config.text_config, "max_position_embeddings", None)
-    # A tokenizer that knows no limit says 1e30, which its own truncation cannot count to.
-    limits = (asked, processor.max_text_length, positions, processor.tokenizer.model_max_length, sys.maxsize)
+    limits = (asked, processor.max_text_length, text_capacity(model.text_model, processor.tokenizer), sys.maxsize)
     return min(limit for limit in limits if limit is not None)

@@ -1,8 +1,8 @@
 """A folder of embeddings: parquet shards of so many source rows each, resumable, with a manifest of what made them.
 
 `manifest.json` stands beside `shards/rows-FIRST-PAST_THE_LAST.parquet`. A shard has one row a picture: id (the
-source's row), path, caption (list), image_embeds and text_embeds (float16, unit length), image_id and caption_ids
-(content digests), and the label where the source has one.
+source's row), path, caption (list), image_embeds and text_embeds (float16, unit length), image_id (digest of the
+content), caption_ids (digests of the tokens), captions_cut, and the label where the source has one.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from .data.collator import tokenizer_digest
 from .data.columns import is_bytes, label_numbers, struct_field
 from .data.images import broken_picture
 from .data.sources import Source
@@ -29,7 +30,7 @@ from .processing_hf_clip import HFClipProcessor
 
 MANIFEST = "manifest.json"
 SHARDS = "shards"  # a folder with nothing but parquet, which pandas and pyarrow read as one table
-FORMAT = 1
+FORMAT = 2  # 1 had digests of the captions' letters
 UNFINISHED = ".part"
 _FACTS = b"hf_clip"  # key of a shard's own metadata
 # What a resumed pass must have in common with the one before it.
@@ -122,6 +123,8 @@ def open_embeddings(folder: str | Path) -> Embeddings:
         text_to_image=torch.arange(len(table)).repeat_interleave(counts),
         image_ids=_integers(table["image_id"]),
         caption_ids=_integers(pc.list_flatten(table["caption_ids"])),
+        captions_cut=torch.tensor(pc.list_flatten(table["captions_cut"]).to_pylist(), dtype=torch.bool),
+        captions_are_classes=manifest["captions_are_classes"],
         skipped=[(row, name, reason) for row, name, reason in manifest["skipped"]],
         **_labels_of(table, manifest),
     )
@@ -154,6 +157,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / MANIFEST} cannot be read: {first_line(error)}: embed again") from error
+    if isinstance(manifest, dict) and "shard_size" in manifest and manifest.get("format") in range(1, FORMAT):
+        raise InputError(f"{folder} was embedded by an older hf_clip, in format {manifest['format']}: embed again")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{folder / MANIFEST} is no manifest of embeddings in format {FORMAT}: give another folder")
     return manifest
@@ -178,6 +183,7 @@ def describe(
             "digest": weights_digest(model),
         },
         "preprocessing": {
+            "tokenizer": tokenizer_digest(collator.tokenizer),
             "image_processor": json.loads(processor.image_processor.to_json_string()),
             "max_caption_length": collator.max_length,
             "padding": collator.padding,
@@ -187,6 +193,7 @@ def describe(
         "dtype": "float16",
         "data": {"name": public_name(source.name), "fingerprint": _fingerprint(source)},
         "class_names": source.class_names,
+        "captions_are_classes": not source.caption_column,
         "rows": len(source),
         "shard_size": shard_size,
         "complete": False,
@@ -311,6 +318,7 @@ def _schema(source: Source, dimension: int) -> pa.Schema:
         "text_embeds": pa.list_(vector),
         "image_id": pa.int64(),
         "caption_ids": pa.list_(pa.int64()),
+        "captions_cut": pa.list_(pa.bool_()),
     }
     if source.label_column:
         label = source.label_of(source.rows[0])
@@ -348,6 +356,7 @@ def _batch(part: EmbeddedBatch, source: Source, schema: pa.Schema) -> pa.RecordB
         "text_embeds": pa.ListArray.from_arrays(starts, _vector_array(part.text_embeds)),
         "image_id": pa.array(part.image_ids.numpy()),
         "caption_ids": pa.ListArray.from_arrays(starts, pa.array(part.caption_ids.numpy())),
+        "captions_cut": pa.ListArray.from_arrays(starts, pa.array(part.captions_cut.numpy())),
     }
     if source.label_column:
         columns["label"] = pa.array([source.label_of(record) for record in records], schema.field("label").type)

@@ -14,6 +14,11 @@ from .configuration_hf_clip import copy_code
 PADDINGS = ("longest", "max_length")
 
 
+def tokenizer_limit(tokenizer) -> int | None:
+    """How many tokens a text may have by its tokenizer; `None` where it knows no limit, which it writes as 1e30."""
+    return int(tokenizer.model_max_length) if tokenizer.model_max_length < 1e9 else None
+
+
 class HFClipProcessorKwargs(ProcessingKwargs, total=False):
     """Texts of unequal length are padded to the longest unless the processor or the caller says otherwise."""
 
@@ -28,7 +33,7 @@ class HFClipProcessor(ProcessorMixin):
         tokenizer: any tokenizer of transformers.
         text_padding: "longest" pads texts to the longest of them; "max_length" always to `max_text_length` tokens,
             which a text tower wants that was trained so (SigLIP).
-        max_text_length: texts are cut after so many tokens. `None`: nothing is cut.
+        max_text_length: texts are cut after so many tokens; default: after as many as the tokenizer says it may give.
 
     Called with texts, it pads and cuts by this policy unless the call says otherwise.
 
@@ -55,9 +60,10 @@ class HFClipProcessor(ProcessorMixin):
         self.max_text_length = max_text_length
 
     def __call__(self, images=None, text=None, **kwargs):
-        if text is not None and self.max_text_length is not None:
-            # What sentence-transformers calls max_seq_length is the tokenizer's.
-            length = min(self.max_text_length, self.tokenizer.model_max_length)
+        # What sentence-transformers calls max_seq_length is the tokenizer's.
+        limits = [limit for limit in (self.max_text_length, tokenizer_limit(self.tokenizer)) if limit is not None]
+        if text is not None and limits:
+            length = min(limits)
             policy = {"padding": self.text_padding, "truncation": True, "max_length": length}
             said = {**kwargs, **kwargs.get("text_kwargs", {}), **kwargs.get("common_kwargs", {})}
             kwargs |= {name: value for name, value in policy.items() if name not in said}

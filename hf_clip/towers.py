@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -28,7 +29,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 from .configuration_hf_clip import HFClipConfig
 from .errors import InputError, first_line
 from .modeling_hf_clip import HFClipModel, build_tower, load_tower, reads_images, tower_config
-from .processing_hf_clip import HFClipProcessor
+from .processing_hf_clip import HFClipProcessor, tokenizer_limit
 
 # (layer type, blocks a stage, widths of the stages): table 1 of arXiv:1512.03385, and half of its smallest.
 _RESNETS = {
@@ -54,6 +55,7 @@ def create_model_and_processor(
     image_size: int | None = None,
     text_padding: str | None = None,
     max_text_length: int | None = None,
+    default_text_length: int | None = None,
     **config: Any,
 ) -> tuple[HFClipModel, HFClipProcessor]:
     """Pairs two towers; projections and temperature are new.
@@ -67,6 +69,7 @@ def create_model_and_processor(
         image_size: side of the square that pictures are resized and cropped to; default: the tower's own (224 px from
             scratch).
         text_padding, max_text_length: as in [`HFClipProcessor`]; default: what the text tower was trained with.
+        default_text_length: `max_text_length` where neither is known; default: all that tokenizer and tower can take.
         config: fields of [`HFClipConfig`]: `projection_dim`, `text_pooling`, `projection`, …
 
     Raises:
@@ -80,6 +83,7 @@ def create_model_and_processor(
             vision_model=vision_tower, text_model=text_tower, **(vision_hints | text_hints | config)
         )
         policy |= _given({"text_padding": text_padding, "max_text_length": max_text_length})
+        policy = within_capacity(policy, model.text_model, tokenizer, default_text_length)
         return model, HFClipProcessor(image_processor=image_processor, tokenizer=tokenizer, **policy)
 
 
@@ -91,6 +95,7 @@ def open_model_and_processor(
     image_size: int | None = None,
     text_padding: str | None = None,
     max_text_length: int | None = None,
+    default_text_length: int | None = None,
     **config: Any,
 ) -> tuple[HFClipModel, HFClipProcessor]:
     """A trained model and its processor, on the CPU and in evaluation mode; with another tower on a side, if asked.
@@ -101,7 +106,8 @@ def open_model_and_processor(
     Args:
         folder: a folder or Hub id that hf_clip wrote, or a PEFT adapter over one, which is merged into it.
         vision_model, text_model: the tower to put in, named as for [`create_model_and_processor`].
-        image_size, text_padding, max_text_length: as there; default: as trained, or as an exchanged tower wants.
+        image_size, text_padding, max_text_length, default_text_length: as there; default: as trained, or as an
+            exchanged tower wants.
         config: fields of [`HFClipConfig`]; they may not contradict the trained model, but for the pooling of an
             exchanged tower.
 
@@ -129,6 +135,7 @@ def open_model_and_processor(
         if exchanged:
             model = _with_towers(model, towers, exchanged, fields | poolings)
         policy |= _given({"text_padding": text_padding, "max_text_length": max_text_length})
+        policy = within_capacity(policy, model.text_model, tokenizer, default_text_length)
         return model, HFClipProcessor(image_processor=image_processor, tokenizer=tokenizer, **policy)
 
 
@@ -426,6 +433,34 @@ def _open_text_tower(
         length = min(FIXED_LENGTH[tower.config.model_type], tower.config.max_position_embeddings)
         policy = {"text_padding": "max_length", "max_text_length": length}
     return tower, tokenizer, hints | _given({"text_pooling": pooling}), policy
+
+
+def text_capacity(tower: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """How many tokens of a text its tokenizer and its tower can take; None: neither knows a limit."""
+    limits = [limit for limit in (tokenizer_limit(tokenizer), _positions(tower)) if limit is not None]
+    return min(limits, default=None)
+
+
+def _positions(tower: nn.Module) -> int | None:
+    positions = getattr(tower.config, "max_position_embeddings", None)
+    for name, module in tower.named_modules():
+        # RoBERTa's kin count from behind the padding's number: of 514 rows 512 are left.
+        if "position" in name and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return positions
+
+
+def within_capacity(
+    policy: dict[str, Any], tower: nn.Module, tokenizer: PreTrainedTokenizerBase, default: int | None = None
+) -> dict[str, Any]:
+    """How texts are padded and cut, so that none is longer than can be read; not by the tokenizer alone either, which
+    pipelines ask."""
+    capacity = text_capacity(tower, tokenizer)
+    asked = policy.get("max_text_length") or default
+    limits = [limit for limit in (asked, capacity) if limit is not None]
+    if capacity is not None:
+        tokenizer.model_max_length = capacity
+    return policy | {"max_text_length": min(limits, default=None)}
 
 
 def _sentence_transformers_pooling(text_model: str) -> str | None:

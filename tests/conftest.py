@@ -27,6 +27,9 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{let
 CODE = {f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing", "requirements")}
 COLORS = ["red", "green", "blue", "yellow", "black", "orange", "purple", "brown"]
 
+# What BERT's tokenizer, which drops case, accents, white space and control characters, reads as the same.
+SAME = ["red a", "Red A", "red a\n", " red \t a", "r\u00e9d a", "re\u0301d a", "red\u00a0a", "\ufeffred a"]
+
 
 def tiny_text_config(**changes) -> BertConfig:
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}

@@ -1,11 +1,12 @@
 """Embeddings of a source: in row order, each row once, with all its captions, without what could not be read."""
 
+import json
 from types import SimpleNamespace
 
 import datasets
 import pytest
 import torch
-from conftest import tiny_model, write_pictures
+from conftest import SAME, tiny_model, write_pictures
 from PIL import Image
 
 from hf_clip import HFClipProcessor
@@ -16,6 +17,7 @@ from hf_clip.embedding import (
     EmbeddedBatch,
     embed_batch,
     embed_images,
+    embed_prompts,
     embed_source,
     embed_texts,
     join_batches,
@@ -128,12 +130,32 @@ def test_a_batch_larger_than_a_cpus_caches_is_the_same_batch(source, processor):
 def test_texts_of_like_length_are_embedded_together_and_given_back_in_order(processor):
     model, widths = tiny_model(), []
     model.register_forward_pre_hook(lambda *call: widths.append(call[2]["input_ids"].shape), with_kwargs=True)
-    texts = ["abcdefghijklmnopqrst"[: 1 + 7 * i % 20] + "xyz"[i % 3] for i in range(140)]
+    texts = ["abcdefghijklmnopqrst"[: 1 + 7 * i % 20][:-1] + "zyxwvut"[i // 20] + "x" for i in range(140)]
     found = embed_texts(model, processor, texts)
     # 1 to 20 letters and one more, seven times each, with [CLS] and [SEP]: the 64th has 10, the 128th 19.
     assert widths == [(64, 13), (64, 22), (12, 23)]
     for i in (0, 63, 64, 139):
         torch.testing.assert_close(found[i], embed_texts(model, processor, [texts[i]])[0], atol=1e-5, rtol=0)
+
+
+def test_texts_that_read_the_same_are_embedded_once_to_the_same_bits(processor):
+    model, seen = tiny_model(), []
+    model.register_forward_pre_hook(lambda *call: seen.append(len(call[2]["input_ids"])), with_kwargs=True)
+    texts = [*SAME, *(a + b for a in "abcdefgh" for b in "abcdefgh"), "red a\r\n", "y" * 70, "y" * 80]
+    embeds, ids, cut = embed_prompts(model, processor, texts)
+    assert sum(seen) == len(embeds.unique(dim=0)) == len(ids.unique()) == 1 + 64 + 1
+    assert torch.equal(embeds[0], embeds[-3])
+    assert cut.nonzero()[:, 0].tolist() == [len(texts) - 2, len(texts) - 1]
+
+
+def test_captions_that_read_the_same_have_one_id(tmp_path, processor):
+    folder = write_pictures(tmp_path / "data", count=4)
+    rows = [{"file_name": f"{i}.png", "caption": ["red a", "Red a ", "x" * 70, "x" * 65][i]} for i in range(4)]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    embeddings = embed_source(tiny_model(), processor, open_source(folder), batch_size=3, progress=False)
+    ids = embeddings.caption_ids.tolist()
+    assert [ids.index(each) for each in ids] == [0, 0, 2, 2]
+    assert (embeddings.captions_cut.tolist(), embeddings.cut_captions) == ([False, False, True, True], 2)
 
 
 def test_convolutions_see_pictures_channels_last_and_the_model_stays_as_it_is(processor):
@@ -158,7 +180,9 @@ def test_caption_length_is_the_smallest_limit(processor):
 
 def test_towers_and_tokenizers_without_any_limit(processor):
     processor.tokenizer.model_max_length = int(1e30)  # what transformers writes for "no limit"
-    length = max_caption_length(SimpleNamespace(config=SimpleNamespace(text_config=SimpleNamespace())), processor)
+    tower = torch.nn.Module()
+    tower.config = SimpleNamespace()
+    length = max_caption_length(SimpleNamespace(text_model=tower), processor)
     row = {"row": 0, "pixel_values": torch.zeros(1), "captions": ["a b " * 100], "image_id": 0, "skipped": []}
     assert HFClipCollator(processor.tokenizer, length)([row])["input_ids"].shape == (1, 202)
 

@@ -67,7 +67,8 @@ def test_the_manifest_says_what_made_it_and_not_where(source, processor, tmp_pat
 def test_pandas_arrow_and_datasets_read_it(source, processor, tmp_path):
     write(source, processor, tmp_path / "out")
     shards = tmp_path / "out" / "shards"
-    expected = ["id", "path", "caption", "image_embeds", "text_embeds", "image_id", "caption_ids"]
+    expected = ["id", "path", "caption", "image_embeds", "text_embeds", "image_id", "caption_ids",
+                "captions_cut"]  # fmt: skip
     frame = pd.read_parquet(shards)
     assert list(frame.columns) == expected
     assert frame["id"].tolist() == [0, 1, 3, 4, 5, 6]
@@ -193,6 +194,8 @@ def changed_model():
         (lambda source, processor: {"model": changed_model()}, r"begun with model.digest '\w+', not '\w+'"),
         (lambda source, processor: {"model_name": "yours"}, "begun with model.name 'mine', not 'yours'"),
         (lambda source, processor: {"shard_size": 4}, "begun with shard_size 3, not 4"),
+        (lambda source, processor: processor.tokenizer.backend_tokenizer.__setattr__("normalizer", None) or {},
+         r"begun with preprocessing.tokenizer '\w+', not '\w+'"),
         (lambda source, processor: processor.tokenizer.__setattr__("model_max_length", 9) or {},
          "begun with preprocessing.max_caption_length 64, not 9"),
         (lambda source, processor: setattr(processor.image_processor, "image_mean", [0.0, 0.0, 0.0]) or {},
@@ -218,6 +221,22 @@ def test_a_folder_with_other_things_is_left_alone(source, processor, tmp_path):
         write(source, processor, tmp_path / "file")
     with pytest.raises(InputError, match=r"manifest.json cannot be read"):
         open_embeddings(tmp_path / "nowhere")
+
+
+def test_ids_and_cuts_are_kept_and_an_older_format_is_refused(source, processor, tmp_path):
+    file = source.folder / "metadata.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0]["caption"] = ["Red a", "red a\n", "x" * 70]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write(open_source(source.folder), processor, tmp_path / "out")
+    embeddings = open_embeddings(tmp_path / "out")
+    assert embeddings.caption_ids[0] == embeddings.caption_ids[1] != embeddings.caption_ids[2]
+    assert embeddings.captions_cut.nonzero()[:, 0].tolist() == [2]
+    assert not embeddings.captions_are_classes
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(InputError, match="out was embedded by an older hf_clip, in format 1: embed again"):
+        open_embeddings(tmp_path / "out")
 
 
 def test_another_models_embeddings_are_refused(source, processor, tmp_path):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,13 @@ from transformers import (
     pipeline,
 )
 
-from hf_clip import HFClipConfig, HFClipModel, HFClipTextModelWithProjection, HFClipVisionModelWithProjection
+from hf_clip import (
+    HFClipConfig,
+    HFClipModel,
+    HFClipTextModelWithProjection,
+    HFClipVisionModelWithProjection,
+    create_model_and_processor,
+)
 
 VIT = ViTConfig(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37, image_size=32, patch_size=8
@@ -63,6 +70,19 @@ def test_features_of_a_text_of_fixed_length(model_folder, processor, picture):
         batch = processor(text=["a b c d e f g h i j k"], return_tensors="pt")
         expected = HFClipModel.from_pretrained(model_folder)(**batch).text_embeds[0]
     torch.testing.assert_close(features[0], expected, atol=1e-6, rtol=0)
+
+
+def test_a_pipeline_that_truncates_ends_where_the_tower_does(tower_folders, picture, tmp_path):
+    """The tokenizer of the folder says no limit: the pair's tokenizer must say the tower's."""
+    file = Path(tower_folders[1], "tokenizer_config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": int(1e30)}))
+    model, processor = create_model_and_processor(*tower_folders)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "pair")
+    extract = pipeline("feature-extraction", model=str(tmp_path / "pair"), tokenize_kwargs={"truncation": True})
+    with torch.no_grad():
+        expected = model.eval()(**processor(text=["a " * 600], return_tensors="pt")).text_embeds
+    torch.testing.assert_close(extract("a " * 600, return_tensors=True), expected, atol=1e-6, rtol=0)
 
 
 def test_features_of_pictures_alone(model_folder, processor, picture):

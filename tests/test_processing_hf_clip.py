@@ -1,13 +1,14 @@
 """The processor: what it gives, saves and loads."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from hf_clip import HFClipProcessor
+from hf_clip import HFClipModel, HFClipProcessor
 
 
 def test_pictures_and_captions_in_one_call(processor):
@@ -66,3 +67,24 @@ def test_a_fixed_length_is_kept_when_saved(processor, tmp_path):
 def test_a_policy_that_makes_no_sense_is_refused(processor, policy, message):
     with pytest.raises(ValueError, match=message):
         HFClipProcessor(processor.image_processor, processor.tokenizer, **policy)
+
+
+def test_without_a_length_of_its_own_it_cuts_at_the_tokenizer_s(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    for each in (processor, loaded):
+        assert each.max_text_length is None
+        batch = each(text=["a " * 100, "a"], return_tensors="pt")
+        assert batch["attention_mask"].sum(1).tolist() == [64, 3]
+        assert each(text="a " * 100, max_length=9)["input_ids"][-1] == 3
+        assert len(each(text="a " * 100, max_length=9)["input_ids"]) == 9
+        assert len(each(text="a " * 100, truncation=False)["input_ids"]) == 102
+    processor.tokenizer.model_max_length = int(1e30)  # what transformers writes for "no limit"
+    assert len(processor(text="a " * 100)["input_ids"]) == 102
+
+
+def test_a_text_of_any_length_runs_in_a_model_saved_by_the_first_version():
+    folder = Path(__file__).parent / "fixtures" / "saved_by_0.1"
+    model, processor = HFClipModel.from_pretrained(folder), HFClipProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        assert model(**processor(text=["a " * 600, "b"], return_tensors="pt")).text_embeds.isfinite().all()

@@ -11,7 +11,9 @@ import torchvision
 from PIL import Image
 from torchvision.models import resnet18, resnet50
 from transformers import (
+    AutoConfig,
     AutoModel,
+    AutoProcessor,
     CLIPConfig,
     CLIPModel,
     GPT2Config,
@@ -233,7 +235,7 @@ def test_each_tower_of_a_whole_checkpoint_is_taken_as_it_is(dual_folder, tower_f
         assert torch.equal(image.pooler_output, whole.vision_model(pixels).pooler_output)
     assert processor.image_processor.crop_size["height"] == 32
     fixed = whole.config.model_type == "siglip"
-    assert (processor.text_padding, processor.max_text_length) == (("max_length", 64) if fixed else ("longest", None))
+    assert (processor.text_padding, processor.max_text_length) == (("max_length", 64) if fixed else ("longest", 64))
     assert processor(text=["a"], return_tensors="pt")["input_ids"].shape[1] == (64 if fixed else 3)
     other = create_model_and_processor(dual_folder, dual_folder, text_padding="max_length", max_text_length=9)[1]
     assert (other.text_padding, other.max_text_length) == ("max_length", 9)
@@ -252,6 +254,75 @@ def test_a_tokenizer_without_padding_gets_some(tower_folders, tokenizer, tmp_pat
     assert model.config.text_pooling == "last"
     assert processor.tokenizer.pad_token == "[SEP]"
     assert processor(text=["a", "a b c"], return_tensors="pt")["attention_mask"].sum(1).tolist()[0] < 5
+
+
+SIZES = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 37,
+}
+
+
+def text_tower(folder, tokenizer, kind: str, told: int | None, **sizes) -> str:
+    """A tower of a type, whose tokenizer says a limit or, as many do, none."""
+    tokenizer.model_max_length = int(1e30) if told is None else told
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model(kind, **(SIZES | sizes))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("kind", "sizes", "told", "length"), [
+    ("bert", {"max_position_embeddings": 40}, None, 40),
+    ("bert", {"max_position_embeddings": 40}, 512, 40),
+    ("bert", {"max_position_embeddings": 40}, 30, 30),
+    ("distilbert", {"max_position_embeddings": 40, "dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 9}, None, 40),
+    # These count from behind the padding's number, 0 of this tokenizer.
+    ("roberta", {"max_position_embeddings": 40, "pad_token_id": 1}, None, 38),
+    ("xlm-roberta", {"max_position_embeddings": 40, "pad_token_id": 1}, None, 38),
+    ("camembert", {"max_position_embeddings": 40, "pad_token_id": 1}, 512, 38),
+    ("mpnet", {"max_position_embeddings": 40, "pad_token_id": 1}, 512, 38),
+    ("gpt2", {"n_positions": 40, "n_embd": 32, "n_layer": 1, "n_head": 4}, None, 40),
+    ("opt", {"max_position_embeddings": 40, "ffn_dim": 37, "word_embed_proj_dim": 32}, None, 40),
+])  # fmt: skip
+def test_no_text_is_longer_than_can_be_read(kind, sizes, told, length, tower_folders, tokenizer, tmp_path):
+    tower = text_tower(tmp_path / "tower", tokenizer, kind, told, **sizes)
+    model, processor = create_model_and_processor(tower_folders[0], tower)
+    assert processor.max_text_length == processor.tokenizer.model_max_length == length
+    tokens = processor(text=["a " * 600, "b"], return_tensors="pt")
+    assert tokens["input_ids"].shape == (2, length)
+    with torch.no_grad():
+        assert model.eval()(**tokens).text_embeds.isfinite().all()
+        if told != length:  # not one token more would go
+            with pytest.raises((IndexError, RuntimeError)):
+                model(**processor(text="a " * 600, max_length=length + 1, return_tensors="pt"))
+    model.save_pretrained(tmp_path / "pair")
+    processor.save_pretrained(tmp_path / "pair")
+    again = AutoProcessor.from_pretrained(tmp_path / "pair")
+    assert len(again(text="a " * 600)["input_ids"]) == length
+    assert open_model_and_processor(str(tmp_path / "pair"))[1].max_text_length == length
+
+
+def test_a_tower_that_counts_no_positions_takes_any_text(tower_folders, tokenizer, tmp_path):
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+    tower = text_tower(tmp_path / "t5", tokenizer, "t5", None, **sizes)
+    _, processor = create_model_and_processor(tower_folders[0], tower)
+    assert processor.max_text_length is None
+    assert len(processor(text="a " * 600)["input_ids"]) == 602
+    assert create_model_and_processor(tower_folders[0], tower, default_text_length=77)[1].max_text_length == 77
+    asked = {"max_text_length": 9, "default_text_length": 77}
+    assert create_model_and_processor(tower_folders[0], tower, **asked)[1].max_text_length == 9
+
+
+def test_an_exchanged_tower_brings_its_limit(tower_folders, tokenizer, tmp_path):
+    for part in create_model_and_processor(*tower_folders, max_text_length=60):
+        part.save_pretrained(tmp_path / "pair")
+    tower = text_tower(tmp_path / "tower", tokenizer, "roberta", None, max_position_embeddings=40, pad_token_id=1)
+    _, processor = open_model_and_processor(str(tmp_path / "pair"), text_model=tower)
+    assert processor.max_text_length == processor.tokenizer.model_max_length == 38
+    assert open_model_and_processor(str(tmp_path / "pair"), vision_model=tower_folders[0])[1].max_text_length == 60
 
 
 def test_an_encoder_decoder_gives_its_encoder(tower_folders, tokenizer, tmp_path):

@@ -15,17 +15,18 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
     pairs = _read_pairs(settings.pairs or [])
 
-    from ..embedding import embed_texts
     from ..embedding_store import public_name
     from ..evaluation.analysis import Rows, analyze
     from ..evaluation.analysis_report import RESULTS, AnalysisReport
 
     folder = prepare_folder(settings.output, RESULTS)
-    source, embeddings, model, processor = _embed(settings)
-    prompts = [prompt for pair in pairs for prompt in pair]
-    pair_embeds = embed_texts(model, processor, prompts).unflatten(0, (-1, 2)) if pairs else None
+    data = _open_data(settings)
+    model, processor = open_model(settings.model)
+    pair_embeds, notes = _embed_pairs(model, processor, pairs)
+    source, embeddings = _embed(settings, data, model, processor)
     logit_scale = model.logit_scale.detach().cpu()
     outcome = analyze(embeddings, pair_embeds, logit_scale, device=model.device, progress=True)
+    outcome.notes += notes
     model_name, data_name = public_name(settings.model), public_name(settings.data)
     report = AnalysisReport(model_name, data_name, pairs, outcome, Rows(source, embeddings), settings.top)
     results = report.write(folder)
@@ -35,27 +36,52 @@ def run(arguments: list[str], printer: Printer) -> None:
         _print(printer, folder, results)
 
 
-def _embed(settings: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
-    """(source, embeddings, model, processor) of a data set; of a folder that `hf-clip embed` wrote, without source."""
-    from ..embedding import embed_source
-    from ..embedding_store import MANIFEST, check_made_by, open_embeddings
+def _open_data(settings: argparse.Namespace) -> Any:
+    """A source, or the embeddings of a folder that `hf-clip embed` wrote."""
+    from ..embedding_store import MANIFEST, open_embeddings
 
     if Path(settings.data, MANIFEST).is_file():
-        embeddings = open_embeddings(settings.data)
-        model, processor = open_model(settings.model)
+        return open_embeddings(settings.data)
+    return open_data(settings, captions_required=False)
+
+
+def _embed(settings: argparse.Namespace, data: Any, model: Any, processor: Any) -> tuple[Any, Any]:
+    """(source, embeddings); of a folder that `hf-clip embed` wrote, without source."""
+    from ..data.sources import Source
+    from ..embedding import embed_source
+    from ..embedding_store import check_made_by
+
+    if not isinstance(data, Source):
         check_made_by(model, settings.data)
-        return None, embeddings, model, processor
-    source = open_data(settings, captions_required=False)
-    model, processor = open_model(settings.model)
+        return None, data
     embeddings = embed_source(
         model,
         processor,
-        source,
+        data,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         strict=settings.strict,
     )
-    return source, embeddings, model, processor
+    return data, embeddings
+
+
+def _embed_pairs(model: Any, processor: Any, pairs: Sequence[tuple[str, str]]) -> tuple[Any, list[str]]:
+    """(pairs, 2, dim), or None without pairs, and how many of the prompts were cut.
+
+    Raises:
+        InputError: two sides that are the same tokens to the text tower: every picture would have ½.
+    """
+    from ..embedding import embed_prompts
+    from ..evaluation.prompts import cut_note
+
+    if not pairs:
+        return None, []
+    prompts = [prompt for pair in pairs for prompt in pair]
+    embeds, ids, cut = embed_prompts(model, processor, prompts)
+    for pair, (one, other) in zip(pairs, ids.unflatten(0, (-1, 2)).tolist(), strict=True):
+        if one == other:
+            raise InputError(f"--pairs {' / '.join(pair)!r}: the model reads both sides as the same: use other words")
+    return embeds.unflatten(0, (-1, 2)), [f"{note}." for note in cut_note(prompts, cut.tolist())]
 
 
 # ---- what was asked for -------------------------------------------------------------------------------------------

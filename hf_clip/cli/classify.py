@@ -12,7 +12,8 @@ def run(arguments: list[str], printer: Printer) -> None:
 
     from ..data.images import UnreadableImage, read_image
     from ..data.text import check_text
-    from ..embedding import embed_images, embed_texts, temperature_of
+    from ..embedding import embed_images, embed_prompts, temperature_of
+    from ..evaluation.prompts import alike_note, cut_note
     from ..loss_hf_clip import score
 
     labels = _read_labels(settings.labels)
@@ -33,7 +34,8 @@ def run(arguments: list[str], printer: Printer) -> None:
     model, processor = open_model(settings.model)
     texts = [settings.template.replace("{}", label) for label in labels]
     image_embeds = embed_images(model, processor, list(images.values()))
-    text_embeds = embed_texts(model, processor, texts)
+    text_embeds, ids, cut = embed_prompts(model, processor, texts)
+    notes = cut_note(texts, cut.tolist(), "labels") + alike_note(labels, ids.tolist())
     logits = score(image_embeds, text_embeds, *temperature_of(model))  # (images, labels)
     # A model of the sigmoid loss answers for each label alone; of any other, for one label among all.
     independent = model.logit_bias is not None
@@ -43,13 +45,15 @@ def run(arguments: list[str], printer: Printer) -> None:
         for file, row in zip(images, probabilities, strict=True)
     ]
     if settings.json:
-        printer.json({"results": results, "skipped": skipped, "independent": independent})
+        printer.json({"results": results, "skipped": skipped, "independent": independent, "notes": notes})
         return
     rows = []
     for result in results:
         ranked = sorted(result["scores"].items(), key=lambda entry: -entry[1])
         rows += [[result["image"] if place == 0 else "", *entry] for place, entry in enumerate(ranked[: settings.top])]
     printer.table(["picture", "label", "probability (each alone)" if independent else "probability"], rows)
+    for note in notes:
+        printer.line(note)
     for file, reason in skipped.items():
         printer.line(f"skipped {file}: {reason}")
 

@@ -98,7 +98,7 @@ class DataSettings:
     )
     streaming: bool = field(default=False, metadata={"help": "Read as training goes on, for max_steps."})
     shuffle_buffer: int = field(default=1000, metadata={"help": "Rows of a stream among which the next is drawn."})
-    max_caption_length: int | None = field(default=None, metadata={"help": "In tokens; default 77."})
+    max_caption_length: int | None = field(default=None, metadata={"help": "In tokens; default: as trained, or 77."})
 
 
 @dataclass
@@ -210,10 +210,11 @@ def _named(sources: list[str]) -> dict[str, str]:
 def _open_towers(towers: TowerSettings, max_length: int | None) -> tuple[Any, Any]:
     from ..towers import create_model_and_processor, open_model_and_processor
 
-    settings = {name: value for name, value in vars(towers).items() if name != "model" and value is not None}
+    settings: dict[str, Any] = {"max_text_length": max_length, "default_text_length": 77}
+    settings |= {name: value for name, value in vars(towers).items() if name != "model" and value is not None}
     if towers.model:
-        return open_model_and_processor(towers.model, max_text_length=max_length, **settings)
-    return create_model_and_processor(max_text_length=max_length, **settings)
+        return open_model_and_processor(towers.model, **settings)
+    return create_model_and_processor(**settings)
 
 
 def _missing(towers: TowerSettings, choices: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,35 @@
 """Items into a batch: captions tokenised together and padded."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from ..processing_hf_clip import PADDINGS
 from .images import content_id
 from .text import check_text
+
+
+class Tokenized(NamedTuple):
+    """Captions as the text tower reads them.
+
+    Args:
+        tokens: the tower's inputs, (captions, tokens) each.
+        ids: (captions,) int64, equal where the tower reads the same tokens, whatever the rest of the batch.
+        lengths: (captions,), tokens without padding.
+        cut: (captions,) boolean, whether the end of the caption is lost.
+    """
+
+    tokens: dict[str, Tensor]
+    ids: Tensor
+    lengths: Tensor
+    cut: Tensor
 
 
 @dataclass
@@ -20,14 +38,14 @@ class HFClipCollator:
 
     Args:
         tokenizer: of the text tower.
-        max_length: captions with more tokens are cut (and counted in `captions_cut`).
+        max_length: captions with more tokens are cut.
         padding: "longest" of the batch, or "max_length", which towers want that were trained so (SigLIP's).
 
     Returns (called): a dict of
         pixel_values (images, 3, height, width); input_ids, attention_mask, … (captions, tokens);
-        image_ids (images,) and caption_ids (captions,): int64 content digests;
+        image_ids (images,) and caption_ids (captions,): int64 digests of the picture's content and of the tokens;
         rows (images,): the source's row of each picture; caption_counts (images,): how many captions each has;
-        captions_cut (1,): how many captions were cut; skipped: (row, name, reason) of pictures left out.
+        captions_cut (captions,): whether each was cut; skipped: (row, name, reason) of pictures left out.
         Where no picture could be read, the tensors have no rows: pixel_values (0, 3, 1, 1), input_ids (0, 1).
         Where no item has a caption (a source of pictures alone), there are no input_ids, attention_mask, ….
         Of items with features of a frozen tower: pooled_text (captions, width) in place of the tokens, pooled_image
@@ -62,26 +80,65 @@ class HFClipCollator:
     def _texts(self, items: list[dict[str, Any]], without_captions: bool) -> dict[str, Tensor]:
         _check_captions(items)
         captions = [caption for item in items for caption in item["captions"]]
-        tokens, cut = ({}, []) if without_captions else self.tokenize(captions)
+        read = _nothing(()) if without_captions else self.tokenize(captions)
         return {
-            **tokens,
-            "caption_ids": _int64(content_id(caption.encode()) for caption in captions),
+            **read.tokens,
+            "caption_ids": read.ids,
             "caption_counts": _int64(len(item["captions"]) for item in items),
-            "captions_cut": _int64([sum(cut)]),
+            "captions_cut": read.cut,
         }
 
-    def tokenize(self, captions: list[str]) -> tuple[dict[str, Tensor], list[bool]]:
-        """The captions' tokens, (captions, tokens) each, and which captions were cut."""
+    def tokenize(self, captions: list[str]) -> Tokenized:
+        """Two captions are the same where the tower reads the same tokens: upper case or a line end that the
+        tokenizer drops, another Unicode form, or words beyond the cut make no other caption."""
         if not captions:
-            return {name: torch.zeros(0, 1, dtype=torch.long) for name in self.tokenizer.model_input_names}, []
-        tokens = self.tokenizer(
-            captions, padding=self.padding, truncation=True, max_length=self.max_length, return_tensors="pt"
+            return _nothing(self.tokenizer.model_input_names)
+        encoded = self.tokenizer(
+            captions,
+            padding=self.padding,
+            truncation=True,
+            max_length=self.max_length,
+            return_attention_mask=True,
+            return_tensors="pt",
         )
+        tokens, is_text = dict(encoded), encoded["attention_mask"].bool()
+        if "attention_mask" not in self.tokenizer.model_input_names:
+            del tokens["attention_mask"]
+        # Padding to a fixed length is the same for all, and may be read (SigLIP's); else it is the batch's.
+        is_read = torch.ones_like(is_text) if self.padding == "max_length" else is_text
+        rows = zip(tokens["input_ids"].numpy(), is_read.numpy(), strict=True)
+        ids = _int64(content_id(row[read].tobytes()) for row, read in rows)
+        return Tokenized(tokens, ids, is_text.sum(1), self._cut(captions, encoded))
+
+    def _cut(self, captions: list[str], encoded: BatchEncoding) -> Tensor:
         if self.tokenizer.is_fast:
-            return dict(tokens), [bool(encoding.overflowing) for encoding in tokens.encodings]
+            return torch.tensor([bool(encoding.overflowing) for encoding in encoded.encodings])
         # A tokenizer written in Python does not say what it cut off.
         whole = self.tokenizer(captions, verbose=False)["input_ids"]
-        return dict(tokens), [len(ids) > self.max_length for ids in whole]
+        return torch.tensor([len(row) > self.max_length for row in whole])
+
+
+def _nothing(names: Iterable[str]) -> Tokenized:
+    tokens = {name: torch.zeros(0, 1, dtype=torch.long) for name in names}
+    return Tokenized(tokens, _int64([]), _int64([]), torch.zeros(0, dtype=torch.bool))
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of all that decides which tokens a text becomes, but for the length of the cut."""
+    if tokenizer.is_fast:
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())
+        rules |= {"truncation": None, "padding": None}  # of its last call
+    else:
+        elsewhere = ("name_or_path", "model_max_length")  # where it lies, and the cut
+        given = {
+            name: str(value)
+            for name, value in tokenizer.init_kwargs.items()
+            if name not in elsewhere and not name.endswith(("_file", "_class"))
+        }
+        rules = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), "settings": given}
+    sides = [tokenizer.padding_side, tokenizer.truncation_side, tokenizer.model_input_names]
+    settings = json.dumps([rules, sides, tokenizer.special_tokens_map], sort_keys=True, default=str)
+    return hashlib.blake2b(settings.encode(), digest_size=10).hexdigest()
 
 
 def _check_items(items: list[Any]) -> None:
@@ -99,7 +156,7 @@ def _pooled_texts(items: list[dict[str, Any]]) -> dict[str, Tensor]:
         "pooled_text": torch.stack([item["pooled_text"] for item in items]),
         "caption_ids": _int64(item["caption_id"] for item in items),
         "caption_counts": torch.ones(len(items), dtype=torch.long),
-        "captions_cut": _int64([sum(item["caption_cut"] for item in items)]),
+        "captions_cut": torch.tensor([item["caption_cut"] for item in items], dtype=torch.bool),
     }
 
 

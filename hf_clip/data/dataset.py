@@ -171,8 +171,9 @@ def choose(captions: Sequence[Any], drawn: int) -> Any:
 
 
 def _pooled_text(features: Features, row: int, drawn: int) -> dict[str, Any]:
-    position = choose(features.of_row(row), drawn)
-    cut = position in features.notes
+    place = choose(range(features.starts[row], features.starts[row + 1]), drawn)
+    position = int(features.positions[place])
+    cut = features.cut is not None and bool(features.cut[place])
     return {"pooled_text": position, "caption_id": int(features.ids[position]), "caption_cut": cut}
 
 

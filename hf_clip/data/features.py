@@ -2,7 +2,8 @@
 
 A folder holds each distinct caption's (or picture's) pooled vector once: `vectors-00000.npy` …, (shard_size, width)
 fp32, with `vectors-00000.json` for each: its crc32, the items' ids, and notes on some of them. Which are a row's say
-`starts.npy` and `positions.npy`: `positions[starts[row] : starts[row + 1]]`. `manifest.json` says what made it.
+`starts.npy` and `positions.npy`: `positions[starts[row] : starts[row + 1]]`; of captions `cut.npy` says in the same
+places which were cut (another caption may be the same without). `manifest.json` says what made it.
 """
 
 import json
@@ -21,8 +22,8 @@ MANIFEST = "manifest.json"
 class Features:
     """An open folder, filled by `training.feature_cache`.
 
-    Vectors are mapped, not loaded; what is pickled is the folder's name. `ids[position]` is the item's content digest;
-    `notes[position]` says why a picture cannot be read, or that a caption was cut.
+    Vectors are mapped, not loaded; what is pickled is the folder's name. `ids[position]` is the digest of the item's
+    content, or of a caption's tokens; `notes[position]` says why a picture cannot be read.
 
     Raises:
         OSError: a file is missing.
@@ -35,6 +36,7 @@ class Features:
         self.dtype: torch.dtype = getattr(torch, manifest["tower"]["dtype"])
         self.width: int = manifest["width"]
         self.starts, self.positions = (read_index(folder, name) for name in ("starts", "positions"))
+        self.cut = read_index(folder, "cut") if index_file(folder, "cut").exists() else None
         shards = range(-(-manifest["items"] // self.shard_size))
         facts = [read_facts(folder, shard) for shard in shards]
         self.ids = np.concatenate([np.array(each["ids"], dtype=np.int64) for each in facts])  # (items,)

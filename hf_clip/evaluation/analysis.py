@@ -80,6 +80,9 @@ def analyze(
     if pair_embeds is not None:
         outcome |= measure_word_pairs(embeddings, pair_embeds, logit_scale)
     if len(embeddings.text_embeds):
+        if cut := embeddings.cut_captions:
+            count = len(embeddings.text_embeds)
+            outcome.notes.append(f"{cut} of {count} captions are longer than the text tower reads, and were cut.")
         outcome |= measure_agreement(embeddings)
         outcome |= find_mislabelled(embeddings, device=device, progress=progress)
     else:

@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from ..data.images import content_id
 from ..data.sources import Source
-from ..embedding import Embeddings, embed_source, embed_texts
+from ..embedding import Embeddings, embed_prompts, embed_source
 from ..errors import InputError
 from ..modeling_hf_clip import HFClipModel
 from ..processing_hf_clip import HFClipProcessor
@@ -88,17 +86,14 @@ def _with_captions(
     texts = [caption for each in captions for caption in each]
     if not texts:
         raise InputError(f"{source.name} has no caption in {language!r}: leave the language out")
-    has = counts > 0
+    read, has = embed_prompts(model, processor, texts), counts > 0
     return replace(
         pictures,
         image_embeds=pictures.image_embeds[has],
-        text_embeds=embed_texts(model, processor, texts),
+        text_embeds=read.embeds,
         image_rows=pictures.image_rows[has],
         text_to_image=torch.arange(int(has.sum())).repeat_interleave(counts[has]),
         image_ids=pictures.image_ids[has],
-        caption_ids=_ids(texts),
+        caption_ids=read.ids,
+        captions_cut=read.cut,
     )
-
-
-def _ids(captions: list[str]) -> Tensor:
-    return torch.tensor([content_id(caption.encode()) for caption in captions])

@@ -112,6 +112,28 @@ def prompts_of(names: Sequence[str], templates: Sequence[str] | dict[str, list[s
     return prompts
 
 
+def cut_note(prompts: Sequence[str], cut: Sequence[bool], what: str = "prompts") -> list[str]:
+    """One sentence where any was cut: what comes after the cut says nothing to the model."""
+    lost = [prompt for prompt, is_cut in zip(prompts, cut, strict=True) if is_cut]
+    if not lost:
+        return []
+    first = lost[0] if len(lost[0]) <= 60 else f"{lost[0][:60]}…"
+    return [f"{len(lost)} of {len(prompts)} {what} are longer than the text tower reads, and were cut: {first!r}"]
+
+
+def alike_note(texts: Sequence[str], ids: Sequence[int], what: str = "labels") -> list[str]:
+    """One sentence where texts that differ are the same tokens to the text tower: no model can tell them apart."""
+    texts_of: dict[int, list[str]] = {}
+    for text, number in zip(texts, ids, strict=True):
+        texts_of.setdefault(number, []).append(text)
+    alike = [same for same in texts_of.values() if len(same) > 1]
+    if not alike:
+        return []
+    named = "; ".join(" = ".join(map(repr, same)) for same in alike[:3])
+    others = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
+    return [f"{what} that the text tower reads as the same, so that their scores are equal: {named}{others}"]
+
+
 def _checked_template(template: str, where: str) -> str:
     template = template.replace("{}", "{c}")
     if "{c}" not in template:

@@ -29,8 +29,8 @@ def evaluate_retrieval(
     `image_retrieval_recall@k`: over the captions, the share whose own picture is among the k pictures most alike.
     `text_retrieval_recall@k`: over the pictures, the share of which one caption or more is among the k captions most
     alike. `…_chance@k`: the same for a random order. `…_ceiling@k`: the same for the best order there can be, where
-    the same caption stands on different pictures. `…_map@k`: the mean of `average_precision_at_k`. `median_rank`s
-    count from 1.
+    captions of different pictures are the same to the text tower. `…_map@k`: the mean of `average_precision_at_k`.
+    `median_rank`s count from 1.
 
     Args:
         ks: default: of 1, 5 and 10, those that are no more than the candidates.
@@ -157,7 +157,12 @@ def _say_what_is_left_out(
         outcome.notes.append(f"recall above k = {min(images, captions)} is left out: there is no more to find")
     shared = captions - len(embeddings.caption_ids.unique())
     if shared:
-        outcome.notes.append(f"{shared} captions repeat another: recall cannot reach 1, but the ceiling beside it")
+        outcome.notes.append(
+            f"{shared} captions repeat another, as the text tower reads them: recall cannot reach 1, but the ceiling "
+            "beside it"
+        )
+    if cut := embeddings.cut_captions:
+        outcome.notes.append(f"{cut} of {captions} captions are longer than the text tower reads, and were cut")
     repeated = images - len(embeddings.image_ids.unique())
     if repeated:
         outcome.notes.append(f"{repeated} pictures repeat another: each ties with its like, which counts against it")

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..data.evaluation_set import EvaluationSet
-from ..data.images import content_id
 from ..data.sources import Source
 from ..embedding import Embeddings, temperature_of
 from ..errors import InputError
@@ -19,7 +18,7 @@ from ..processing_hf_clip import HFClipProcessor
 from .outcome import Outcome
 from .prompts import open_templates
 from .retrieval import evaluate_retrieval
-from .zero_shot import class_embeddings, evaluate_zero_shot
+from .zero_shot import embed_classes, evaluate_zero_shot
 
 if TYPE_CHECKING:
     from .linear_probe import Labelled
@@ -74,8 +73,7 @@ def tasks_for(data: Source | EvaluationSet | Embeddings) -> list[str]:
         captioned, classes = bool(data.caption_column), data.class_names if data.label_column else None
     else:
         classes = data.class_names if data.labels is not None else None
-        names = {content_id(name.encode()) for name in classes or ()}
-        captioned = not names.issuperset(data.caption_ids.tolist())
+        captioned = len(data.caption_ids) > 0 and not data.captions_are_classes
     return ["retrieval"] * captioned + ["zero-shot"] * bool(classes)
 
 
@@ -128,7 +126,8 @@ def _zero_shot(
         raise InputError("the classes have no names: give a file of class names")
     embeddings = _numbered_by(embeddings, [of_class[0] for of_class in names])
     templates = open_templates(protocol.templates)
-    outcome = evaluate_zero_shot(embeddings, class_embeddings(model, processor, names, templates), scale, bias)
+    class_embeds, notes = embed_classes(model, processor, names, templates)
+    outcome = evaluate_zero_shot(embeddings, class_embeds, scale, bias) | Outcome(notes=notes)
     outcome.protocol |= {
         "templates": "prompts of each class" if isinstance(templates, dict) else templates,
         "names_a_class": max(map(len, names)),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from ..embedding import Embeddings, embed_texts
+from ..embedding import Embeddings, embed_prompts
 from ..errors import InputError
 from ..loss_hf_clip import score
 from ..processing_hf_clip import HFClipProcessor
@@ -25,7 +25,7 @@ from .metrics import (
     recall_at_k,
 )
 from .outcome import Outcome
-from .prompts import prompts_of
+from .prompts import cut_note, prompts_of
 
 _PICTURES, _CLASSES = 4096, 32  # scored at a time
 
@@ -42,12 +42,21 @@ def class_embeddings(
         class_names: the names of each class; every one stands in every template.
         templates: with {c} for the name, or all prompts of each class by its first name.
     """
+    return embed_classes(model, processor, class_names, templates)[0]
+
+
+def embed_classes(
+    model: PreTrainedModel,
+    processor: HFClipProcessor,
+    class_names: Sequence[Sequence[str]],
+    templates: Sequence[str] | dict[str, list[str]],
+) -> tuple[Tensor, list[str]]:
+    """`class_embeddings`, and what a reader must know of the prompts: how many were cut."""
     prompts = [prompts_of(names, templates) for names in class_names]
-    # Each once: in another batch the same prompt would be rounded otherwise, and classes that share it not tie.
     rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(itertools.chain(*prompts)))}
-    embeds = embed_texts(model, processor, list(rows))
+    embeds, _, cut = embed_prompts(model, processor, list(rows))
     means = [embeds[[rows[prompt] for prompt in of_class]].mean(0) for of_class in prompts]
-    return normalize(torch.stack(means))
+    return normalize(torch.stack(means)), cut_note(list(rows), cut.tolist())
 
 
 def evaluate_zero_shot(
@@ -92,7 +101,10 @@ def evaluate_zero_shot(
         )
     same = len(class_embeds) - len(class_embeds.unique(dim=0))
     if same:
-        outcome.notes.append(f"{same} classes have the prompts of another: they tie, which counts against the model")
+        outcome.notes.append(
+            f"{same} classes have the prompts of another, as the text tower reads them: they tie, which counts "
+            "against the model"
+        )
     if labels.ndim == 2:
         return outcome | _several_labels(embeddings, class_embeds, labels, logit_scale, logit_bias)
     return outcome | _one_label(embeddings, class_embeds, labels, logit_scale, logit_bias)

@@ -13,7 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from filelock import FileLock, Timeout
 from huggingface_hub import constants
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
 from ..data.augmentation import Augmentation
-from ..data.collator import HFClipCollator
+from ..data.collator import HFClipCollator, tokenizer_digest
 from ..data.columns import find_path
 from ..data.dataset import TrainingPairs, read_picture
 from ..data.features import (
@@ -38,7 +38,6 @@ from ..data.features import (
     read_index,
     vectors_file,
 )
-from ..data.images import content_id
 from ..data.mixture import sets_within
 from ..data.pixels import processed_pixels
 from ..data.sources import Source
@@ -51,11 +50,27 @@ from .distributed import gather_objects
 
 logger = logging.get_logger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 SHARD_SIZE = 4096  # a pass that is killed loses less than this
 _NAMES_OF_A_CONFIG = ("_name_or_path", "_commit_hash", "transformers_version")  # say nothing about its outputs
 
 Embedded = tuple[Tensor, list[int], list[str | None]]  # vectors (batch, width), ids, notes
+
+
+class Items(NamedTuple):
+    """A source's captions or pictures.
+
+    Args:
+        counts: (rows,), how many items each row has.
+        keys: (items,) int64, equal where the items are.
+        sizes: (items,), of what the tower is given.
+        more: further arrays of the index, by name.
+    """
+
+    counts: np.ndarray
+    keys: np.ndarray
+    sizes: np.ndarray
+    more: dict[str, np.ndarray]
 
 
 class UseFrozenFeatures(TrainerCallback):
@@ -146,8 +161,8 @@ class _Tower(ABC):
         """What is done to an item before the tower sees it."""
 
     @abstractmethod
-    def items(self, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """How many items each row has, (rows,); numbers that are equal where the items are, and sizes, (items,)."""
+    def items(self, source: Source) -> Items:
+        """All that the tower may be given of a source."""
 
     @abstractmethod
     def embed(self, pairs: TrainingPairs, starts: np.ndarray, batches: list[list[int]]) -> Iterator[Embedded]:
@@ -183,21 +198,21 @@ class _TextTower(_Tower):
 
     def preprocessing(self, pairs: TrainingPairs) -> dict[str, Any]:
         return {
-            "tokenizer": _tokenizer_digest(self.collator.tokenizer),
+            "tokenizer": tokenizer_digest(self.collator.tokenizer),
             "max_length": self.collator.max_length,
             "padding": self.collator.padding,
         }
 
-    def items(self, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        counts, keys, sizes = [], [], []
+    def items(self, source: Source) -> Items:
+        """Captions of which the tower reads the same tokens are one item."""
+        counts, read = [], []
         column, rows = _caption_rows(source)
-        for batch in rows.iter(10_000):
+        for batch in rows.iter(1000):
             captions = [source.captions_of({column: value}) for value in batch[column]]
-            texts = [caption for each in captions for caption in each]
             counts.append(np.array([len(each) for each in captions], dtype=np.int64))
-            keys.append(np.array([content_id(text.encode()) for text in texts], dtype=np.int64))
-            sizes.append(np.array([len(text) for text in texts], dtype=np.int64))
-        return np.concatenate(counts), np.concatenate(keys), np.concatenate(sizes)
+            read.append(self.collator.tokenize([caption for each in captions for caption in each])[1:])
+        ids, lengths, cut = (torch.cat(column).numpy() for column in zip(*read, strict=True))
+        return Items(np.concatenate(counts), ids, lengths, {"cut": cut})
 
     def embed(self, pairs: TrainingPairs, starts: np.ndarray, batches: list[list[int]]) -> Iterator[Embedded]:
         column, rows = _caption_rows(pairs.source)
@@ -208,26 +223,14 @@ class _TextTower(_Tower):
                 pairs.source.captions_of({column: value})[place]
                 for value, place in zip(values, (batch - starts[of_rows]).tolist(), strict=True)
             ]
-            tokens, cut = self.collator.tokenize(captions)
-            ids = [content_id(caption.encode()) for caption in captions]
-            yield self._run(self.model.pool_text, **tokens), ids, ["cut" if each else None for each in cut]
+            read = self.collator.tokenize(captions)
+            yield self._run(self.model.pool_text, **read.tokens), read.ids.tolist(), [None] * len(captions)
 
 
 def _caption_rows(source: Source) -> tuple[str, Any]:
     """The column that captions, or the labels in place of them, stand in, and the rows with it alone."""
     column = find_path(dict(source.rows.features), str(source.caption_column or source.label_column))[0]
     return column, source.rows.select_columns(column)
-
-
-def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    if tokenizer.is_fast:
-        rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        rules |= {"truncation": None, "padding": None}  # of its last call
-    else:
-        settings = {name: str(value) for name, value in tokenizer.init_kwargs.items() if name != "name_or_path"}
-        rules = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), "settings": settings}
-    sides = [tokenizer.padding_side, tokenizer.truncation_side, tokenizer.model_input_names]
-    return _digest(json.dumps([rules, sides, tokenizer.special_tokens_map], sort_keys=True, default=str).encode())
 
 
 class _ImageTower(_Tower):
@@ -239,9 +242,9 @@ class _ImageTower(_Tower):
             "decoded_side": pairs.draw.at_least,
         }
 
-    def items(self, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def items(self, source: Source) -> Items:
         keys = content_keys(source, exact=True).view(np.int64)
-        return np.ones_like(keys), keys, np.zeros_like(keys)
+        return Items(np.ones_like(keys), keys, np.zeros_like(keys), {})
 
     def embed(self, pairs: TrainingPairs, starts: np.ndarray, batches: list[list[int]]) -> Iterator[Embedded]:
         loader = torch.utils.data.DataLoader(
@@ -311,19 +314,20 @@ def _describe(tower: _Tower, pairs: TrainingPairs, shard_size: int) -> tuple[dic
     """(manifest, arrays of the index). Items that are equal are one, and those of a size lie together."""
     from .. import __version__
 
-    counts, keys, sizes = tower.items(pairs.source)
+    counts, keys, sizes, more = tower.items(pairs.source)
     _, firsts, numbers = np.unique(keys, return_index=True, return_inverse=True)
     order = np.lexsort((firsts, sizes[firsts]))
     positions = np.empty_like(order)
     positions[order] = np.arange(len(order))
-    index = {"starts": np.append(0, counts.cumsum()), "positions": positions[numbers], "firsts": firsts[order]}
+    index = {"starts": np.append(0, counts.cumsum()), "positions": positions[numbers], "firsts": firsts[order]} | more
+    data = _digest(*(array.tobytes() for array in (counts, keys, *more.values())))
     manifest = {
         "format": FORMAT,
         "hf_clip": __version__,
         "side": tower.side,
         "tower": tower.description,
         "preprocessing": tower.preprocessing(pairs),
-        "data": {"name": public_name(pairs.source.name), "fingerprint": _digest(counts.tobytes(), keys.tobytes())},
+        "data": {"name": public_name(pairs.source.name), "fingerprint": data},
         "rows": len(counts),
         "items": len(firsts),
         "width": tower.width,

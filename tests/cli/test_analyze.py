@@ -334,3 +334,14 @@ def test_labels_are_captions(command, pictures, tmp_path, out, capsys):
     assert json.loads(capsys.readouterr().out)["metrics"]["distinct_captions"] == 2
     assert {row["caption"] for row in table(out / "scores.csv")} == {"warm", "cold"}
     assert open_source(tmp_path / "classes").has_captions
+
+
+def test_a_pair_that_reads_the_same_is_refused_and_a_cut_one_is_said(drawn, command, capsys):
+    assert "--pairs 'A cat / a cat': the model reads both sides as the same" in complaint(
+        [*command, "--pairs", "A cat / a cat"], capsys
+    )
+    assert main([*command, "--pairs", f"a cat / {'a ' * 70}", "--json"]) == 0
+    assert any(
+        note.startswith("1 of 2 prompts are longer than the text tower reads")
+        for note in json.loads(capsys.readouterr().out)["notes"]
+    )

@@ -188,3 +188,16 @@ def test_a_sigmoid_model_answers_for_each_label_alone(model_folder, files, proce
     assert classify(model_folder, files[:1], capsys, labels="a cat, dog")["results"][0]["scores"][
         "dog"
     ] == pytest.approx(results[0]["scores"]["dog"], abs=1e-5)
+
+
+def test_labels_that_are_cut_or_read_the_same_are_said(model_folder, files, capsys):
+    labels = ["Red", "red", "a " * 70 + "b", "dog"]
+    found = classify(model_folder, files, capsys, labels=",".join(labels))
+    assert found["results"][0]["scores"]["Red"] == found["results"][0]["scores"]["red"]
+    assert found["notes"] == [
+        f"1 of 4 labels are longer than the text tower reads, and were cut: {'a ' * 30 + '…'!r}",
+        "labels that the text tower reads as the same, so that their scores are equal: 'Red' = 'red'",
+    ]
+    assert classify(model_folder, files, capsys)["notes"] == []
+    assert main(["classify", *files, "--model", model_folder, "--labels", "Red,red,dog"]) == 0
+    assert "their scores are equal: 'Red' = 'red'" in capsys.readouterr().out

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
-from conftest import write_pictures
+from conftest import SAME, write_pictures
 from transformers import ByT5Tokenizer
 
 from hf_clip.data.collator import HFClipCollator
@@ -31,13 +32,13 @@ def test_padded_to_the_longest_of_the_batch(tokenizer):
     batch = HFClipCollator(tokenizer, max_length=40)([item(0, "a"), item(1, "abcd")])
     assert batch["input_ids"].shape == (2, 6)
     assert batch["attention_mask"].sum(1).tolist() == [3, 6]
-    assert batch["captions_cut"].tolist() == [0]
+    assert batch["captions_cut"].tolist() == [False, False]
 
 
 @pytest.mark.parametrize(("max_length", "cut"), [(6, 0), (5, 1), (4, 3), (3, 3), (2, 4)])
 def test_cut_captions_are_counted(tokenizer, max_length, cut):
     batch = HFClipCollator(tokenizer, max_length)([item(0, "a", "abc"), item(1, "xyz", "abcd")])
-    assert batch["captions_cut"].tolist() == [cut]
+    assert batch["captions_cut"].sum() == cut
     assert batch["input_ids"].shape == (4, max_length)
 
 
@@ -56,8 +57,7 @@ def test_a_batch_without_a_readable_picture_has_all_keys_and_no_rows(items, toke
     full = HFClipCollator(tokenizer)([item(0, "a")])
     assert batch.pop("skipped") == [entry for broken_item in items for entry in broken_item["skipped"]]
     assert full.pop("skipped") == []
-    assert batch.pop("captions_cut").tolist() == [0]
-    assert {*batch, "captions_cut"} == set(full)
+    assert set(batch) == set(full)
     for name, values in batch.items():
         assert values.dtype == full[name].dtype
         assert values.shape == {"pixel_values": (0, 3, 1, 1)}.get(name, (0, 1)[: full[name].ndim])
@@ -86,7 +86,7 @@ def test_padded_to_the_full_length_where_the_tower_wants_it(tokenizer):
 def test_cut_captions_are_counted_for_a_tokenizer_written_in_python(max_length, cut):
     # A byte is a token; one more at the end: 3, 4, 6.
     batch = HFClipCollator(ByT5Tokenizer(), max_length)([item(0, "ab", "äc"), item(1, "abcde")])
-    assert batch["captions_cut"].tolist() == [cut]
+    assert batch["captions_cut"].sum() == cut
     assert batch["input_ids"].shape == (3, max_length)
 
 
@@ -105,26 +105,65 @@ def test_ids_are_equal_for_equal_content_alone(tmp_path, tokenizer):
         assert equal == {same}
 
 
-def test_ids_are_equal_in_another_process(pictures, tokenizer):
+def equal_ids(collator, captions) -> list[int]:
+    """For each caption the place of the first one that is the same."""
+    ids = collator.tokenize(captions).ids.tolist()
+    return [ids.index(each) for each in ids]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+@pytest.mark.parametrize("names", [["input_ids", "attention_mask", "token_type_ids"], ["input_ids"]])
+def test_captions_are_the_same_where_the_tower_reads_the_same_tokens(side, padding, names, tokenizer):
+    tokenizer.padding_side, tokenizer.model_input_names = side, names
+    collator = HFClipCollator(tokenizer, 9, padding)
+    assert equal_ids(collator, [*SAME, "red b", "re da", "reda"]) == [0] * 8 + [8, 9, 10]
+    # Beyond the cut: seven letters are read.
+    assert equal_ids(collator, ["abcdefg", "abcdefgh", "abcdefg h", "abcdef", "abcdef g"]) == [0, 0, 0, 3, 4]
+    assert collator.tokenize(["abcdefg", "abcdefgh"]).cut.tolist() == [False, True]
+    # Whatever else is in the batch.
+    assert collator.tokenize(["red a"]).ids.item() == collator.tokenize(["abcdefgh", "Red a"]).ids[1]
+    read = collator.tokenize(["red a", "abcdefgh"])
+    assert set(read.tokens) == set(names)
+    assert read.lengths.tolist() == [6, 9]
+    assert equal_ids(collator, ["1", "2"]) == [0, 0], "both are unknown"
+
+
+def test_captions_that_a_tokenizer_written_in_python_reads_alike():
+    # Bytes: nothing is dropped but what is beyond the cut.
+    assert equal_ids(HFClipCollator(ByT5Tokenizer(), 4), ["abc", "abcd", "Abc", "abc\n", "ab"]) == [0, 0, 2, 0, 4]
+
+
+def test_a_case_that_the_tokenizer_keeps_makes_another_caption(tokenizer):
+    tokenizer.backend_tokenizer.normalizer = None
+    assert equal_ids(HFClipCollator(tokenizer), ["red", "Red", "red "]) == [0, 1, 0]
+
+
+def test_ids_are_equal_in_another_process(pictures, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
     code = f"""
-from hf_clip.data.images import content_id, read_image
-print(read_image("{pictures / "0.png"}")[1], content_id("ein Hündchen".encode()))
+from hf_clip import HFClipCollator
+from hf_clip.data.images import read_image
+from transformers import AutoTokenizer
+collator = HFClipCollator(AutoTokenizer.from_pretrained("{tmp_path / "tokenizer"}"))
+print(read_image("{pictures / "0.png"}")[1], *collator.tokenize(["kin", "kind"]).ids.tolist())
 """
     environment = os.environ | {"PYTHONHASHSEED": "123"}
     out = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     ).stdout
     items = CaptionedImages(open_source(pictures), square_image_processor(16))
-    batch = HFClipCollator(tokenizer)([items[0] | {"captions": ["ein Hündchen"]}])
-    assert out.split() == [str(batch["image_ids"].item()), str(batch["caption_ids"].item())]
-    assert batch["caption_ids"].item() == content_id("ein Hündchen".encode())
+    batch = HFClipCollator(tokenizer)([items[0] | {"captions": ["kind", "kin"]}])
+    assert out.split() == [str(each) for each in (batch["image_ids"].item(), *batch["caption_ids"].tolist()[::-1])]
+    # [CLS] k ##i ##n [SEP], by their places in the vocabulary.
+    assert batch["caption_ids"][1] == content_id(np.array([2, 15, 39, 44, 3], "<i8").tobytes())
 
 
 def test_a_caption_of_ten_thousand_words_is_cut_and_counted(tokenizer):
     batch = HFClipCollator(tokenizer, max_length=16)([item(0, "a " * 10_000), item(1, "b")])
     assert batch["input_ids"].shape == (2, 16)
     assert batch["attention_mask"].sum(1).tolist() == [16, 3]
-    assert batch["captions_cut"].item() == 1
+    assert batch["captions_cut"].tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

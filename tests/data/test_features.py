@@ -13,7 +13,6 @@ from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.features import Features
-from hf_clip.data.images import content_id
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.towers import square_image_processor
@@ -21,13 +20,15 @@ from hf_clip.towers import square_image_processor
 WIDTH = 3
 
 
-def write_features(folder, positions, ids, notes=None, shard_size=4, dtype="float32") -> Features:
-    """Vector p is (p, p + 0.25, p + 0.5); `positions` are those of each row."""
+def write_features(folder, positions, ids, notes=None, shard_size=4, dtype="float32", cut=None) -> Features:
+    """Vector p is (p, p + 0.25, p + 0.5); `positions` are those of each row, and `cut` says which of them were."""
     folder.mkdir()
     manifest = {"shard_size": shard_size, "items": len(ids), "width": WIDTH, "tower": {"dtype": dtype}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     np.save(folder / "starts.npy", np.cumsum([0, *map(len, positions)]))
     np.save(folder / "positions.npy", np.concatenate(positions).astype(np.int64))
+    if cut is not None:
+        np.save(folder / "cut.npy", np.array(cut))
     vectors = np.arange(len(ids), dtype=np.float32)[:, None] + np.array([0, 0.25, 0.5], dtype=np.float32)
     for shard, start in enumerate(range(0, len(ids), shard_size)):
         rows = slice(start, start + shard_size)
@@ -73,8 +74,9 @@ def training_pairs(source, seed=0, **features) -> TrainingPairs:
 def test_the_captions_drawn_are_those_that_are_drawn_without(source, tmp_path):
     captions = [caption for row in range(6) for caption in source.captions(row)]
     order = np.random.default_rng(0).permutation(18)  # position of each caption in the store
-    ids = [content_id(captions[item].encode()) for item in order.argsort()]
-    text = write_features(tmp_path / "text", np.split(order, 6), ids, notes={int(order[0]): "cut"}, shard_size=5)
+    ids = (1000 + order.argsort()).tolist()
+    cut = [place == 0 for place in range(18)]
+    text = write_features(tmp_path / "text", np.split(order, 6), ids, shard_size=5, cut=cut)
     plain, pooled = training_pairs(source), training_pairs(source, text_features=text)
     collate = HFClipCollator(None)
     for epoch in range(4):
@@ -83,9 +85,9 @@ def test_the_captions_drawn_are_those_that_are_drawn_without(source, tmp_path):
         items = pooled.__getitems__([4, 0, 3])
         drawn = [plain[row]["captions"][0] for row in (4, 0, 3)]
         batch = collate(items)
-        assert batch["caption_ids"].tolist() == [content_id(caption.encode()) for caption in drawn]
+        assert batch["caption_ids"].tolist() == [1000 + captions.index(caption) for caption in drawn]
         assert batch["pooled_text"][:, 0].tolist() == [order[captions.index(caption)] for caption in drawn]
-        assert batch["captions_cut"].tolist() == [drawn.count(captions[0])]
+        assert batch["captions_cut"].tolist() == [caption == captions[0] for caption in drawn]
         assert batch["caption_counts"].tolist() == [1, 1, 1]
         assert "input_ids" not in batch
         assert torch.equal(batch["pixel_values"][0], plain[4]["pixel_values"])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import languages as script
 import pytest
 import torch
-from conftest import tiny_model, write_pictures
+from conftest import SAME, tiny_model, write_pictures
 from PIL import Image
 from transformers import BertTokenizer
 
@@ -99,6 +99,14 @@ def picture_vector(model, processor, source, row):
     picture = Image.open(source.folder / source.rows[row]["file_name"]).convert("RGB")
     pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
     return model.eval()(pixel_values=pixels, return_logits=False).image_embeds[0]
+
+
+def test_names_that_read_the_same_bound_a_language_alone(tmp_path, processor):
+    folder = write_names(tmp_path / "both", a=A, b=[[same] for same in SAME])
+    outcomes = evaluate_languages(tiny_model(), processor, open_languages(folder, "a", "b"), ks=(1, 8), progress=False)
+    assert outcomes["a"].metrics["image_retrieval_ceiling@1"] == 1
+    assert outcomes["b"].metrics["image_retrieval_ceiling@1"] == 1 / 8
+    assert outcomes["b"].metrics["image_retrieval_ceiling@8"] == 1
 
 
 def test_pictures_without_a_name_are_counted(sources, processor):

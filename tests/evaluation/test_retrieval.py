@@ -2,12 +2,15 @@
 
 import dataclasses
 import itertools
+import json
 import math
 
 import pytest
 import torch
+from conftest import SAME, tiny_model, write_pictures
 
-from hf_clip.embedding import Embeddings
+from hf_clip.data.sources import open_source
+from hf_clip.embedding import Embeddings, embed_source
 from hf_clip.errors import InputError
 from hf_clip.evaluation.retrieval import evaluate_retrieval, top_images
 
@@ -101,6 +104,22 @@ def test_the_same_caption_on_several_pictures_is_a_ceiling():
     assert ceilings == pytest.approx([2 / 4, 2 / 4, 3 / 4])
     assert outcome.metrics["image_retrieval_recall@1"] <= 4 / 6
     assert "3 captions repeat another" in outcome.notes[0]
+
+
+def test_captions_that_read_the_same_bound_what_can_be_found(tmp_path, processor):
+    folder = write_pictures(tmp_path / "data", count=16)
+    captions = SAME + [f"{same} {'b' * 70}" for same in SAME]  # the b's do not all fit
+    rows = [{"file_name": f"{i}.png", "caption": caption} for i, caption in enumerate(captions)]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = tiny_model()
+    outcome = evaluate_retrieval(embed_source(model, processor, open_source(folder), progress=False), ks=(1, 8))
+    assert outcome.metrics["image_retrieval_ceiling@1"] == 1 / 8
+    assert outcome.metrics["image_retrieval_ceiling@8"] == 1
+    assert outcome.metrics["text_retrieval_ceiling@1"] == 0, "seven other captions are the same"
+    assert outcome.metrics["image_retrieval_recall@1"] <= 1 / 8
+    notes = " ".join(outcome.notes)
+    assert "14 captions repeat another, as the text tower reads them" in notes
+    assert "8 of 16 captions are longer than the text tower reads" in notes
 
 
 @pytest.mark.parametrize("seed", range(5))
