@@ -4,6 +4,7 @@ import copy
 import functools
 import os
 import sys
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -341,3 +342,41 @@ def train_heads(rank: int, world_size: int, folder: str, data: str, shard_size: 
     trainer.train()
     weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
     torch.save({"weights": weights, "seen": dict(seen)}, Path(folder, f"{rank}.pt"))
+
+
+def fill_a_cache_slowly(rank: int, world_size: int, folder: str, data: str, seconds: float) -> None:
+    """What takes longer than a collective may: the first process's scan, then its share; at last its scan fails."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    from training_runs import cached_trainer
+
+    from hf_clip.training import feature_cache
+
+    _join(rank, world_size, folder)
+    trainer, seen = cached_trainer(Path(folder), Path(data), "run", freeze_vision=False)
+    (callback,) = (
+        each for each in trainer.callback_handler.callbacks if isinstance(each, feature_cache.UseFrozenFeatures)
+    )
+
+    def slowly(function):
+        def call(*args):
+            time.sleep(1.5 * seconds if rank == 0 else 0)
+            return function(*args)
+
+        return call
+
+    def fail(*args):
+        raise InputError("row 3 is no text\nand more")
+
+    feature_cache._TextTower.items = slowly(feature_cache._TextTower.items)
+    feature_cache._fill = slowly(feature_cache._fill)
+    dist.barrier()
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    set_timeout(timedelta(seconds=seconds))
+    callback.on_train_begin(trainer.args, None, None)
+    found = {"ids": trainer.train_dataset.text_features.ids.tolist(), "seen": dict(seen)}
+    feature_cache._TextTower.items = fail
+    try:
+        callback.on_train_begin(trainer.args, None, None)
+    except InputError as error:
+        found["error"] = str(error)
+    torch.save(found, Path(folder, f"{rank}.pt"))

@@ -36,6 +36,7 @@ class GraphModel(nn.Module):
         super().__init__()
         self.sessions = {tower: open_session(folder / file) for tower, file in graphs.items()}
         self.config, self.device = model.config, torch.device("cpu")
+        self.text_model = model.text_model  # which says how long a text may be
         self.vision_model = nn.Module()  # none of whose layers wants its pictures channels-last
 
     def forward(self, pixel_values: Tensor, return_logits: bool = False, **tokens: Tensor) -> SimpleNamespace:

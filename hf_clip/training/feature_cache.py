@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
 from torch import Tensor
@@ -46,7 +45,7 @@ from ..embedding import split_rows
 from ..embedding_store import UNFINISHED, public_name, replace_file, tensors_digest, write_manifest
 from ..errors import InputError
 from ..modeling_hf_clip import HFClipModel
-from .distributed import gather_objects
+from .meeting import Meeting, meeting_in
 
 logger = logging.get_logger(__name__)
 
@@ -98,10 +97,12 @@ class UseFrozenFeatures(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         root = Path(args.feature_cache_dir or Path(constants.HF_HOME, "hf_clip", "features"))
-        for tower in self._frozen_towers():
-            for pairs in _parts(self.trainer.train_dataset):
-                features = open_features(tower, pairs, root, self.trainer.accelerator, self.shard_size)
-                setattr(pairs, tower.gives, features)
+        towers = self._frozen_towers()
+        with meeting_in(root, args.process_index, args.world_size) as meeting:
+            for tower in towers:
+                for number, pairs in enumerate(_parts(self.trainer.train_dataset)):
+                    name = f"{tower.side}-{number}"
+                    setattr(pairs, tower.gives, open_features(tower, pairs, root, name, meeting, self.shard_size))
 
     def on_train_end(self, args, state, control, **kwargs):
         for pairs in _parts(self.trainer.train_dataset):  # another trainer's towers may not be frozen
@@ -285,28 +286,31 @@ class _Pictures(torch.utils.data.Dataset):
 
 
 def open_features(
-    tower: _Tower, pairs: TrainingPairs, root: Path, accelerator: Accelerator, shard_size: int = SHARD_SIZE
+    tower: _Tower, pairs: TrainingPairs, root: Path, name: str, meeting: Meeting, shard_size: int = SHARD_SIZE
 ) -> Features:
     """The features of a source, after embedding those that are not on disk yet.
 
-    Each process embeds, and checks, its share of the shards.
+    Each process embeds, and checks, its share of the shards. How long the scan of the data, another run that holds
+    the folder, or the others' shares take is unknown: that is waited for in the meeting.
+
+    Args:
+        name: what they are called in the meeting.
     """
-    first = accelerator.is_main_process
-    manifest, index = _describe(tower, pairs, shard_size) if first else ({}, {})
-    folder = gather_objects(root / f"{tower.side}-{_key(manifest)}" if first else None)[0]
-    with _held(folder) if first else contextlib.nullcontext():
-        if first:
-            _prepare(folder, manifest, index)
-        accelerator.wait_for_everyone()
-        if not (folder / MANIFEST).is_file():
-            raise InputError(
-                f"{folder} is not seen by every process: give a feature_cache_dir that all machines share"
-            )
-        _fill(folder, tower, pairs, accelerator)
-        accelerator.wait_for_everyone()
-        if first:
-            write_manifest(folder, manifest | {"complete": True})
-    accelerator.wait_for_everyone()
+    if meeting.rank != 0:
+        folder = root / meeting.hear(f"{name}-prepared", 0)
+        _fill(folder, tower, pairs, meeting)
+        meeting.say(f"{name}-filled")
+        meeting.hear(f"{name}-complete", 0)
+        return Features(folder)
+    manifest, index = _describe(tower, pairs, shard_size)
+    folder = root / f"{tower.side}-{_key(manifest)}"
+    with _held(folder):
+        _prepare(folder, manifest, index)
+        meeting.say(f"{name}-prepared", folder.name)
+        _fill(folder, tower, pairs, meeting)
+        meeting.wait_for_all(f"{name}-filled")
+        write_manifest(folder, manifest | {"complete": True})
+        meeting.say(f"{name}-complete")
     return Features(folder)
 
 
@@ -401,11 +405,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _fill(folder: Path, tower: _Tower, pairs: TrainingPairs, accelerator: Accelerator) -> None:
+def _fill(folder: Path, tower: _Tower, pairs: TrainingPairs, meeting: Meeting) -> None:
     """Embeds what of this process's share is not on disk, or not whole."""
     manifest = _read_manifest(folder)
     shards = list(enumerate(split_rows(range(manifest["items"]), manifest["shard_size"])))
-    mine = shards[accelerator.process_index :: accelerator.num_processes]
+    mine = shards[meeting.rank :: meeting.processes]
     missing = [(shard, items) for shard, items in mine if not _is_whole(folder, shard)]
     lost = [shard for shard, _ in missing if manifest["complete"] or facts_file(folder, shard).exists()]
     if lost:
@@ -417,7 +421,7 @@ def _fill(folder: Path, tower: _Tower, pairs: TrainingPairs, accelerator: Accele
     size = tower.args.per_device_eval_batch_size
     batches = [firsts[batch.start : batch.stop].tolist() for _, items in missing for batch in split_rows(items, size)]
     embedded = tower.embed(pairs, starts, batches)
-    quiet = tower.args.disable_tqdm or not accelerator.is_local_main_process
+    quiet = tower.args.disable_tqdm or tower.args.local_process_index != 0
     progress = tqdm(missing, desc=f"features of the {tower.side} tower", disable=quiet or not missing, leave=False)
     for shard, items in progress:
         _write_shard(folder, shard, [next(embedded) for _ in split_rows(items, size)])
