@@ -435,7 +435,7 @@ def _open_text_tower(
     return tower, tokenizer, hints | _given({"text_pooling": pooling}), policy
 
 
-def text_capacity(tower: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def text_capacity(tower: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """How many tokens of a text its tokenizer and its tower can take; None: neither knows a limit."""
     limits = [limit for limit in (tokenizer_limit(tokenizer), _positions(tower)) if limit is not None]
     return min(limits, default=None)
@@ -451,7 +451,7 @@ def _positions(tower: nn.Module) -> int | None:
 
 
 def within_capacity(
-    policy: dict[str, Any], tower: nn.Module, tokenizer: PreTrainedTokenizerBase, default: int | None = None
+    policy: dict[str, Any], tower: Any, tokenizer: PreTrainedTokenizerBase, default: int | None = None
 ) -> dict[str, Any]:
     """How texts are padded and cut, so that none is longer than can be read; not by the tokenizer alone either, which
     pipelines ask."""
