@@ -1,16 +1,13 @@
 """One picture, whatever its file holds, as 8-bit RGB."""
 
-import contextlib
 import hashlib
-import io
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..decoding_hf_clip import Undecodable, decode_image, to_rgb
 from ..errors import InputError, first_line, shortened
 from .base64_images import decoded_base64
 from .web_addresses import ADVICE, is_web_address
@@ -33,22 +30,21 @@ def read_image(value: Any, folder: Path | None = None, at_least: int | None = No
             and an eighth that has them. None: every pixel there is.
 
     Returns:
-        The picture (8-bit RGB, upright, transparency on white, first frame of an animation) and the signed 64-bit
+        The picture (8-bit sRGB, upright, transparency on white, first frame of an animation) and the signed 64-bit
         digest of its content, equal for equal content in every process.
 
     Raises:
-        UnreadableImage: for anything that is not a whole picture, and for one with more pixels than Pillow's limit
+        UnreadableImage: for anything that is not a whole picture, for deep pixels of which nothing says which value is
+            white, for a format whose decoder is not installed, and for one with more pixels than Pillow's limit
             (`2 * PIL.Image.MAX_IMAGE_PIXELS`), which Pillow reads from the header, before any memory is taken.
     """
     content = None if isinstance(value, Image.Image) else _read_bytes(value, folder)
     if content == b"":
         raise UnreadableImage("the file is empty")
     try:
-        # Pillow warns of what it can decode all the same.
-        with warnings.catch_warnings(action="ignore"), _opened(value, content) as image:
-            if at_least and content is not None:
-                image.draft(None, (at_least, at_least))
-            rgb = _to_rgb(image)
+        rgb = to_rgb(value) if content is None else decode_image(content, at_least)
+    except Undecodable as error:
+        raise UnreadableImage(first_line(error)) from error
     except Exception as error:  # what Pillow's decoders raise has no common type: RuntimeError, SyntaxError, …
         raise UnreadableImage(f"not a whole picture ({_reason(error)})") from error
     return rgb, content_id(str(rgb.size).encode() + rgb.tobytes() if content is None else content)
@@ -99,10 +95,6 @@ def _read_bytes(value: Any, folder: Path | None) -> bytes:
     raise UnreadableImage(f"a {type(value).__name__} is not a picture")
 
 
-def _opened(value: Any, content: bytes | None) -> contextlib.AbstractContextManager[Image.Image]:
-    return contextlib.nullcontext(value) if content is None else Image.open(io.BytesIO(content))
-
-
 def _reason(error: Exception) -> str:
     """A short line that is the same in every run: Pillow's names the address of the bytes it was given."""
     return re.sub(r" <_io\.BytesIO[^>]*>", "", first_line(error))[:200]
@@ -117,15 +109,3 @@ def _read_from_store(address: str) -> bytes:
             return file.read()
     except Exception as error:  # each kind of store has its own
         raise UnreadableImage(first_line(error)) from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    image.seek(0)
-    image = ImageOps.exif_transpose(image)  # a copy, turned or not
-    if image.mode.startswith("I"):  # 16-bit grey: PIL would clip it to white
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")

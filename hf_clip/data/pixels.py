@@ -1,7 +1,10 @@
 """Pixels on their way to the model: 8-bit as long as they wait, rescaled and normalised where the model is."""
 
+import copy
+import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -52,10 +55,27 @@ class PixelNormalization:
 
 
 def processed_pixels(image_processor: BaseImageProcessor, image: Image.Image, **settings: Any) -> Tensor:
-    """(3, height, width) of an RGB picture, as the model wants them."""
+    """(3, height, width) of an RGB picture, as the model wants them: to the bit what the image processor gives."""
+    if isinstance(image_processor, TorchvisionBackend):
+        kind = type(image_processor)
+        if kind.process_image is TorchvisionBackend.process_image and image.mode == "RGB":
+            image_processor = copy.copy(image_processor)
+            image_processor.process_image = _view_pixels
     # A picture of 1 to 3 pixels' height could be taken for channels: PIL images have them last.
     processed = image_processor(images=image, input_data_format="channels_last", return_tensors="pt", **settings)
-    return processed["pixel_values"][0]
+    return processed["pixel_values"][0].contiguous()
+
+
+def _view_pixels(image: Image.Image, **settings: Any) -> Tensor:
+    """(3, height, width) of an RGB picture as it lies in memory, channels last. The processor's own `process_image`
+    lays channels first, in copies of the whole picture: of a large one they and the resizing of such a layout take
+    three times as long as all the rest but decoding."""
+    return torch.from_numpy(np.asarray(image)).permute(2, 0, 1)
+
+
+# It warns once a process that such an array is not to be written to: nobody does.
+with warnings.catch_warnings(action="ignore"):
+    torch.from_numpy(np.frombuffer(b"0", np.uint8))
 
 
 def eight_bit_pixels(image_processor: BaseImageProcessor, image: Image.Image) -> Tensor:
