@@ -17,6 +17,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from .pipelines_hf_clip import register_pipelines
+
 _MODELS = ("HFClipModel", "HFClipTextModelWithProjection", "HFClipVisionModelWithProjection")
 POOLINGS = ("cls", "mean", "last", "pooler")
 PROJECTIONS = ("linear", "mlp", "none")
@@ -159,5 +161,7 @@ class HFClipConfig(PreTrainedConfig):
         copy_code(save_directory)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
+
+register_pipelines()  # a pipeline reads the configuration first of all, then looks up its class
 
 __all__ = ["HFClipConfig"]

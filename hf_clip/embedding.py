@@ -16,7 +16,9 @@ from .data.collator import HFClipCollator
 from .data.dataset import CaptionedImages
 from .data.evaluation_set import EvaluationSet
 from .data.images import broken_picture
+from .data.pixels import processed_pixels
 from .data.sources import Source
+from .decoding_hf_clip import to_rgb
 from .errors import InputError
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
@@ -290,14 +292,12 @@ def collator_of(model: PreTrainedModel, processor: HFClipProcessor) -> HFClipCol
 
 
 def embed_images(model: PreTrainedModel, processor: HFClipProcessor, images: list[Image.Image]) -> Tensor:
-    """(images, dim) unit vectors of RGB pictures, fp32, on the CPU; 64 pictures at a time."""
+    """(images, dim) unit vectors of PIL images, which are made 8-bit sRGB as in training; fp32, on the CPU, 64 at a
+    time."""
     if len(images) > 64:
         return torch.cat([embed_images(model, processor, images[i : i + 64]) for i in range(0, len(images), 64)])
-    pixels = [
-        processor.image_processor(images=image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
-        for image in images
-    ]
-    return _finite(embed_inputs(model.eval(), torch.cat(pixels).to(model.device))[0], "image")
+    pixels = torch.stack([processed_pixels(processor.image_processor, to_rgb(image)) for image in images])
+    return _finite(embed_inputs(model.eval(), pixels.to(model.device))[0], "image")
 
 
 class EmbeddedTexts(NamedTuple):

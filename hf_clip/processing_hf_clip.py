@@ -10,6 +10,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
 
 from .configuration_hf_clip import copy_code
+from .pipelines_hf_clip import open_image
 
 PADDINGS = ("longest", "max_length")
 
@@ -26,7 +27,10 @@ class HFClipProcessorKwargs(ProcessingKwargs, total=False):
 
 
 class HFClipProcessor(ProcessorMixin):
-    """Turns pictures into `pixel_values` and captions into `input_ids`; saved and loaded as one.
+    """Turns images into `pixel_values` and captions into `input_ids`; saved and loaded as one.
+
+    Images that Pillow opened, files and addresses are made 8-bit sRGB as in training: upright, transparency on white,
+    deep pixels at their contrast. Arrays and tensors are taken as they are.
 
     Args:
         image_processor: any image processor of transformers; it is the evaluation transform of the model.
@@ -67,7 +71,7 @@ class HFClipProcessor(ProcessorMixin):
             policy = {"padding": self.text_padding, "truncation": True, "max_length": length}
             said = {**kwargs, **kwargs.get("text_kwargs", {}), **kwargs.get("common_kwargs", {})}
             kwargs |= {name: value for name, value in policy.items() if name not in said}
-        return super().__call__(images=images, text=text, **kwargs)
+        return super().__call__(images=_open_all(images), text=text, **kwargs)
 
     @classmethod
     def from_vision_text_pretrained(
@@ -91,6 +95,10 @@ class HFClipProcessor(ProcessorMixin):
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         finally:
             del self.auto_map  # part of the saved file alone: a loaded processor equals the one that was saved
+
+
+def _open_all(images):
+    return [_open_all(image) for image in images] if isinstance(images, (list, tuple)) else open_image(images)
 
 
 __all__ = ["HFClipProcessor"]

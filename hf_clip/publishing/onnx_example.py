@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from onnxruntime import InferenceSession
-from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 
 
@@ -21,8 +20,10 @@ if __name__ == "__main__":
     facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     texts = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(labels)
     tokens = {"input_ids": [text.ids for text in texts], "attention_mask": [text.attention_mask for text in texts]}
-    rgba = ImageOps.exif_transpose(Image.open(file)).convert("RGBA")
-    rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    sys.path.insert(0, str(folder))
+    from decoding_hf_clip import decode_image
+
+    rgb = decode_image(Path(file).read_bytes())
     text = InferenceSession(folder / "text_model.onnx").run(None, {key: tokens[key] for key in facts["text_inputs"]})
     image = InferenceSession(folder / "vision_model.onnx").run(None, {"pixel_values": prepare(rgb, **facts["pixels"])})
     odds = np.exp(facts["exp_logit_scale"] * (text[0] @ image[0][0]).astype(float) + (facts["logit_bias"] or 0))

@@ -36,7 +36,10 @@ GRAPHS = {"text": "text_model.onnx", "vision": "vision_model.onnx"}
 INT8_GRAPHS = {"text": "text_model_int8.onnx", "vision": "vision_model_int8.onnx"}
 _GRAPH_FILES = (*GRAPHS.values(), *INT8_GRAPHS.values())
 # All that an export may write; the weights of a graph of more than 2 GB lie in a file beside it.
-FILES = frozenset({*_GRAPH_FILES, *(f"{file}.data" for file in _GRAPH_FILES), FACTS, "tokenizer.json", "example.py"})
+_DECODING = "decoding_hf_clip.py"  # carried beside the example as it stands
+FILES = frozenset(
+    {*_GRAPH_FILES, *(f"{file}.data" for file in _GRAPH_FILES), FACTS, "tokenizer.json", "example.py", _DECODING}
+)
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _LONGEST_COMPARED = 512
@@ -88,6 +91,7 @@ def export_onnx(model: HFClipModel, processor: HFClipProcessor, folder: Path, *,
     else:
         _write_tokenizer(model, processor, folder / "tokenizer.json")
         shutil.copyfile(Path(__file__).with_name("onnx_example.py"), folder / "example.py")
+        shutil.copyfile(Path(__file__).parent.with_name(_DECODING), folder / _DECODING)
     scale, bias = temperature_of(model)
     facts = {
         "hf_clip": __version__,
