@@ -1,4 +1,5 @@
 # How well each label fits a picture, without torch: python example.py picture.png "a cat" "a dog"
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -21,9 +22,7 @@ if __name__ == "__main__":
     texts = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(labels)
     tokens = {"input_ids": [text.ids for text in texts], "attention_mask": [text.attention_mask for text in texts]}
     sys.path.insert(0, str(folder))
-    from decoding_hf_clip import decode_image
-
-    rgb = decode_image(Path(file).read_bytes())
+    rgb = importlib.import_module("decoding_hf_clip").decode_image(Path(file).read_bytes())
     text = InferenceSession(folder / "text_model.onnx").run(None, {key: tokens[key] for key in facts["text_inputs"]})
     image = InferenceSession(folder / "vision_model.onnx").run(None, {"pixel_values": prepare(rgb, **facts["pixels"])})
     odds = np.exp(facts["exp_logit_scale"] * (text[0] @ image[0][0]).astype(float) + (facts["logit_bias"] or 0))
