@@ -120,7 +120,7 @@ def _picture(details: CardDetails) -> tuple[str, str]:
     if not details.example_picture:
         return "from PIL import Image", 'Image.new("RGB", (224, 224), "red")'
     file = f"hf_hub_download({literal(details.name)}, {literal(details.example_picture)})"
-    return "from huggingface_hub import hf_hub_download\nfrom PIL import Image", f'Image.open({file}).convert("RGB")'
+    return "from huggingface_hub import hf_hub_download\nfrom PIL import Image", f"Image.open({file})"
 
 
 def _list(texts: Sequence[str]) -> str:
