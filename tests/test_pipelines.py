@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from conftest import tiny_inputs, tiny_model, tiny_vision_config
+from packaging.version import Version
 from PIL import Image
 from transformers import (
     AutoConfig,
@@ -34,6 +36,9 @@ VIT = ViTConfig(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37, image_size=32, patch_size=8
 )
 TEXTS = ["a b", "c d e f"]
+
+# Before, accelerate refuses a model of which nothing stays in memory, as one of a few kilobytes soon is.
+ALL_ON_DISK = Version(accelerate.__version__) >= Version("1.15")
 
 
 @pytest.fixture
@@ -150,7 +155,7 @@ def test_dtypes_and_device_maps(loss, vision, tmp_path):
         ({"device_map": "auto", "dtype": "bfloat16"}, torch.bfloat16, 0.3),
         ({"dtype": torch.float16}, torch.float16, 0.05),
         ({"max_memory": {"cpu": weights // 2}} | offload, torch.float32, 0),
-        ({"max_memory": {"cpu": 100}} | offload, torch.float32, 0),
+        *([({"max_memory": {"cpu": 100}} | offload, torch.float32, 0)] if ALL_ON_DISK else []),
         ({"max_memory": {"cpu": weights // 4}, "dtype": "bfloat16"} | offload, torch.bfloat16, 0.3),
     ]
     for settings, dtype, tolerance in opened:
@@ -175,7 +180,7 @@ def test_dtypes_and_device_maps_of_one_half(half, embeds, model_folder):
     inputs = tiny_inputs()
     pixels = {"pixel_values": inputs.pop("pixel_values")}
     memory = {"max_memory": {"cpu": 20_000}, "offload_folder": str(model_folder / "offload")}
-    for settings, tolerance in (({"dtype": "bfloat16"}, 0.02), (memory, 0)):
+    for settings, tolerance in (({"dtype": "bfloat16"}, 0.02), *([(memory, 0)] if ALL_ON_DISK else [])):
         loaded = half.from_pretrained(model_folder, device_map="auto", **settings)
         with torch.no_grad():
             output = loaded(**(pixels if half.main_input_name == "pixel_values" else inputs))
