@@ -23,7 +23,7 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
-from ..data.evaluation_set import EvaluationSet
+from ..data.evaluation_set import EvaluationSet, positions_of
 from ..data.images import broken_picture, skipped_line
 from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedPairs
@@ -487,8 +487,9 @@ class HFClipTrainer(Trainer):
         """
         refuse_arguments({"evaluate.ignore_keys": ignore_keys})
         tasks = self.tasks_of(dataloader.dataset)
+        self.callback_handler.eval_dataloader = dataloader
         with self._averaged_weights():
-            embeddings = self.embed(dataloader, description)
+            embeddings = self.embed(dataloader, description, announced=True)
             figures = self.figures(embeddings, self.measure(embeddings, tasks))
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         predictions, label_ids = (None, None) if self.args.prediction_loss_only else predictions_of(embeddings)
@@ -554,8 +555,14 @@ class HFClipTrainer(Trainer):
             neighbours=self.args.eval_neighbours,
         )
 
-    def embed(self, dataloader: torch.utils.data.DataLoader, description: str = "embedding") -> Embeddings:
-        """All rows of an evaluation loader, from all processes, each once."""
+    def embed(
+        self, dataloader: torch.utils.data.DataLoader, description: str = "embedding", announced: bool = False
+    ) -> Embeddings:
+        """All rows of an evaluation loader, from all processes, each once.
+
+        Args:
+            announced: to the callbacks, batch by batch: the Trainer's own then shows how far it is.
+        """
         if self.model is None:
             raise InputError("a search leaves no model to evaluate: call train(), which makes a new one")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -568,15 +575,17 @@ class HFClipTrainer(Trainer):
         skipped: list[tuple[int, str, str]] = []
 
         def embedded() -> Iterator[EmbeddedBatch]:
-            progress = tqdm(dataloader, desc=description, disable=self.args.disable_tqdm, leave=False)
+            quiet = self.args.disable_tqdm or announced
+            progress = tqdm(dataloader, desc=description, disable=quiet, leave=False)
             for rows, batch in zip(dataloader.batch_sampler, progress, strict=True):
-                if "rows" not in batch:  # of a collator of one's own
-                    batch["rows"] = _rows_of_each(batch, rows)
+                batch["rows"] = positions_of(batch, rows)
                 # Batch by batch: gathered all at once they would take their memory several times.
                 for part, left_out in gather_objects(self._embed_batch(model, batch)):
                     skipped.extend(left_out)
                     if part:
                         yield part
+                if announced:
+                    self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 
         with in_half_precision(model, self._full_eval_dtype()):
             embeddings = join_batches(embedded(), skipped)
@@ -871,16 +880,6 @@ class HFClipTrainer(Trainer):
         if job is not None:
             jobs: Any = [*(self.push_in_progress.jobs if busy else []), job]
             self.push_in_progress = PushInProgress(jobs)
-
-
-def _rows_of_each(batch: dict[str, Any], rows: Sequence[int]) -> Tensor:
-    images = len(batch["pixel_values"])
-    if images != len(rows):
-        raise InputError(
-            f"data_collator gives {images} images of {len(rows)} rows: say in rows, (images,), the `row` of each item "
-            "whose image is there"
-        )
-    return torch.tensor(rows)
 
 
 def _whole(parameter: Tensor) -> Tensor:

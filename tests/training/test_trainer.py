@@ -300,6 +300,19 @@ def test_no_setting_of_training_reaches_what_is_measured(settings, tmp_path):
     assert [trainer.evaluate(sets)[f"eval_{name}_images"] for name in sets] == [7, 3]
 
 
+def test_callbacks_hear_of_every_batch_that_is_measured(tmp_path, pictures):
+    heard = []
+
+    class Listen(TrainerCallback):
+        def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+            heard.append(len(eval_dataloader))
+
+    trainer = make_trainer(tmp_path / "run", pictures, per_device_eval_batch_size=3, callbacks=[Listen()])
+    trainer.evaluate()
+    trainer.predict(Subset(trainer.eval_dataset, range(5)))
+    assert heard == [3, 3, 3, 2, 2]
+
+
 def test_the_average_is_what_every_entry_measures(tmp_path, pictures):
     """During training, by `predict`, and when training is over."""
     found = []
