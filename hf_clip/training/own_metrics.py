@@ -11,7 +11,7 @@ from ..embedding import Embeddings
 from ..errors import InputError
 
 
-def predictions_of(embeddings: Embeddings) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+def predictions_of(embeddings: Embeddings) -> tuple[Any, np.ndarray]:
     """((image_embeds, text_embeds), the row of `image_embeds` that each caption belongs to)."""
     return (embeddings.image_embeds.numpy(), embeddings.text_embeds.numpy()), embeddings.text_to_image.numpy()
 

@@ -84,7 +84,8 @@ class HFClipTrainer(Trainer):
 
     Every `Trainer` argument works as it does there. Beyond it: the loss is that of the global batch over all
     processes; a frozen tower stays in evaluation mode; the temperature is clamped after each step; `evaluate()`
-    gives retrieval recalls of a `CaptionedImages`; a checkpoint is never half written.
+    gives retrieval recalls of a `CaptionedImages`, and `predict()` its embeddings too; a checkpoint is never half
+    written. Both kinds of sets may stand in torch's `Subset` and `ConcatDataset`, at any depth.
 
     `skipped_images` holds the pictures that could not be read so far: row → (name, reason).
 
@@ -389,6 +390,7 @@ class HFClipTrainer(Trainer):
             batch_size=self.args.train_batch_size,
             drop_last=self.args.dataloader_drop_last,
             persistent_workers=self.args.dataloader_persistent_workers,
+            in_order=self.args.dataloader_in_order,
         )
 
     def _own_loader(self, dataset: Any, **batches: Any) -> torch.utils.data.DataLoader:
@@ -401,13 +403,12 @@ class HFClipTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
             prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
             multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
-            in_order=self.args.dataloader_in_order,
             generator=self._seed_of_workers(),
             **batches,
         )
 
     def _check_batches(self) -> None:
-        loading = self.args.accelerator_config
+        loading: Any = self.args.accelerator_config
         if self.args.world_size > 1 and (
             loading.split_batches or loading.dispatch_batches or not loading.even_batches
         ):

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -298,6 +299,20 @@ def test_no_setting_of_training_reaches_what_is_measured(settings, tmp_path):
     assert trainer.evaluate(part)["eval_images"] == 3
     sets = {"whole": trainer.eval_dataset, "part": part}
     assert [trainer.evaluate(sets)[f"eval_{name}_images"] for name in sets] == [7, 3]
+
+
+def test_workers_that_may_hand_in_late_mix_no_rows_up(tmp_path, pictures):
+    class Slow(CaptionedImages):
+        def __getitem__(self, row):
+            time.sleep(0.3 * (row == 0))
+            return super().__getitem__(row)
+
+    settings = {"dataloader_num_workers": 2, "dataloader_in_order": False, "per_device_eval_batch_size": 2}
+    trainer = make_trainer(tmp_path / "run", pictures, **settings)
+    slow = Slow(trainer.eval_dataset.source, trainer.eval_dataset.image_processor)
+    expected = make_trainer(tmp_path / "one", pictures).predict(trainer.eval_dataset)
+    for found, right in zip(trainer.predict(slow).predictions, expected.predictions, strict=True):
+        np.testing.assert_allclose(found, right, atol=1e-6)
 
 
 def test_callbacks_hear_of_every_batch_that_is_measured(tmp_path, pictures):
