@@ -1,5 +1,6 @@
 """The images in the folders of their classes, or all in one folder; and what is left out of them, by name."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +57,11 @@ class _Tree:
         classed = [file for _, within in below.values() for file in within if has_image_name(file)]
         return cls(folder, files, below, [file for file in files if has_image_name(file)], classed)
 
-    @property
+    @functools.cached_property
     def classes(self) -> set[Path]:
         return {image.parent for image in self.classed}
 
-    @property
+    @functools.cached_property
     def others(self) -> list[Path]:
         """Files without the name of an image."""
         every = [*self.files, *(file for _, files in self.below.values() for file in files)]
@@ -112,9 +113,9 @@ def _lines_about_classes(tree: _Tree) -> Iterator[str]:
         yield f"no image in {_listed(empty, tree.folder)}, so no class of that name"
     if tree.classed and (tables := of_kinds(tree.files, TABLES)):
         yield f"{_listed(tables, tree.folder)} is not read, for the folders are classes: give the file to read it"
-    stems = {image.with_suffix("") for image in tree.classed or tree.flat}
-    texts = [file for file in tree.others if file.suffix.lower() in _CAPTIONS and file.with_suffix("") in stems]
-    if texts:
+    texts = [file for file in tree.others if file.suffix.lower() in _CAPTIONS]
+    stems = {image.with_suffix("") for image in tree.classed or tree.flat} if texts else set()
+    if texts := [file for file in texts if file.with_suffix("") in stems]:
         named = _listed(texts, tree.folder)
         yield f"{len(texts)} texts beside images are not read ({named}): put captions into {METADATA[0]}"
 

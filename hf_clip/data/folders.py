@@ -44,9 +44,9 @@ def visible(folder: Path) -> tuple[list[Path], list[Path]]:
         entries = [entry for entry in os.scandir(folder) if not is_leftover(entry.name)]
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from error
-    folders = sorted(folder / entry.name for entry in entries if entry.is_dir())
-    files = sorted(folder / entry.name for entry in entries if not entry.is_dir())
-    return folders, files
+    names = {entry.name for entry in entries if entry.is_dir()}
+    paths = [folder / name for name in sorted(entry.name for entry in entries)]
+    return [path for path in paths if path.name in names], [path for path in paths if path.name not in names]
 
 
 def metadata_of(folder: Path) -> list[Path]:

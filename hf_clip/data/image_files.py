@@ -34,8 +34,8 @@ def image_suffixes() -> frozenset[str]:
     return _OF_CAMERAS | {suffix for suffix, kind in known if kind in Image.OPEN and kind not in _NO_DECODER}
 
 
-def has_image_name(file: Path | str) -> bool:
-    return Path(file).suffix.lower() in image_suffixes()
+def has_image_name(file: Path) -> bool:
+    return file.suffix.lower() in image_suffixes()
 
 
 def why_unread(file: Path) -> str | None:
