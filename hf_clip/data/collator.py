@@ -93,6 +93,8 @@ class HFClipCollator:
         tokenizer drops, another Unicode form, or words beyond the cut make no other caption."""
         if not captions:
             return _nothing(self.tokenizer.model_input_names)
+        for number, caption in enumerate(captions, 1):
+            check_text(caption, f"text {number} of {len(captions)}", "it")
         encoded = self.tokenizer(
             captions,
             padding=self.padding,

@@ -189,3 +189,10 @@ def test_captions_that_no_tokenizer_takes(captions, message, tokenizer):
 
 def test_a_character_that_is_nothing_is_a_character(tokenizer):
     assert HFClipCollator(tokenizer)([item(0, "a\0b")])["input_ids"].shape[0] == 1
+
+
+def test_texts_that_no_tokenizer_takes(tokenizer):
+    with pytest.raises(
+        InputError, match=r"text 2 of 2 has half of a surrogate pair \('.udce9'\) in it, which no token"
+    ):
+        HFClipCollator(tokenizer).tokenize(["a cat", "caf\udce9"])
