@@ -24,7 +24,8 @@ from hf_clip.towers import square_image_processor
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
 # The files that travel with a saved model.
-CODE = {f"{part}_hf_clip.py" for part in ("configuration", "loss", "modeling", "processing", "requirements")}
+_PARTS = ("configuration", "decoding", "loss", "modeling", "pipelines", "processing", "requirements")
+CODE = {f"{part}_hf_clip.py" for part in _PARTS}
 COLORS = ["red", "green", "blue", "yellow", "black", "orange", "purple", "brown"]
 
 # What BERT's tokenizer, which drops case, accents, white space and control characters, reads as the same.

@@ -1,21 +1,17 @@
 """What a run sends to a Hub that is run here: each `hub_strategy`, the same repository as `hf-clip publish`."""
 
 import json
-from pathlib import Path
 
 import peft
 import pytest
-from conftest import tiny_model, write_pictures
+from conftest import CODE, tiny_model, write_pictures
 from huggingface_hub import ModelCard
 from training_runs import make_trainer
 from transformers import AutoModel, TrainerCallback
 
-import hf_clip
 from hf_clip.cli.main import main
 from hf_clip.errors import InputError
 from hf_clip.training.facts import Origin
-
-CODE = {file.name for file in Path(hf_clip.__file__).parent.glob("*_hf_clip.py")}
 
 
 @pytest.fixture
