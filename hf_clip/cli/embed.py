@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, first_line
-from .output import Printer
+from .output import Printer, silence_below_python
 from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model, positive_int
 
 
@@ -79,6 +79,7 @@ def _start_processes(settings: argparse.Namespace) -> None:
 
 
 def _embed_or_tell(settings: argparse.Namespace, errors: Any) -> None:
+    silence_below_python()
     with contextlib.redirect_stdout(sys.stderr):
         try:
             _embed(settings)

@@ -1,20 +1,29 @@
 """What a command prints on stdout: a short table, or with `--json` one JSON object."""
 
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 
 class Printer:
     """Writes to the stdout that was there when it was made, wherever libraries' output has been sent since."""
 
     def __enter__(self) -> "Printer":
-        self.stream = sys.stdout
+        self.stream: TextIO = sys.stdout
+        self._apart = "WORLD_SIZE" in os.environ and _is_descriptor(sys.stdout, 1)
+        if self._apart:
+            self.stream = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
+            silence_below_python()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stream.flush()
+        if self._apart:
+            os.dup2(self.stream.fileno(), 1)
+            self.stream.close()
 
     def line(self, text: str = "") -> None:
         print(text, file=self.stream, flush=True)
@@ -29,6 +38,19 @@ class Printer:
 
     def json(self, value: Any) -> None:
         self.line(json.dumps(value, ensure_ascii=False))
+
+
+def silence_below_python() -> None:
+    """What C++ prints on stdout goes to stderr: of several processes gloo greets each (seen in torch 2.8 to 2.10)."""
+    sys.stdout.flush()
+    os.dup2(2, 1)
+
+
+def _is_descriptor(stream: TextIO, number: int) -> bool:
+    try:
+        return stream.fileno() == number
+    except (io.UnsupportedOperation, AttributeError):  # one that a test or a notebook has put there
+        return False
 
 
 _SHOWN = {
