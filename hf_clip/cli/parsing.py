@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
@@ -88,11 +88,33 @@ class Parser(_SettingsParser):
 
 
 class DataclassParser(_SettingsParser, HfArgumentParser):
-    """The same for settings that are the fields of dataclasses."""
+    """The same for settings that are the fields of dataclasses; one that may be a text or a list of them takes several
+    words, and one word alone is the text."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for action in self._actions:
+            if action.dest in self._texts_or_lists():
+                action.nargs = "+"
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        namespace, rest = super().parse_known_args(args, namespace)
+        for name in self._texts_or_lists() & vars(namespace).keys():
+            if isinstance(value := vars(namespace)[name], list) and len(value) == 1:
+                setattr(namespace, name, value[0])
+        return namespace, rest
+
+    def _texts_or_lists(self) -> set[str]:
+        return {name for name, kinds in self._kinds() if {str, list} <= kinds}
 
     def mappings(self) -> set[str]:
-        hints = [hint for kind in self.dataclass_types for hint in typing.get_type_hints(kind).items()]
-        return {name for name, hint in hints if dict in (hint, *map(_plain, typing.get_args(hint)))}
+        return {name for name, kinds in self._kinds() if dict in kinds}
+
+    def _kinds(self) -> Iterator[tuple[str, set[Any]]]:
+        """Names of settings, and of what types they may be."""
+        for kind in self.dataclass_types:
+            for name, hint in typing.get_type_hints(kind).items():
+                yield name, {hint, *map(_plain, typing.get_args(hint))}
 
 
 def _plain(hint: Any) -> Any:

@@ -58,10 +58,10 @@ def own_loss(function: Callable[..., Tensor], output: HFClipOutput, world: Globa
     """
     pairs = len(world.image_embeds)
     temperature = {"logit_scale": output.logit_scale, "logit_bias": output.logit_bias}
-    outputs = GlobalOutput(**vars(world), **temperature)
+    outputs = GlobalOutput(**vars(world), **temperature)  # type: ignore[arg-type]
     # What the function leaves unused has a gradient of zero: other processes wait for it, and so does DDP.
     given = (world.image_embeds, world.text_embeds, *temperature.values())
-    nothing = sum((0 * tensor).sum() for tensor in given if tensor is not None)
+    nothing = torch.stack([(0 * tensor).sum() for tensor in given if tensor is not None]).sum()
     if pairs == 0:
         return nothing
     loss = function(outputs, None, num_items_in_batch=pairs)

@@ -493,10 +493,10 @@ class HFClipTrainer(Trainer):
             embeddings = self.embed(dataloader, description, announced=True)
             figures = self.figures(embeddings, self.measure(embeddings, tasks))
             metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        predictions, label_ids = (None, None) if self.args.prediction_loss_only else predictions_of(embeddings)
+        shown: Any = (None, None) if self.args.prediction_loss_only else predictions_of(embeddings)
         return EvalLoopOutput(
-            predictions=predictions,
-            label_ids=label_ids,
+            predictions=shown[0],
+            label_ids=shown[1],
             metrics=metrics,
             num_samples=len(embeddings.image_embeds),
         )

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from conftest import tiny_model
 
 from hf_clip.cli.classify import _parser as classify_parser
@@ -54,6 +55,24 @@ def test_values_of_every_kind(file):
     assert args.lr_scheduler_kwargs == {"min_lr": 1e-6, "name": "true", "deep": [1, True, None]}
     assert output.json
     assert data.train_data == ["x"]
+
+
+@pytest.mark.parametrize("words", ["[tensorboard, codecarbon]", "\n  - tensorboard\n  - codecarbon"])
+def test_lists_where_the_trainer_takes_a_text_or_a_list(words, file, tmp_path):
+    """One word is the text; what is kept of the settings makes the same run."""
+    targets = 'optim: galore_adamw\noptim_target_modules: [".*attn.*", ".*mlp.*"]\n'
+    *_, args, kept = train(file(f"report_to: {words}\n{targets}"))
+    assert (args.report_to, args.optim_target_modules) == (["tensorboard", "codecarbon"], [".*attn.*", ".*mlp.*"])
+    *_, again, _ = parse(["--config", file(yaml.safe_dump(kept))])
+    assert (again.report_to, again.optim_target_modules) == (args.report_to, args.optim_target_modules)
+    *_, args, _ = train(
+        file(targets.partition("optim_t")[0]), "--report_to", "none", "--optim_target_modules", "all-linear"
+    )
+    assert (args.report_to, args.optim_target_modules) == ([], "all-linear")
+    *_, args, _ = train(file(""), "--report_to", "tensorboard", "codecarbon")
+    assert args.report_to == ["tensorboard", "codecarbon"]
+    *_, args, _ = train(file("report_to: [all]"))
+    assert "tensorboard" in args.report_to
 
 
 def test_the_command_line_stands_above_the_file(file):
