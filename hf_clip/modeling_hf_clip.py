@@ -493,7 +493,10 @@ class _VisionTower(HFClipPreTrainedModel):
 
     def _run_image_tower(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         if not pixel_values.is_floating_point():
-            raise ValueError(f"pixel_values are {pixel_values.dtype}: rescale and normalize them first")
+            raise ValueError(
+                f"pixel_values are {pixel_values.dtype}: rescale and normalize them first, as the processor does, "
+                "and as HFClipCollator does with image_processor=processor.image_processor"
+            )
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if self.config.vision_config.model_type == "timm_wrapper":
             kwargs["output_attentions"] = False  # timm records none, and refuses to be asked

@@ -1,6 +1,7 @@
 """`hf-clip train`: trains a text tower and an image tower on captioned pictures."""
 
 import dataclasses
+import enum
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -253,9 +254,16 @@ def _to_keep(values: dict[str, Any], own: tuple[Any, ...]) -> dict[str, Any]:
     for setting in dataclasses.fields(HFClipTrainingArguments):
         default = setting.default if setting.default_factory is dataclasses.MISSING else setting.default_factory()
         if setting.init and (setting.name == "seed" or values[setting.name] != default):
-            kept[setting.name] = values[setting.name]
+            kept[setting.name] = _as_text(values[setting.name])
     # Neither what must stay here nor what would make it another run.
     return {n: value for n, value in kept.items() if not n.endswith("_token") and n != "resume_from_checkpoint"}
+
+
+def _as_text(value: Any) -> Any:
+    """A word of a closed choice as it is written in a file."""
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return value.value if isinstance(value, enum.Enum) else value
 
 
 def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainingArguments) -> None:

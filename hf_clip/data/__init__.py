@@ -3,6 +3,7 @@
 from .augmentation import Augmentation
 from .dataset import CaptionedImages, TrainingPairs
 from .mixture import MixedPairs
+from .pixels import PixelNormalization
 from .sources import Source, open_source
 from .split import split_by_image
 from .streaming import StreamedPairs
@@ -11,6 +12,7 @@ __all__ = [
     "Augmentation",
     "CaptionedImages",
     "MixedPairs",
+    "PixelNormalization",
     "Source",
     "StreamedPairs",
     "TrainingPairs",

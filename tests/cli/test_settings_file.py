@@ -71,6 +71,10 @@ def test_lists_where_the_trainer_takes_a_text_or_a_list(words, file, tmp_path):
     assert (args.report_to, args.optim_target_modules) == ([], "all-linear")
     *_, args, _ = train(file(""), "--report_to", "tensorboard", "codecarbon")
     assert args.report_to == ["tensorboard", "codecarbon"]
+    *_, args, kept = train(file("debug: [underflow_overflow, tpu_metrics_debug]"))
+    *_, again, _ = parse(["--config", file(yaml.safe_dump(kept))])
+    assert len(again.debug) == 2
+    assert again.debug == args.debug
     *_, args, _ = train(file("report_to: [all]"))
     assert "tensorboard" in args.report_to
 
