@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import time
 from types import SimpleNamespace
 
 _cache = tempfile.TemporaryDirectory()  # removed when the tests end
@@ -18,7 +19,11 @@ from hub_server import HubServer
 from PIL import Image
 from transformers import BertConfig, BertTokenizer, ResNetConfig
 
+import hf_clip.publishing.hub
 from hf_clip import HFClipConfig, HFClipModel, HFClipProcessor
+from hf_clip.publishing import hub_calls
+from hf_clip.publishing.hub_client import answer
+from hf_clip.publishing.hub_process import ask_in_a_process
 from hf_clip.towers import square_image_processor
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -147,8 +152,18 @@ def hub(server, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", "/nowhere/token")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    at_once = SimpleNamespace(sleep=lambda seconds: None, monotonic=time.monotonic)
+    monkeypatch.setattr(huggingface_hub.utils._http, "time", at_once)
+    monkeypatch.setattr(hub_calls, "time", at_once)
+    # In this process: that of its own has tests of its own (`in_a_process`).
+    monkeypatch.setattr(hf_clip.publishing.hub, "ask_in_a_process", lambda question, timeout: answer(question))
     return server
+
+
+@pytest.fixture
+def in_a_process(hub, monkeypatch):
+    """Questions to that Hub go through a process of their own, as outside of tests."""
+    monkeypatch.setattr(hf_clip.publishing.hub, "ask_in_a_process", ask_in_a_process)
 
 
 @pytest.fixture

@@ -314,7 +314,8 @@ def _create(call: _Call) -> Answer:
 
 def _whoami(call: _Call) -> Answer:
     token = call.user()
-    return Answer({"type": "user", "name": token.user, "orgs": [], "auth": {"accessToken": {"role": "write"}}})
+    role = "write" if token.writes else "read"
+    return Answer({"type": "user", "name": token.user, "orgs": [], "auth": {"accessToken": {"role": role}}})
 
 
 def _validate_yaml(call: _Call) -> Answer:

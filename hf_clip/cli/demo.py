@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..temporary import temporary_folder
 from .output import Printer, metric_rows
 from .parsing import Parser
 
@@ -145,12 +145,12 @@ def _classify_in_a_new_process(model: Path, unseen: Path, count: int = 10) -> li
     chosen = rows[:: max(1, len(rows) // count)][:count]
     pictures = [str((unseen / row["file_name"]).resolve()) for row in chosen]
     labels = [row["captions"][0] for row in chosen]
-    with tempfile.TemporaryDirectory() as modules:  # fresh, so that no code of an earlier model is found
+    with temporary_folder() as modules:  # fresh, so that no code of an earlier model is found
         done = subprocess.run(
             [sys.executable, "-c", STRANGER, str(model.resolve()), json.dumps(pictures), json.dumps(labels)],
             capture_output=True,
             text=True,
-            env=os.environ | {"HF_MODULES_CACHE": modules, "HF_HUB_OFFLINE": "1"},
+            env=os.environ | {"HF_MODULES_CACHE": str(modules), "HF_HUB_OFFLINE": "1"},
         )
     if done.returncode:
         raise RuntimeError(f"the saved model did not open in a new process:\n{done.stderr}")

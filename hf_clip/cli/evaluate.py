@@ -1,11 +1,11 @@
 """`hf-clip evaluate`: how good trained models are on captioned or labelled pictures."""
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..temporary import temporary_folder
 from .evaluation_data import ROLES, TASKS, EvaluationData
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, open_model, positive_int
@@ -28,14 +28,14 @@ def run(arguments: list[str], printer: Printer) -> None:
             data.check(open_model(model_name)[0])
     evaluation = report.Report(data.facts, measured=[], resamples=settings.resamples)
     grids = []
-    with tempfile.TemporaryDirectory() as aside:
+    with temporary_folder() as aside:
         for name, model_name in models.items():
-            grids += _measure(name, model_name, data, evaluation, Path(aside))
+            grids += _measure(name, model_name, data, evaluation, aside)
         if report.can_draw():
-            evaluation.pictures = report.draw(evaluation.measured, Path(aside)) + grids
+            evaluation.pictures = report.draw(evaluation.measured, aside) + grids
         else:
             print('no pictures without matplotlib: pip install "hf_clip[eval]"', file=sys.stderr)
-        results = evaluation.write(folder, Path(aside))
+        results = evaluation.write(folder, aside)
     if settings.json:
         printer.json(results | {"output": settings.output})
         return

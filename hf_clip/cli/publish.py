@@ -1,11 +1,11 @@
 """`hf-clip publish`: a trained model, its card and its figures as a repository of the Hub, in one commit."""
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, first_line
+from ..temporary import temporary_folder
 from .output import Printer
 from .parsing import Parser, add_shared_settings
 
@@ -36,11 +36,11 @@ def _stage_only(settings: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"{folder} already exists: give another --output, or remove it")
     if source.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise InputError(f"--output {folder} lies in the model's own folder: give one beside it")
-    with tempfile.TemporaryDirectory(dir=_above(folder)) as aside:
-        stage(source, Path(aside, "staged"), _content(settings, settings.repo_id, source), copy=True)
+    with temporary_folder(_above(folder)) as aside:
+        stage(source, aside / "staged", _content(settings, settings.repo_id, source), copy=True)
         if folder.exists():
             folder.rmdir()
-        Path(aside, "staged").rename(folder)
+        (aside / "staged").rename(folder)
     return {"folder": settings.output, "files": _files(folder)}
 
 
@@ -68,22 +68,18 @@ def _source(model: str) -> Path:
 
 
 def _publish(settings: argparse.Namespace) -> dict[str, Any]:
-    from ..publishing.hub import full_name, push_folder
-    from ..publishing.staging import stage
+    from ..publishing.hub import look_first, push_folder
+    from ..publishing.staging import check_holds_model, stage
 
+    if Path(settings.model).is_dir():
+        check_holds_model(Path(settings.model))
+    where = {name: vars(settings)[name] for name in ("private", "revision", "create_pr", "overwrite", "timeout")}
+    name = look_first(settings.repo_id, **where)  # a minute's work comes after it
     source = _source(settings.model)
-    name = full_name(settings.repo_id)
-    with tempfile.TemporaryDirectory() as aside:
-        stage(source, Path(aside), _content(settings, name, source))
-        published = push_folder(
-            Path(aside),
-            name,
-            private=settings.private,
-            revision=settings.revision,
-            create_pr=settings.create_pr,
-            commit_message=settings.commit_message,
-        )
-        return vars(published) | {"files": _files(Path(aside))}
+    with temporary_folder() as aside:
+        stage(source, aside, _content(settings, name, source))
+        published = push_folder(aside, name, commit_message=settings.commit_message, **where)
+        return vars(published) | {"files": _files(aside)}
 
 
 def _content(settings: argparse.Namespace, name: str, source: Path) -> Any:
@@ -125,6 +121,16 @@ def _parser() -> Parser:
     parser.add_flag("--private", help="make the repository private, where it is new")
     parser.add_argument("--revision", help="branch to commit to; default: main")
     parser.add_flag("--create_pr", help="as a pull request, for its owner to merge")
+    parser.add_flag(
+        "--overwrite",
+        help="also where the repository holds what hf_clip did not put there: files by the names that hf_clip uses "
+        "are replaced or removed, others stay",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        help="seconds that the upload may take in all; default: ten minutes, and one for each 100 kB",
+    )
     parser.add_argument("--commit_message", default="Publish with hf_clip")
     parser.add_flag("--dry_run", help="write the folder and send nothing")
     parser.add_argument("--output", default="hf_clip_publication", help="of --dry_run: the folder to write")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..embedding_store import replace_file
+from ..temporary import temporary_folder
 from .analysis import Rows
 from .markdown import escaped, table
 from .outcome import Outcome
@@ -47,15 +47,15 @@ class AnalysisReport:
         """
         earlier, before = (folder / RESULTS).is_file(), written_pictures(folder / RESULTS)
         results = self.results()
-        with tempfile.TemporaryDirectory() as aside:
+        with temporary_folder() as aside:
             if self.rows.source and can_draw():
-                results["pictures"] = self.draw(Path(aside))
+                results["pictures"] = self.draw(aside)
             elif self.rows.source:
                 results["notes"].append(
                     "No pictures were drawn: matplotlib is not installed (pip install matplotlib)."
                 )
             text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            place_pictures(results["pictures"], Path(aside), folder / PICTURES)
+            place_pictures(results["pictures"], aside, folder / PICTURES)
         replace_file(folder / SCORES, self._write_scores)
         if "mislabelled" in self.outcome.details:
             replace_file(folder / SUSPECTS, self._write_suspects)

@@ -27,6 +27,7 @@ from ..towers import open_model_and_processor
 from .adapters import is_adapter, stage_adapter
 from .card import CardDetails, write_card
 from .card_facts import TOKEN, check_details, read_json
+from .hub_contents import write_manifest
 from .onnx_export import FACTS as EXPORT
 from .onnx_export import FILES as ONNX_FILES
 from .sentence_transformers_files import write_sentence_transformers_files
@@ -101,6 +102,7 @@ def stage(
             _stage_example(Path(content.example_picture), target / _EXAMPLE)
             details = dataclasses.replace(details, example_picture=_EXAMPLE)
         facts = write_card(target, details, run_examples=content.run_examples)
+        write_manifest(target)
         refuse_secrets(target, source, token)
     return facts
 
@@ -123,13 +125,20 @@ def _one_line(source: Path) -> Iterator[None]:
         ) from error
 
 
+def check_holds_model(source: Path) -> None:
+    """
+    Raises:
+        InputError: the folder has neither a whole model nor an adapter.
+    """
+    if not is_adapter(source) and not ((source / "config.json").is_file() and _weights(source)):
+        raise InputError(f"{source} holds no model (config.json, {_WEIGHTS}): give the folder of a trained one")
+
+
 def _stage_model(source: Path, target: Path, content: Content, place: Callable[..., Any]) -> None:
     if is_adapter(source):
         stage_adapter(source, target, content.adapter_of)
         return
-    weights = _weights(source)
-    if not (source / "config.json").is_file() or not weights:
-        raise InputError(f"{source} holds no model (config.json, {_WEIGHTS}): give the folder of a trained one")
+    check_holds_model(source)
     try:
         config = HFClipConfig.from_pretrained(source)
         processor = HFClipProcessor.from_pretrained(source)
@@ -138,7 +147,7 @@ def _stage_model(source: Path, target: Path, content: Content, place: Callable[.
     config.save_pretrained(target)
     write_json(target / "config.json", without_folders(read_json(target / "config.json")))
     processor.save_pretrained(target)
-    _stage_weights(weights, target, content.max_shard_size, place)
+    _stage_weights(_weights(source), target, content.max_shard_size, place)
     write_sentence_transformers_files(target, config, processor)
 
 

@@ -7,7 +7,6 @@ import os
 import site
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 
 from ..errors import InputError
 from ..requirements_hf_clip import TRANSFORMERS
+from ..temporary import temporary_folder
 from .card_facts import CardDetails, Example
 
 _ONNX = "onnx/example.py"
@@ -296,11 +296,11 @@ def _has_base(folder: Path) -> bool:
 
 def _run(folder: Path, name: str, examples: Sequence[Example], needed: frozenset[str]) -> list[str]:
     """What each prints, in one process."""
-    with tempfile.TemporaryDirectory() as place:
-        link = Path(place, "here", name)  # where the name, as a relative path, leads to the folder
+    with temporary_folder() as place:
+        link = place / "here" / name  # where the name, as a relative path, leads to the folder
         link.parent.mkdir(parents=True)
         link.symlink_to(folder.resolve(), target_is_directory=True)
-        results = Path(place, "results.json")
+        results = place / "results.json"
         codes = [(example.title, example.code) for example in examples]
         process = subprocess.run(
             [sys.executable, "-c", _RUNNER],
@@ -308,8 +308,8 @@ def _run(folder: Path, name: str, examples: Sequence[Example], needed: frozenset
             capture_output=True,
             text=True,
             encoding="utf-8",
-            env=_environment(place),
-            cwd=Path(place, "here"),
+            env=_environment(str(place)),
+            cwd=place / "here",
         )
         outcomes = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else []
     if len(outcomes) < len(examples) or "error" in outcomes[-1]:

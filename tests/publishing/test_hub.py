@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from hf_clip import HFClipModel
 from hf_clip.errors import InputError
-from hf_clip.publishing.hub import full_name, open_repository, push_folder
+from hf_clip.publishing.hub import look_first, open_repository, push_folder
 
 NAME = "user/name"
 _README = "---\nlibrary_name: transformers\n---\n# Version {}\n"
@@ -186,9 +186,10 @@ def test_only_what_changed_goes_up(hub, folder):
 def test_files_of_an_earlier_publication_go_and_the_users_stay(hub, folder):
     push(hub, folder)
     ours = ["modeling_hf_clip.py", "evaluation/metrics.json", "evaluation/a/pictures/b.png", "onnx/text.onnx"]
-    ours += ["adapter_model.safetensors", "adapter_config.json", "model.safetensors.index.json", "merges.txt"]
+    ours += ["model.safetensors.index.json", "merges.txt"]
     users = {"notes.txt": b"n", "my/modeling_hf_clip.py": b"m", "my/model.safetensors": b"w", "train.py": b"t"}
     users |= {"last-checkpoint/model.safetensors": b"c"}
+    users |= {"adapter_model.safetensors": b"a", "adapter_config.json": b"{}"}  # beside a whole model never ours
     hub.commit(NAME, dict.fromkeys(ours, b"old") | users)
     other = write_folder(folder.parent / "other", version=1, shards=3)
     (other / "pictures" / "curve.png").rename(other / "pictures" / "recall.png")
@@ -235,12 +236,12 @@ def test_large_files_go_up_in_parts(hub, folder):
 
 
 def test_a_bare_name_is_the_users_own(hub, folder):
-    assert full_name("name", token=hub.token, endpoint=hub.endpoint) == NAME
-    assert full_name("other/name") == "other/name"
+    assert look_first("name", token=hub.token, endpoint=hub.endpoint) == NAME
+    assert look_first("other/name") == "other/name"
     assert push(hub, folder, "name").url == f"{hub.endpoint}/{NAME}"
     assert not push(hub, folder, "name").changed
     hub.fault("GET /api/whoami-v2", status=404)
-    assert full_name("name", token=hub.token, endpoint=hub.endpoint) == "name"
+    assert look_first("name", token=hub.token, endpoint=hub.endpoint) == "name"
 
 
 def test_a_repository_is_opened_before_there_is_anything_to_push(hub, folder):
@@ -292,7 +293,7 @@ def test_tokens(hub, folder, refused, monkeypatch):
     assert "user/new" in refused(push, hub, other, "user/new", token=hub.read_token)
     assert "may not write to somebody/new" in refused(push, hub, other, "somebody/new")
     assert "there is no token" in refused(push_folder, other, NAME, endpoint=hub.endpoint)
-    assert "does not take" in refused(full_name, "name", token=wrong, endpoint=hub.endpoint)
+    assert "does not take" in refused(look_first, "name", token=wrong, endpoint=hub.endpoint)
     assert "user/new" not in hub.repos
     monkeypatch.setenv("HF_TOKEN", hub.token + "\n")  # as an editor leaves it
     assert push_folder(other, NAME, endpoint=hub.endpoint).changed
