@@ -102,9 +102,9 @@ class Request:
 class Fault:
     """What befalls the next `times` requests whose "METHOD /path" matches `route`, after `skip` that pass.
 
-    status: is answered, with `body`, and the request is not handled, or `handled` all the same. drop: the connection
-    is closed "before" the request is handled, "midway" through its body or "after" it was handled, unanswered.
-    before: is called first.
+    status: is answered, with `body` and `headers`, and the request is not handled, or `handled` all the same. drop:
+    the connection is closed "before" the request is handled, "midway" through its body or "after" it was handled,
+    unanswered. hang: there is no answer to it until the hub is reset, and it is not handled. before: is called first.
     """
 
     route: str
@@ -112,8 +112,10 @@ class Fault:
     skip: int = 0
     status: int | None = None
     body: str = '{"error": "Internal Error - we are working on it"}'
+    headers: dict[str, str] = field(default_factory=dict)
     handled: bool = False
     drop: str | None = None
+    hang: bool = False
     before: Callable[[], Any] | None = None
 
 
@@ -161,6 +163,7 @@ class HubServer:
             self.other_token: Token("somebody"),
         }
         self._lock = threading.RLock()
+        self.end_of_hanging = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
         port = self._server.server_address[1]
@@ -169,6 +172,8 @@ class HubServer:
 
     def reset(self) -> None:
         """As it was when new, at the same address."""
+        self.end_of_hanging.set()
+        self.end_of_hanging = threading.Event()
         self.repos: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self._parts: dict[tuple[str, int], bytes] = {}
@@ -184,6 +189,7 @@ class HubServer:
         return self
 
     def __exit__(self, *error) -> None:
+        self.end_of_hanging.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -572,12 +578,17 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.drop in ("before", "midway"):
             return self._hang_up(headers)
         body = self._read_body(headers)
+        if fault.hang:
+            end = self.hub.end_of_hanging
+            self._log(headers, 0)
+            end.wait()
+            return self._close()
         if fault.before:
             fault.before()
         if not fault.status or fault.handled:
             answer = self.hub.answer(self.command, self.path, headers, body)
         if fault.status:
-            answer = Answer(fault.body.encode(), fault.status)
+            answer = Answer(fault.body.encode(), fault.status, fault.headers)
         if fault.drop == "after":
             return self._hang_up(headers)
         self._log(headers, answer.status)
@@ -607,6 +618,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hang_up(self, headers: dict[str, str]) -> None:
         self._log(headers, 0)
+        self._close()
+
+    def _close(self) -> None:
         self.close_connection = True
         with suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)

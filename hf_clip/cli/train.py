@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..data.augmentation import Augmentation
@@ -118,6 +119,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     from ..training.run import check_output_folder, train
 
     check_output_folder(args)  # before anything is loaded
+    _check_hub(args)
     train_sources, eval_source = _open_sources(data, args)
     set_seed(args.seed)
     if not towers.model:
@@ -155,6 +157,21 @@ def run(arguments: list[str], printer: Printer) -> None:
     for row, name, reason in metrics["skipped_training_images"]:
         printer.line(f"skipped {skipped_line(row, name, reason)}")
     printer.line(f"model, metrics and pictures: {args.output_dir}")
+
+
+def _check_hub(args: HFClipTrainingArguments) -> None:
+    """A run that is to be pushed can be, as far as that is known before it."""
+    if args.push_to_hub and args.should_save:
+        from ..publishing.hub import look_first
+
+        look_first(
+            args.hub_model_id or Path(args.output_dir).resolve().name,
+            private=bool(args.hub_private_repo),
+            revision=args.hub_revision,
+            overwrite=args.hub_overwrite,
+            token=args.hub_token,
+            timeout=args.hub_timeout,
+        )
 
 
 def _print_metrics(printer: Printer, name: str, metrics: dict[str, Any]) -> None:

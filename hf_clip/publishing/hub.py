@@ -70,11 +70,8 @@ def push_folder(
     """
     target = {"repo_id": repo_id, "private": private, "revision": revision, "create_pr": create_pr}
     about = {"folder": str(Path(folder).absolute()), "message": commit_message}
-    return Publication(
-        **_ask(
-            "push", target | {"overwrite": overwrite}, about, token, endpoint, timeout or _time_to_send(Path(folder))
-        )
-    )
+    timeout = _time_to_send(Path(folder)) if timeout is None else timeout
+    return Publication(**_ask("push", target | {"overwrite": overwrite}, about, token, endpoint, timeout))
 
 
 def look_first(

@@ -51,7 +51,8 @@ def answer(question: dict[str, Any], tell: Callable[[str], Any] = lambda doing: 
     """
     about = dict(question)
     hub, token, target = about.pop("hub"), about.pop("token"), Target(**about.pop("target"))
-    ask: Callable[..., Any] = {"look": look, "open": open_repository, "push": push}[about.pop("ask")]
+    questions: dict[str, Callable[..., Any]] = {"look": look, "open": open_repository, "push": push}
+    ask = questions[about.pop("ask")]
     try:
         with logs_without_secrets(token), bounded(hub):
             return {"result": ask(HfApi(hub, token), target, tell, **about)}

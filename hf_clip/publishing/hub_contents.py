@@ -92,19 +92,17 @@ def is_sha(value: Any) -> bool:
 
 def _files(api: HfApi, name: str, info: ModelInfo) -> dict[str, File]:
     """The files of a commit; their digests where the Hub tells them."""
-    files: dict[Any, File] | None = None
-    if info.siblings is not None:
-        files = {file.rfilename: _file(file) for file in info.siblings}
-    if not files or not all(file.is_known() for file in files.values()):
+    listed = None if info.siblings is None else [(file.rfilename, file) for file in info.siblings]
+    if not listed or not all(_file(file).is_known() for _, file in listed):
         try:
             tree = asked(lambda: list(api.list_repo_tree(name, recursive=True, revision=info.sha)))
-            files = {entry.path: _file(entry) for entry in tree if isinstance(entry, RepoFile)}
+            listed = [*(listed or []), *((entry.path, entry) for entry in tree if isinstance(entry, RepoFile))]
         except HfHubHTTPError as error:  # not every Hub lists trees; the client then asks before it uploads
-            if error.response.status_code != 404 or files is None:
+            if error.response.status_code != 404 or listed is None:
                 raise
-    if not all(isinstance(path, str) for path in files or {}):
+    if not all(isinstance(path, str) for path, _ in listed):
         raise Stumbled(f"the answer about {name} has files without a name")
-    return files or {}
+    return {path: _file(told) for path, told in listed}
 
 
 def _file(told: RepoSibling | RepoFile) -> File:

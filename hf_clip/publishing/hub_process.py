@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,7 +58,9 @@ def ask_in_a_process(question: dict[str, Any], timeout: float) -> dict[str, Any]
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()  # not closed: that would say that this process has ended
         try:
-            hearing.join(min(timeout, threading.TIMEOUT_MAX))
+            end = time.monotonic() + timeout
+            while hearing.is_alive() and time.monotonic() < end:
+                hearing.join(min(0.2, end - time.monotonic()))  # in between Python hears of Ctrl-C, whoever got it
             in_time, given_up = not hearing.is_alive(), process not in _running
         finally:
             process.kill()

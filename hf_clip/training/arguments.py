@@ -98,6 +98,14 @@ class HFClipTrainingArguments(TrainingArguments):
         metadata={"help": "Of knn and linear-probe: projected, or pooled: what the image tower gives before it."},
     )
     eval_neighbours: int = field(default=20, metadata={"help": "Pictures that vote in knn."})
+    hub_overwrite: bool = field(
+        default=False,
+        metadata={"help": "Push also into a repository that holds what hf_clip did not put there."},
+    )
+    hub_timeout: float | None = field(
+        default=None,
+        metadata={"help": "Seconds that a push may take in all; default: ten minutes, and one for each 100 kB."},
+    )
     strict: bool = field(default=False, metadata={"help": "Stop at the first picture that cannot be read."})
     mask_duplicates: bool = field(
         default=True,

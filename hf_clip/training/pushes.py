@@ -1,10 +1,11 @@
 """What a run sends to the Hub, while it trains and at its end: each time the whole repository in one commit."""
 
 import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
@@ -14,12 +15,15 @@ from ..embedding_store import public_name
 from ..errors import InputError, first_line
 from ..publishing.card_facts import CardDetails
 from ..publishing.hub import Publication, push_folder
+from ..publishing.hub_process import end_all
 from ..publishing.staging import Content, link_or_copy, refuse_secrets, skipped_in_public, stage, without_folders
-from .checkpoints import STAGING, discard
+from ..temporary import temporary_folder
+from .checkpoints import STAGING
 
 logger = logging.get_logger(__name__)
 
 SKIPPED_IMAGES = "skipped_images.json"
+_T = TypeVar("_T")
 _api = HfApi()  # its thread takes one push after the other
 # Words of the Trainer's card, and what they are here.
 _ALSO_CALLED = {"finetuned_from": "base_model", "dataset_tags": "datasets"}
@@ -65,17 +69,14 @@ def push_run(run: Path, content: Content, **where: Any) -> Publication:
     Raises:
         InputError: what cannot be published, or the Hub refuses; the run folder is as it was.
     """
-    aside = _new(run / STAGING / "hub")
-    try:
+    with _aside(run) as aside:
         stage(run, aside, content, token=where.get("token"))
         return push_folder(aside, **where)
-    finally:
-        discard(aside)
 
 
 def push_checkpoint(
     run: Path, checkpoint: Path, content: Callable[[], Content], resumable_as: str | None, **where: Any
-) -> Any:
+) -> Future | None:
     """Publishes a checkpoint's model, and with it what training goes on from; the future of it.
 
     The files are linked aside first: the checkpoint may be removed before they are sent. What goes wrong is a
@@ -85,38 +86,84 @@ def push_checkpoint(
         content: called here, so that what goes wrong in it is a warning too.
         resumable_as: the folder for the whole checkpoint in the repository; `None`: only the model goes up.
     """
-    aside, token = run / STAGING / f"hub-{checkpoint.name}", where.get("token")
+    token = where.get("token")
+    with ExitStack() as stack:
 
-    def prepare() -> None:
-        stage(checkpoint, _new(aside), content(), token=token)
-        if resumable_as:
-            _link_checkpoint(checkpoint, aside, resumable_as)
-            refuse_secrets(aside, checkpoint, token)
+        def prepare() -> Path:
+            aside = stack.enter_context(_aside(run))
+            stage(checkpoint, aside, content(), token=token)
+            if resumable_as:
+                _link_checkpoint(checkpoint, aside, resumable_as)
+                refuse_secrets(aside, checkpoint, token)
+            return aside
 
-    if not _warned(prepare, aside):
-        return None
-    return _api.run_as_future(_warned, lambda: push_folder(aside, **where), aside, True)
+        aside = _warned(prepare)
+        if aside is None:
+            return None
+        held = stack.pop_all()
+
+    def push() -> None:
+        with held:
+            _warned(lambda: push_folder(aside, **where))
+
+    future = _api.run_as_future(push)
+    future.add_done_callback(lambda _: held.close())  # where it was given up before it began
+    return future
 
 
-def _new(aside: Path) -> Path:
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    return aside
+def finish(pushes: list[Future], is_interrupted: Callable[[], bool]) -> None:
+    """Waits for pushes, each of which ends by itself after its time; Ctrl-C gives them up.
 
+    Args:
+        is_interrupted: whether there was a Ctrl-C that somebody else has taken. One before the wait ended the
+            training, and the wait is for what that saved.
 
-def _warned(step: Callable[[], Any], aside: Path, last: bool = False) -> bool:
-    """Whether a step went well; what it leaves aside is removed after the last, or one that did not."""
+    Raises:
+        KeyboardInterrupt: the pushes were given up; says so.
+    """
+    before = is_interrupted()
+    if any(not push.done() for push in pushes):
+        logger.warning("waiting until what was saved is pushed: Ctrl-C gives that up, and the checkpoints stay")
     try:
-        step()
+        while wait(pushes, timeout=0.2).not_done:
+            if is_interrupted() and not before:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        give_up(pushes)
+        raise KeyboardInterrupt("interrupted; the run's checkpoints are whole, the last was not pushed") from None
+
+
+def give_up(pushes: list[Future]) -> None:
+    """Ends pushes, begun or not."""
+    for push in pushes:
+        push.cancel()
+    end_all()
+    wait(pushes, timeout=1)
+
+
+@contextmanager
+def _aside(run: Path) -> Iterator[Path]:
+    """A folder on the run's disk, so that weights can be linked."""
+    staging = run / STAGING
+    staging.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(staging) as folder:
+        yield folder
+
+
+def remove_staging(run: Path) -> None:
+    """Where it is empty; not from a push's thread, for the run may just be making a folder in it."""
+    with suppress(OSError):
+        (run / STAGING).rmdir()
+
+
+def _warned(step: Callable[[], _T]) -> _T | None:
+    """What a step gives; None where it goes wrong."""
+    try:
+        return step()
     except Exception as error:  # of whatever kind: no push is worth the training, and a thread's errors nobody sees
         said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
         logger.warning(f"this checkpoint was not pushed, and training goes on: {said}")
-        last = True
-        return False
-    finally:
-        if last:
-            discard(aside)
-    return True
+        return None
 
 
 def _link_checkpoint(checkpoint: Path, aside: Path, name: str) -> None:

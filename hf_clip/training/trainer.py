@@ -35,7 +35,7 @@ from ..evaluation.tasks import Protocol, measure, tasks_for
 from ..modeling_hf_clip import HFClipModel, HFClipOutput
 from ..publishing.card import CardDetails, write_card
 from ..publishing.card_facts import is_hub_id
-from ..publishing.hub import open_repository
+from ..publishing.hub import look_first, open_repository
 from ..publishing.staging import TRAINING, Content
 from .arguments import HFClipTrainingArguments
 from .averaging import LAST_WEIGHTS, WeightAverage
@@ -61,6 +61,7 @@ from .feature_cache import UseFrozenFeatures
 from .gradient_cache import GradientCache
 from .half_precision import in_half_precision
 from .inherited import refuse_arguments
+from .interrupt import StopOnInterrupt
 from .own_loss import own_loss
 from .own_metrics import own_metrics, predictions_of
 from .parameter_groups import parameter_groups
@@ -73,7 +74,7 @@ from .parts import (
     freeze,
     learns_statistics,
 )
-from .pushes import SKIPPED_IMAGES, in_own_words, push_checkpoint, push_run
+from .pushes import SKIPPED_IMAGES, finish, give_up, in_own_words, push_checkpoint, push_run, remove_staging
 from .search import check_search, objective_of
 
 logger = logging.get_logger(__name__)
@@ -187,6 +188,9 @@ class HFClipTrainer(Trainer):
         self._train_batch_size = self.args.train_batch_size  # a search may have left that of its last trial
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
+        except KeyboardInterrupt:
+            give_up(self._pushes)  # else Python would wait for their thread
+            raise
         finally:
             self.is_in_train = False
 
@@ -754,12 +758,12 @@ class HFClipTrainer(Trainer):
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Makes the repository that `hub_model_id` names, before hours of training that could not be pushed."""
         self.push_in_progress = None
+        self._open_repository(self._where(None, token, private=private))
+
+    def _open_repository(self, where: dict[str, Any]) -> None:
         if self.is_world_process_zero():
-            self.hub_model_id = open_repository(
-                self.args.hub_model_id or Path(self.args.output_dir).resolve().name,
-                private=self.args.hub_private_repo if private is None else private,
-                token=token or self.args.hub_token,
-            )
+            name = self.args.hub_model_id or Path(self.args.output_dir).resolve().name
+            self.hub_model_id = open_repository(**_before_a_push(where) | {"repo_id": name})
 
     def create_model_card(self, **said: Any) -> None:  # type: ignore[override]
         """Writes `training.json` and the card, `README.md`, into the run folder.
@@ -812,37 +816,54 @@ class HFClipTrainer(Trainer):
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
+        overwrite: bool | None = None,
+        timeout: float | None = None,
         **said: Any,
     ) -> Any:
         """Saves the model and publishes the run folder, as `hf-clip publish` does: one commit with card and figures.
 
         Args:
             blocking: `False` gives a future.
+            overwrite, timeout: as `push_folder` has them; default: `hub_overwrite` and `hub_timeout`.
             said: as for `create_model_card`, and fields of `Content`.
 
         Returns:
             A `Publication`, on the first process.
 
         Raises:
-            InputError: a word that is unknown, before anything is saved; what the Hub refuses; the run folder is
-                whole.
+            InputError: a word that is unknown, a token that will not do, or a repository that is somebody's, before
+                anything is saved; what the Hub refuses; the run folder is whole.
         """
         words, of_content = in_own_words(said)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        where = self._where(commit_message, token, revision, private, overwrite, timeout)
         if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
+            self._open_repository(where)
+            where["repo_id"] = self.hub_model_id
+        elif self.is_world_process_zero():
+            look_first(**_before_a_push(where))
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
         self._write_card(words)
         self._finish_current_push()
         content = Content(self._card_details(words), **{"adapter_of": self._adapted()} | of_content)
-        where = self._where(commit_message, token, revision, private)
         run = Path(self.args.output_dir)
-        return push_run(run, content, **where) if blocking else HfApi().run_as_future(push_run, run, content, **where)
+        if not blocking:
+            return HfApi().run_as_future(push_run, run, content, **where)
+        try:
+            return push_run(run, content, **where)
+        finally:
+            remove_staging(run)
 
     def _where(
-        self, message: str | None, token: str | None = None, revision: str | None = None, private: bool | None = None
+        self,
+        message: str | None,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        overwrite: bool | None = None,
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         return {
             "repo_id": self.hub_model_id,
@@ -850,7 +871,22 @@ class HFClipTrainer(Trainer):
             "token": token or self.args.hub_token,
             "revision": revision or self.args.hub_revision,
             "private": bool(self.args.hub_private_repo if private is None else private),
+            "overwrite": self.args.hub_overwrite if overwrite is None else overwrite,
+            "timeout": self.args.hub_timeout if timeout is None else timeout,
         }
+
+    @property
+    def _pushes(self) -> list[Any]:
+        return self.push_in_progress.jobs if self.push_in_progress else []
+
+    def _finish_current_push(self) -> None:
+        finish(self._pushes, self._is_asked_to_stop)
+        remove_staging(Path(self.args.output_dir))
+
+    def _is_asked_to_stop(self) -> bool:
+        return any(
+            callback.asked for callback in self.callback_handler.callbacks if isinstance(callback, StopOnInterrupt)
+        )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Not yet: the checkpoint is still aside."""
@@ -881,6 +917,10 @@ class HFClipTrainer(Trainer):
         if job is not None:
             jobs: Any = [*(self.push_in_progress.jobs if busy else []), job]
             self.push_in_progress = PushInProgress(jobs)
+
+
+def _before_a_push(where: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in where.items() if name != "commit_message"}
 
 
 def _whole(parameter: Tensor) -> Tensor:

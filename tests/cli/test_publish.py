@@ -89,9 +89,9 @@ def test_a_dry_run_writes_the_folder_and_asks_nobody(own_hub, model_folder, tmp_
     ("token", "line"),
     [(None, "there is no token for"), ("expired_token", "does not take the token"), ("read_token", "may not write")],
 )
-def test_without_the_right_token_it_ends_in_one_line(
-    token, line, own_hub, model_folder, capsys, monkeypatch, without_examples
-):
+def test_without_the_right_token_it_ends_in_one_line(token, line, own_hub, model_folder, capsys, monkeypatch):
+    """Before anything is made ready."""
+    monkeypatch.setattr("hf_clip.publishing.staging.stage", lambda *_, **__: pytest.fail("too late"))
     if token is None:
         monkeypatch.delenv("HF_TOKEN")
     else:
@@ -102,6 +102,44 @@ def test_without_the_right_token_it_ends_in_one_line(
     assert line in error
     assert "hf_planted" not in error
     assert "user/name" not in own_hub.repos
+
+
+def test_a_dry_run_needs_no_token(own_hub, model_folder, tmp_path, monkeypatch, without_examples):
+    monkeypatch.delenv("HF_TOKEN")
+    assert publish(model_folder, "--dry_run", "--output", str(tmp_path / "here")) == 0
+    assert not own_hub.log
+
+
+def test_what_others_have_put_there_is_refused_before_anything_is_made_ready(
+    own_hub, model_folder, capsys, monkeypatch, without_examples
+):
+    own_hub.commit("user/name", {"pytorch_model.bin": b"w", "adapter_config.json": b"{}"})
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_clip.publishing.staging.stage", lambda *_, **__: pytest.fail("too late"))
+        assert publish(model_folder) == 2
+    assert "user/name holds an adapter: adapter_config.json, pytorch_model.bin" in capsys.readouterr().err
+    assert publish(model_folder, "--overwrite") == 0
+    files = own_hub.repos["user/name"].head().files
+    assert files["pytorch_model.bin"].content == b"w"
+    assert "adapter_config.json" not in files
+
+
+def test_the_owner_stands_in_the_card_or_nothing_is_published(own_hub, model_folder, capsys, without_examples):
+    name = ["publish", "--model", str(model_folder), "--repo_id", "my-clip"]
+    own_hub.fault("GET /api/whoami-v2", status=500, times=99)
+    assert main(name) == 2
+    assert "is in trouble (500 at /api/whoami-v2" in capsys.readouterr().err
+    assert not own_hub.repos
+    own_hub._faults.clear()
+    own_hub.fault("GET /api/whoami-v2", status=503, times=1)
+    assert main(name) == 0
+    assert 'from_pretrained("user/my-clip"' in own_hub.repos["user/my-clip"].head().files["README.md"].content.decode()
+
+
+def test_a_time_too_short_ends_in_one_line(own_hub, model_folder, capsys, in_a_process, without_examples):
+    own_hub.fault("GET /api/whoami-v2", hang=True)
+    assert publish(model_folder, "--timeout", "1") == 2
+    assert "took longer than 1 s, and was left while asking whose the token is" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_model_is_refused_before_anybody_is_asked(own_hub, tmp_path, capsys):

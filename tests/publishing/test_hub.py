@@ -1,13 +1,20 @@
 """Pushing to a Hub that is run here: the real client, every fault, and a stranger who opens what was pushed."""
 
 import hashlib
+import io
+import json
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import traceback
+from contextlib import suppress
+from pathlib import Path
 
 import huggingface_hub.constants
 import huggingface_hub.utils._http
@@ -20,7 +27,9 @@ from safetensors.torch import save_file
 
 from hf_clip import HFClipModel
 from hf_clip.errors import InputError
+from hf_clip.publishing import hub_calls, hub_process
 from hf_clip.publishing.hub import look_first, open_repository, push_folder
+from hf_clip.publishing.hub_contents import write_manifest
 
 NAME = "user/name"
 _README = "---\nlibrary_name: transformers\n---\n# Version {}\n"
@@ -237,7 +246,8 @@ def test_large_files_go_up_in_parts(hub, folder):
 
 def test_a_bare_name_is_the_users_own(hub, folder):
     assert look_first("name", token=hub.token, endpoint=hub.endpoint) == NAME
-    assert look_first("other/name") == "other/name"
+    assert look_first("other/name", token=hub.token, endpoint=hub.endpoint) == "other/name"
+    assert not hub.repos
     assert push(hub, folder, "name").url == f"{hub.endpoint}/{NAME}"
     assert not push(hub, folder, "name").changed
     hub.fault("GET /api/whoami-v2", status=404)
@@ -378,7 +388,7 @@ SECOND_SHARD = "MODEL-2"
 ALWAYS = 99
 COMMIT, STORAGE, INFO = f"POST /api/models/{NAME}/commit/", "PUT /storage/", f"GET /api/models/{NAME}$"
 FAULTS = {
-    "500 on info": ({"route": INFO, "status": 500}, "is in trouble (500 at /api/models/user/name"),
+    "500s on info": ({"route": INFO, "status": 500, "times": ALWAYS}, "is in trouble (500 at /api/models/user/name"),
     "500s on validate-yaml": ({"route": "POST /api/validate-yaml", "status": 500}, "is in trouble (500"),
     "500s on preupload": ({"route": "POST .*/preupload/", "status": 503, "times": ALWAYS}, "is in trouble (503"),
     "500s on batch": ({"route": "POST .*/batch", "status": 500, "times": ALWAYS}, "is in trouble (500"),
@@ -399,7 +409,7 @@ FAULTS = {
         "(token) may not",
     ),
     "lost, and then no answer": (
-        [{"route": COMMIT, "drop": "after"}, {"route": INFO, "skip": 1, "status": 500}],
+        [{"route": COMMIT, "drop": "after"}, {"route": INFO, "skip": 1, "status": 500, "times": ALWAYS}],
         "the connection to",
     ),
 }  # fmt: skip
@@ -512,19 +522,402 @@ def test_without_xet_storage_the_way_out_is_named(hub, folder, refused, monkeypa
     assert published(hub) == contents(new)
 
 
-@pytest.mark.parametrize("disabled", ["", "1"])
-def test_both_upload_paths_as_the_environment_says(hub, folder, disabled, tmp_path):
-    """As a command is run: HF_ENDPOINT, HF_TOKEN and HF_HUB_DISABLE_XET, read when the client is imported."""
-    program = "import sys; from hf_clip.publishing.hub import push_folder; print(push_folder(*sys.argv[1:]).changed)"
-    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "home")}
-    environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": disabled}
-    done = subprocess.run(
-        [sys.executable, "-c", program, folder, NAME], capture_output=True, text=True, env=environment
-    )
-    assert_no_secrets(done.stdout + done.stderr)
-    if disabled == "1":
-        assert done.stdout == "True\n"
+@pytest.mark.parametrize("disabled", [False, True])
+def test_both_upload_paths_in_the_process(hub, folder, refused, in_a_process, monkeypatch, disabled):
+    """As this process has it: HF_HUB_DISABLE_XET, which the client reads when it is imported."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", disabled)
+    if disabled:
+        assert push(hub, folder).changed
         assert published(hub) == contents(folder)
     else:
-        assert re.search("InputError: .*HF_HUB_DISABLE_XET=1", done.stderr.splitlines()[-1])
+        assert "HF_HUB_DISABLE_XET=1" in refused(push, hub, folder)
         assert published(hub) == {}
+
+
+# ---- what others have put there -----------------------------------------------------------------------------------
+
+BERT = b'{"model_type": "bert"}'
+OTHERS = {
+    "adapter": ("an adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": b"w"}),
+    "adapter with a tokenizer": ("an adapter", {"adapter_config.json": b"{}", "tokenizer.json": b"{}"}),
+    "sentence-transformers": (
+        "a sentence-transformers model",
+        {"modules.json": b"[]", "config.json": BERT, "1_Pooling/config.json": b"{}", "model.safetensors": b"w"},
+    ),
+    "tokenizer": ("a tokenizer", {"tokenizer.json": b"{}", "vocab.txt": b"a"}),
+    "bin": ("weights", {"pytorch_model.bin": b"w"}),
+    "safetensors": ("weights", {"model.safetensors": b"w", "LICENSE": b"mit"}),
+    "gguf": ("GGUF weights", {"model-Q4_K_M.gguf": b"w"}),
+    "onnx": ("an ONNX model", {"onnx/model.onnx": b"w"}),
+    "diffusers": ("a diffusers pipeline", {"model_index.json": b"{}", "unet/config.json": b"{}"}),
+    "transformers": ("another model (model_type 'bert')", {"config.json": BERT, "model.safetensors": b"w"}),
+    "no JSON": ("another model (model_type None)", {"config.json": b"no json"}),
+    "a list": ("another model (model_type None)", {"config.json": b"[]"}),
+    "a list as the kind": ("another model (model_type ['hf_clip'])", {"config.json": b'{"model_type": ["hf_clip"]}'}),
+    "a checkpoint": ("files that", {"checkpoint-500/config.json": b'{"model_type": "hf_clip"}'}),
+    "a notebook": ("files that hf_clip did not put there: run.ipynb", {"run.ipynb": b"{}"}),
+    "our names": ("files that", {"training.json": b"{}", "publication.json": b'{"files": {"training.json": {}}}'}),
+    "one in a folder": ("weights", {"hf_clip/config.json": b'{"model_type": "hf_clip"}', "a/b.bin": b"w"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_others_have_put_there_is_refused_and_stays(hub, folder, refused, kind):
+    says, files = OTHERS[kind]
+    hub.commit(NAME, files | {"README.md": b"theirs"})
+    head = hub.repos[NAME].head().sha
+    for settings in ({}, {"create_pr": True}, {"revision": "new"}):
+        message = refused(push, hub, folder, **settings)
+        assert f"user/name holds {says}" in message
+        assert min(files) in message or max(files) in message
+        assert "--overwrite" in message
+    where = {"token": hub.token, "endpoint": hub.endpoint}
+    assert says in refused(look_first, NAME, **where)
+    assert says in refused(open_repository, NAME, **where)
+    assert hub.repos[NAME].branches == {"main": head}
+    assert not hub.repos[NAME].pull_requests
+    assert hub.count("POST .*/(preupload|batch)") == 0
+    # On a branch of its own it is judged by what that holds.
+    hub.repos[NAME].branches["ours"] = hub.repos[NAME].commits[0].sha
+    assert push(hub, folder, revision="ours").changed
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_overwrite_replaces_what_has_our_names_and_leaves_the_rest(hub, folder, kind):
+    files = OTHERS[kind][1] | {"README.md": b"theirs", "notes/mine.txt": b"m"}
+    hub.commit(NAME, files)
+    assert look_first(NAME, token=hub.token, endpoint=hub.endpoint, overwrite=True) == NAME
+    assert push(hub, folder, overwrite=True).changed
+    stays = {"LICENSE", "pytorch_model.bin", "model-Q4_K_M.gguf", "run.ipynb", "notes/mine.txt", "model_index.json"}
+    stays |= {
+        "1_Pooling/config.json",
+        "unet/config.json",
+        "checkpoint-500/config.json",
+        "hf_clip/config.json",
+        "a/b.bin",
+    }
+    assert published(hub) == contents(folder) | {name: files[name] for name in stays & files.keys()}
+    assert not push(hub, folder, overwrite=True).changed
+
+
+def test_what_is_anybodys_may_be_there(hub, folder):
+    files = {"README.md": b"I shall put a model here", "LICENSE": b"mit", "LICENSE-APACHE": b"a", "NOTICE": b"n"}
+    hub.commit("user/fresh", files | {".gitignore": b"*.safetensors\n"})
+    assert push(hub, folder, "user/fresh").changed
+    assert published(hub, name="user/fresh")["LICENSE"] == b"mit"
+    assert contents(folder).items() <= published(hub, name="user/fresh").items()
+
+
+def test_beside_our_publication_files_of_the_users_stay_and_do_not_hinder(hub, folder, refused):
+    """By names alone each of them would be ours."""
+    write_manifest(folder)
+    push(hub, folder)
+    users = {"pictures/team.png": b"t", "onnx/own.onnx": b"o", "evaluation/notes.md": b"e", "vocab.txt": b"v"}
+    users |= {"adapter_config.json": b"{}", "adapter_model.safetensors": b"a", "notes.txt": b"n"}
+    hub.commit(NAME, users)
+    other = write_folder(folder.parent / "other", version=1, shards=3)
+    (other / "pictures" / "curve.png").unlink()
+    write_manifest(other)
+    assert push(hub, other).changed
+    assert published(hub) == contents(other) | users
+    assert not push(hub, other).changed
+    # In the way of one of ours they are named.
+    (other / "vocab.txt").write_text("ours")
+    write_manifest(other)
+    assert "did not leave there so, and would replace: vocab.txt" in refused(push, hub, other)
+    assert published(hub)["vocab.txt"] == b"v"
+    assert push(hub, other, overwrite=True).changed
+    assert published(hub) == contents(other) | {"notes.txt": b"n"}
+
+
+def test_another_model_where_ours_was_is_not_replaced(hub, folder, refused):
+    write_manifest(folder)
+    push(hub, folder)
+    other = write_folder(folder.parent / "other", version=1)
+    write_manifest(other)
+    hub.commit(NAME, {"model-00001-of-00002.safetensors": b"by hand"})
+    assert "would replace: model-00001-of-00002.safetensors" in refused(push, hub, other)
+    hub.commit(NAME, {"config.json": BERT})
+    assert "another model (model_type 'bert')" in refused(push, hub, other)
+    assert published(hub)["config.json"] == BERT
+    hub.commit(NAME, {"config.json": contents(folder)["config.json"], "README.md": b"edited on the web"})
+    assert push(hub, other, overwrite=True).changed
+    assert published(hub) == contents(other)
+
+
+def test_an_adapter_of_ours_is_known_and_another_is_not(hub, folder, refused):
+    ours = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"w", "processing_hf_clip.py": b"p"}
+    hub.commit(NAME, ours | {"README.md": b"r", "tokenizer.json": b"{}", "last-checkpoint/adapter_config.json": b"{}"})
+    assert push(hub, folder).changed  # published before there were lists
+    assert published(hub) == contents(folder) | {"last-checkpoint/adapter_config.json": b"{}"}
+
+
+# ---- a Hub that does not answer -----------------------------------------------------------------------------------
+
+SILENT = {
+    "whoami": "GET /api/whoami-v2",
+    "create": "POST /api/repos/create",
+    "info": "GET /api/models/user/name$",
+    "tree": "GET /api/models/user/name/tree/",
+    "branch": "POST .*/branch/",
+    "yaml": "POST /api/validate-yaml",
+    "preupload": "POST .*/preupload/",
+    "batch": "POST .*/batch",
+    "storage": "PUT /storage/",
+    "verify": "POST .*/verify",
+    "commit": "POST .*/commit/",
+}
+
+
+@pytest.mark.parametrize("endpoint", SILENT)
+def test_silence_ends_in_a_line(hub, folder, refused, monkeypatch, endpoint):
+    monkeypatch.setattr(hub_calls, "SILENCE", 0.1)
+    if endpoint == "tree":
+        hub.lacks = {"blob ids"}
+    hub.fault(SILENT[endpoint], times=ALWAYS, hang=True)
+    begun = time.monotonic()
+    message = refused(push, hub, folder, "name", revision="next")
+    assert time.monotonic() - begun < 2
+    assert re.search("does not answer any more|did not answer .*, twice 0.[12] s long", message), message
+    assert "config.json" not in {name for repo in hub.repos.values() for name in repo.head().files}
+    hub._faults.clear()
+    assert push(hub, folder, "name", revision="next").changed
+
+
+def test_one_silence_is_ridden_out(hub, folder, monkeypatch):
+    monkeypatch.setattr(hub_calls, "SILENCE", 0.1)
+    hub.fault("POST .*/preupload/", hang=True)
+    hub.fault("PUT /storage/", hang=True)
+    assert push(hub, folder).changed
+    assert published(hub) == contents(folder)
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "headers"),
+    [
+        ("GET /api/whoami-v2", 429, {"Retry-After": "3600"}),
+        ("GET /api/models/user/name$", 503, {"Retry-After": "3600"}),
+        ("POST .*/preupload/", 429, {"Retry-After": " 3600"}),
+        ("PUT /storage/", 503, {"Retry-After": "3600"}),
+        ("POST .*/batch", 429, {"RateLimit": '"api";r=0;t=3600'}),
+    ],
+)
+def test_an_hour_is_not_waited(hub, folder, refused, monkeypatch, route, status, headers):
+    slept = []
+    monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", slept.append)
+    hub.fault(route, status=status, headers=headers, times=ALWAYS)
+    message = refused(push, hub, folder, "name")
+    assert f"asks to wait 3600 s ({status} at /" in message
+    assert max(slept, default=0) < 60
+    hub._faults.clear()
+    hub.fault(route, status=status, headers={name: value.replace("3600", "5") for name, value in headers.items()})
+    assert push(hub, folder, "name").changed
+
+
+BUSY = '{"error": "Cannot create repo: another conflicting operation is in progress"}'
+
+
+def test_a_lasting_conflict_ends_and_a_passing_one_is_waited_out(hub, folder, refused, monkeypatch):
+    slept = []
+    monkeypatch.setattr(hub_calls.time, "sleep", slept.append)
+    hub.fault("POST /api/repos/create", status=409, body=BUSY, times=ALWAYS)
+    assert "is busy with another operation of this user (409" in refused(push, hub, folder)
+    assert hub.count("POST /api/repos/create") == hub_calls.CREATIONS
+    assert slept
+    hub._faults.clear()
+    hub.fault("POST /api/repos/create", status=409, body=BUSY, times=2)
+    assert push(hub, folder).changed
+
+
+# ---- whose the token is -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [500, 429, 503, 502, 408])
+def test_a_hub_in_trouble_is_not_one_without_users(hub, folder, refused, status):
+    where = {"token": hub.token, "endpoint": hub.endpoint}
+    hub.fault("GET /api/whoami-v2", status=status, times=2)
+    assert look_first("name", **where) == NAME
+    hub.fault("GET /api/whoami-v2", status=status, times=ALWAYS)
+    assert f"is in trouble ({status} at /api/whoami-v2" in refused(look_first, "name", **where)
+    assert "is in trouble" in refused(push, hub, folder, "name")
+    assert look_first(NAME, **where) == NAME  # who gives the owner needs no answer
+    assert not hub.repos
+
+
+# ---- answers that are none of a Hub's -----------------------------------------------------------------------------
+
+ODD = ["null", "[]", "[null]", '"text"', "7", "{}", "?"]
+ODD += ['{"name": null, "sha": 7, "siblings": "text", "url": [], "files": 1, "objects": [[]], "commitUrl": 2}']
+ODD += ['{"name": ["x"], "siblings": [null], "url": null, "files": [[]], "objects": null, "commitOid": 1}']
+_INFO_OF = '{{"id": "user/name", "sha": "{}", "private": false, "siblings": {}}}'
+ODD_INFOS = [
+    _INFO_OF.format(sha, siblings)
+    for sha, siblings in (
+        ("0" * 40, "7"), ("0" * 40, '[{"rfilename": null}]'), ("0" * 40, '[{"rfilename": ["a"]}]'), ("", "[]"),
+        ("0" * 40, '[{"rfilename": "config.json", "lfs": {}}]'), ("main", "[]"),
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", ODD)
+@pytest.mark.parametrize("endpoint", [name for name in SILENT if name not in ("commit", "branch", "storage")])
+def test_an_odd_answer_ends_in_a_line_or_does_not_matter(hub, folder, refused, endpoint, body):
+    push(hub, write_folder(folder.parent / "old"))
+    if endpoint == "tree":
+        hub.lacks = {"blob ids"}
+    name = "made" if endpoint == "create" else "name"
+    old = published(hub)
+    folder = write_folder(folder.parent / "new", version=1)
+    hub.fault(SILENT[endpoint], status=200, body=body, times=ALWAYS)
+    # What is answered to a check of the card, or after a file is stored, says nothing that is needed.
+    if endpoint in ("verify", "yaml", "create", "tree"):
+        if succeeds(push, hub, folder, name, says="does not answer as a Hub does"):
+            assert contents(folder) == published(hub, name=f"user/{name}")
+        return
+    message = refused(push, hub, folder, name)
+    assert re.search("does not answer as a Hub does|cannot be published on|is not on|gives no way", message), message
+    assert published(hub) == old
+
+
+@pytest.mark.parametrize("body", ODD_INFOS)
+def test_an_odd_list_of_files_is_none(hub, folder, refused, body):
+    push(hub, folder)
+    hub.fault("GET /api/models/user/name$", status=200, body=body, times=ALWAYS)
+    message = refused(push, hub, write_folder(folder.parent / "new", version=1))
+    assert re.search("does not answer as a Hub does|is not on", message)
+    assert published(hub) == contents(folder)
+
+
+@pytest.mark.parametrize("body", ODD)
+@pytest.mark.parametrize("settings", [{}, {"revision": "next"}, {"create_pr": True}], ids=str)
+def test_a_commit_with_an_odd_answer_is_found(hub, folder, body, settings):
+    push(hub, folder)
+    new = write_folder(folder.parent / "new", version=1)
+    hub.fault("POST .*/branch/", status=200, body=body, handled=True)
+    hub.fault("POST .*/commit/", status=200, body=body, handled=True)
+    result = push(hub, new, **settings)
+    assert (result.changed, result.revision) == (True, hub.repos[NAME].commits[-1].sha)
+    assert len(hub.repos[NAME].commits) == 3
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_a_commit_with_an_odd_answer_that_was_not_made_is_none(hub, folder, refused, body):
+    push(hub, folder)
+    hub.fault("POST .*/commit/", status=200, body=body)
+    assert "does not answer" in refused(push, hub, write_folder(folder.parent / "new", version=1))
+    assert published(hub) == contents(folder)
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_odd_pull_requests_and_files_hinder_nothing(hub, folder, refused, body):
+    push(hub, folder)
+    new = write_folder(folder.parent / "new", version=1)
+    hub.fault("GET .*/discussions", status=200, body=body, times=ALWAYS)
+    assert push(hub, new, create_pr=True).changed
+    hub.fault("GET .*/resolve/", status=200, body=body, times=ALWAYS)
+    assert "holds another model" in refused(push, hub, new)
+
+
+@pytest.mark.parametrize("body", ["null", "[]", '"text"'])
+def test_a_refusal_with_an_odd_body_is_one(hub, folder, refused, body):
+    hub.fault("POST .*/commit/", status=403, body=body)
+    assert "may not write to user/name" in refused(push, hub, folder)
+    hub.fault("POST .*/preupload/", status=500, body=body, times=ALWAYS)
+    assert "is in trouble (500" in refused(push, hub, folder)
+
+
+def test_why_a_file_did_not_go_up_is_told(hub, folder, refused):
+    hub.part_size = 3_000
+    hub.fault("PUT /storage/", status=200, body="", times=ALWAYS)  # without the ETag of a part
+    message = refused(push, hub, folder)
+    assert "Error while uploading" in message
+    assert "Invalid etag" in message
+
+
+# ---- in a process of its own --------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_process_is_bounded_and_knows_no_token_by_name(hub, folder, refused, in_a_process, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    seen = []
+
+    def look():
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if b"hub_client" in (entry / "cmdline").read_bytes():
+                    seen.append((entry / "cmdline").read_bytes() + (entry / "environ").read_bytes())
+
+    hub.fault("GET /api/models", before=look)
+    hub.fault("POST .*/preupload/", hang=True)
+    begun = time.monotonic()
+    message = refused(push, hub, folder, timeout=3)
+    assert time.monotonic() - begun < 4
+    assert "took longer than 3 s, and was left while uploading" in message
+    assert seen
+    assert not any(hub.token.encode() in each for each in seen)
+    assert not hub_process._running
+    assert push(hub, folder).changed
+    assert published(hub) == contents(folder)
+
+
+def test_a_drip_is_bounded(folder, refused, in_a_process):
+    """Each byte comes in time; the whole never."""
+    ended = threading.Event()
+
+    def drip(listening):
+        connection = listening.accept()[0]
+        with suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=drip, args=(listening,), daemon=True).start()
+        hub = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        assert "took longer than 2 s" in refused(
+            push_folder, folder, NAME, endpoint=hub, token="hf_planted", timeout=2
+        )
+        ended.set()
+
+
+def test_ctrl_c_ends_it_at_once_and_the_bar_ends_its_line(hub, folder, in_a_process, monkeypatch):
+    """While files go up, in threads that wait for the storage."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    pressed = []
+
+    def press():
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    hub.fault("PUT /storage/", times=ALWAYS, hang=True)
+    hub.fault("POST .*/batch", before=lambda: threading.Timer(0.5, press).start())
+    with pytest.raises(KeyboardInterrupt):
+        push(hub, folder)
+    assert time.monotonic() - pressed[0] < 1
+    assert not hub_process._running
+    assert "Upload" in screen.getvalue()
+    assert screen.getvalue().endswith("\n")
+    assert_no_secrets(screen.getvalue())
+
+
+def test_the_process_ends_with_who_asked(hub, folder):
+    """Also where that was killed: its end of the pipe is closed then."""
+    hub.fault("GET /api/whoami-v2", hang=True)
+    question = {"ask": "look", "hub": hub.endpoint, "token": hub.token, "target": {"repo_id": NAME}}
+    with hub_process._process(hub.endpoint) as process:
+        process.stdin.write(json.dumps(question).encode() + b"\n")
+        process.stdin.flush()
+        assert b"whose the token is" in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(2) == 1
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_time_that_is_none(hub, folder, refused, timeout):
+    assert "is no time" in refused(push, hub, folder, timeout=timeout)

@@ -1,5 +1,6 @@
 """The folder that goes up: all that it should hold, nothing that it should not, and the source as it was."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import huggingface_hub
 import pytest
 import torch
 from conftest import CODE, COLORS, tiny_inputs, tiny_model
+from huggingface_hub.utils.sha import git_hash
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
@@ -53,7 +55,12 @@ def test_what_is_staged_opens_with_the_same_logits(model_folder, tmp_path):
     files = set(snapshot(tmp_path / "staged"))
     sentence_transformers = {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"}
     saved = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
-    assert files == CODE | sentence_transformers | saved | {"README.md"}
+    assert files == CODE | sentence_transformers | saved | {"README.md", "publication.json"}
+    listed = json.loads((tmp_path / "staged" / "publication.json").read_text())["files"]
+    assert set(listed) == files - {"README.md", "publication.json"}
+    for name in ("config.json", "model.safetensors"):
+        written = (tmp_path / "staged" / name).read_bytes()
+        assert listed[name] == {"sha256": hashlib.sha256(written).hexdigest(), "blob_id": git_hash(written)}
     config = json.loads((tmp_path / "staged" / "config.json").read_text())
     assert set(config["auto_map"]) >= {"AutoModel", "AutoModelForZeroShotImageClassification"}
     expected = HFClipModel.from_pretrained(model_folder).eval()(**tiny_inputs()).logits_per_image

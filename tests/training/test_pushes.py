@@ -1,6 +1,11 @@
 """What a run sends to a Hub that is run here: each `hub_strategy`, the same repository as `hf-clip publish`."""
 
 import json
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import peft
 import pytest
@@ -11,6 +16,8 @@ from transformers import AutoModel, TrainerCallback
 
 from hf_clip.cli.main import main
 from hf_clip.errors import InputError
+from hf_clip.publishing import hub_calls
+from hf_clip.training import pushes
 from hf_clip.training.facts import Origin
 
 
@@ -240,6 +247,71 @@ def test_settings_of_a_checkpoint_tell_of_no_folder(own_hub, tmp_path, data, wit
     pushed_in_between(tmp_path, data, model=model)
     config = json.loads(files_of(own_hub)["last-checkpoint/config.json"])
     assert config["text_config"]["tokenizer_folder"] == "bert"
+
+
+def test_a_hub_that_hangs_ends_no_run(own_hub, tmp_path, data, without_examples, monkeypatch, caplog):
+    monkeypatch.setattr(hub_calls, "SILENCE", 0.1)
+
+    class Hang(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                own_hub.fault("PUT /storage", times=99, hang=True)
+
+    trainer = run(tmp_path, data, hub_strategy="every_save", callbacks=[Hang()])
+    trainer.train()
+    assert "this checkpoint was not pushed, and training goes on: " in caplog.text
+    assert (tmp_path / "run" / "checkpoint-4" / "model.safetensors").is_file()
+    assert not (tmp_path / "run" / ".staging").exists()
+    with pytest.raises(InputError, match="did not answer PUT"):
+        trainer.push_to_hub()
+
+
+def test_ctrl_c_gives_up_pushes_that_are_waited_for(monkeypatch):
+    """Begun or not; whether it comes as Python's own interrupt or was taken by somebody else."""
+    for is_taken in (False, True):
+        release, ended, asked = threading.Event(), [], []
+        monkeypatch.setattr(pushes, "end_all", lambda ended=ended, release=release: (ended.append(1), release.set()))
+        with ThreadPoolExecutor(1) as pool:
+            jobs = [pool.submit(release.wait), pool.submit(ended.append, "begun after all")]
+            timer = asked.append if is_taken else lambda _: os.kill(os.getpid(), signal.SIGINT)
+            threading.Timer(0.1, timer, [1]).start()
+            with pytest.raises(KeyboardInterrupt, match="checkpoints are whole, the last was not pushed"):
+                pushes.finish(jobs, lambda asked=asked: bool(asked))
+        assert ended == [1]
+        assert jobs[1].cancelled()
+
+
+def test_after_a_ctrl_c_that_ended_the_training_what_it_saved_is_pushed():
+    with ThreadPoolExecutor(1) as pool:
+        jobs = [pool.submit(time.sleep, 0.3)]
+        pushes.finish(jobs, lambda: True)
+        assert jobs[0].done()
+
+
+def test_into_a_repository_of_others_no_run_begins(own_hub, tmp_path, data, without_examples):
+    own_hub.commit("user/name", {"adapter_config.json": b"{}", "notes.txt": b"n"})
+    with pytest.raises(InputError, match=r"user/name holds an adapter: adapter_config.json, notes.txt"):
+        run(tmp_path, data)
+    trainer = run(tmp_path, data, push_to_hub=False)
+    with pytest.raises(InputError, match="holds an adapter"):
+        trainer.push_to_hub()
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").glob("*"))
+    assert trainer.push_to_hub(overwrite=True).changed
+    assert files_of(own_hub)["notes.txt"] == b"n"
+    assert "adapter_config.json" not in files_of(own_hub)
+
+
+def test_the_train_command_looks_for_the_token_before_it_opens_anything(own_hub, tmp_path, data, monkeypatch, capsys):
+    monkeypatch.setattr("hf_clip.cli.train._open_sources", fail(AssertionError("too late")))
+    arguments = ["train", "--train_data", str(data), "--output_dir", str(tmp_path / "run"), "--push_to_hub"]
+    for token, says in ((own_hub.read_token, "may not write"), (own_hub.expired_token, "does not take the token")):
+        monkeypatch.setenv("HF_TOKEN", token)
+        assert main(arguments) == 2
+        assert says in capsys.readouterr().err
+    monkeypatch.delenv("HF_TOKEN")
+    assert main(arguments) == 2
+    assert "there is no token for" in capsys.readouterr().err
+    assert not own_hub.repos
 
 
 # ---- adapters -----------------------------------------------------------------------------------------------------
