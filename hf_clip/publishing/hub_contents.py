@@ -92,7 +92,9 @@ def is_sha(value: Any) -> bool:
 
 def _files(api: HfApi, name: str, info: ModelInfo) -> dict[str, File]:
     """The files of a commit; their digests where the Hub tells them."""
-    listed = None if info.siblings is None else [(file.rfilename, file) for file in info.siblings]
+    listed: list[tuple[Any, Any]] | None = None
+    if info.siblings is not None:
+        listed = [(file.rfilename, file) for file in info.siblings]
     if not listed or not all(_file(file).is_known() for _, file in listed):
         try:
             tree = asked(lambda: list(api.list_repo_tree(name, recursive=True, revision=info.sha)))
