@@ -18,7 +18,7 @@ from .features import Features
 from .images import UnreadableImage, content_id, read_image
 from .pairs import Pairs
 from .pixels import PixelNormalization, eight_bit_pixels, processed_pixels, shortest_side
-from .sources import Source
+from .sources import Source, no_source
 
 
 class CaptionedImages(torch.utils.data.Dataset):
@@ -30,7 +30,7 @@ class CaptionedImages(torch.utils.data.Dataset):
 
     def __init__(self, source: Source, image_processor: BaseImageProcessor):
         if not isinstance(source, Source):
-            raise InputError(f"a {type(source).__name__} is no source: open it with hf_clip.data.open_source")
+            raise no_source(source)
         self.source = source
         self.image_processor = image_processor
 

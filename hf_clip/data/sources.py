@@ -214,6 +214,14 @@ class Source:
             raise _no_captions(self)
 
 
+def no_source(given: Any) -> InputError:
+    """What to do with rows that are in memory already."""
+    how = "open it with hf_clip.data.open_source"
+    if isinstance(given, datasets.Dataset):
+        how = "give open_source what it was made of, or dataset.to_parquet('rows.parquet') and that file"
+    return InputError(f"a {type(given).__name__} is no source: {how}")
+
+
 def open_source(
     name: str | Path,
     *,
@@ -251,6 +259,8 @@ def open_source(
         InputError: no such source, no rows, no such column, a caption that is empty or no text, a label outside
             the class names (with its row).
     """
+    if not isinstance(name, str | Path):
+        raise no_source(name)
     name = str(name)
     asked = Columns(image_column, caption_column, label_column)
 
