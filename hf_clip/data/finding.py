@@ -48,6 +48,8 @@ def find_files(name: str, split: str | Sequence[str] = TRAINING, config: str | N
             return _in_folder(path, split, config)
         if not (files := [path] if path.exists() else _matching(name)):
             return Found("hub", [])
+        if config is not None:
+            raise InputError(f"{name} is no folder with a card of configurations: leave out data_config {config!r}")
         return Found(_kind_of(files, name), files)
     finally:
         visible.cache_clear()
@@ -70,9 +72,9 @@ def _matching(name: str) -> list[Path]:
 
 def _in_folder(folder: Path, asked: str | Sequence[str], config: str | None) -> Found:
     check_archives(data_root(folder))
-    splits = splits_of(folder, config)
+    root, splits = splits_of(folder, config)
     if not splits:
-        root = data_root(folder)
+        root = data_root(root)
         files, is_flat = _files_of(root)
         kind = _kind_of(files, str(folder))
         folders = folders_of_splits(root) if files[0].name in METADATA else {}

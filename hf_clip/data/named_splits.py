@@ -40,8 +40,8 @@ def canonical(name: str) -> str:
 # ---- where they lie -----------------------------------------------------------------------------------------------
 
 
-def splits_of(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
-    """Files and folders of each split of a folder; {} where it is one set.
+def splits_of(folder: Path, config: str | None = None) -> tuple[Path, dict[str, list[Path]]]:
+    """(where its data stand, the files and folders of each split); no splits where it is one set.
 
     Args:
         config: one of those that the folder's card names.
@@ -50,10 +50,13 @@ def splits_of(folder: Path, config: str | None = None) -> dict[str, list[Path]]:
         InputError: a card without that configuration, or that leaves open which; splits beside what is of none.
     """
     if configs := _configs_of(folder):
-        return _splits_of_config(folder, configs, config)
+        chosen = _chosen_config(folder, configs, config)
+        root = folder / chosen.get("data_dir", "")
+        patterns = chosen.get("data_files")
+        return root, _splits_of_patterns(folder, root, patterns) if patterns else _splits_without_card(root)
     if config is not None:
         raise InputError(f"{folder} has no card with configurations: leave out data_config {config!r}")
-    return _splits_without_card(folder)
+    return folder, _splits_without_card(folder)
 
 
 def _splits_without_card(folder: Path) -> dict[str, list[Path]]:
@@ -61,7 +64,13 @@ def _splits_without_card(folder: Path) -> dict[str, list[Path]]:
     if metadata_of(root):
         return {}
     folders, files = visible(root)
-    return _splits_of_files(root, files) or _splits_of_folders(root, folders, files)
+    if not (splits := _splits_of_files(root, files)):
+        return _splits_of_folders(root, folders, files)
+    holding = [each.name for each in folders if _holds_data(each)]
+    if len(holding) > 1:
+        tables = ", ".join(file.name for paths in splits.values() for file in paths)
+        say_once(f"{root}: {tables}: these files are read, and the folders {', '.join(holding)} are no classes")
+    return splits
 
 
 def _splits_of_files(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
@@ -77,7 +86,10 @@ def _splits_of_files(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
     splits = _grouped({file: split for file, split in called.items() if split})
     if without and shards and splits:
         raise _mixed(folder, splits, without)
-    return splits  # a table without the name of a split beside train.csv is something else
+    if without and splits:
+        names = ", ".join(file.name for file in without)
+        say_once(f"{folder}: {names} is not read, for its name tells no split as {next(iter(splits))} does")
+    return splits
 
 
 def _is_of_a_repository(folder: Path, sharded: dict[Path, str]) -> bool:
@@ -104,7 +116,19 @@ def _splits_of_folders(folder: Path, folders: list[Path], files: list[Path]) -> 
         return {}
     if others:
         raise _mixed(folder, splits, others)
+    _check_beside(folder, files, holding[0])
     return splits
+
+
+def _check_beside(folder: Path, files: list[Path], first: Path) -> None:
+    """What stands beside the folders of splits is of none of them: tables must not be what holds the captions."""
+    if tables := of_kinds(files, TABLES):
+        raise InputError(
+            f"{tables[0]} would be passed over, for the folders beside it are splits: call it "
+            f"metadata{tables[0].suffix} if it holds the captions, or else move it away or give {first}"
+        )
+    if loose := [file.name for file in files if has_image_name(file)]:
+        say_once(f"{folder}: images in no folder of a split are left out: {len(loose)}, the first {loose[0]}")
 
 
 def _is_bare(name: str) -> bool:
@@ -161,17 +185,19 @@ def _configs_of(folder: Path) -> MetadataConfigs:
     return configs
 
 
-def _splits_of_config(folder: Path, configs: MetadataConfigs, asked: str | None) -> dict[str, list[Path]]:
+def _chosen_config(folder: Path, configs: MetadataConfigs, asked: str | None) -> dict[str, Any]:
     name = asked or configs.get_default_config_name()
     if name not in configs:
         what = f"no configuration {asked!r}" if asked else "several configurations"
         raise InputError(f"{folder} has {what}: set data_config to one of {', '.join(configs)}")
     if len(configs) > 1 and not asked:
         say_once(f"{folder} has the configurations {', '.join(configs)}: {name} is read; for another set data_config")
-    root = folder / configs[name].get("data_dir", "")
-    if "data_files" not in configs[name]:
-        return _splits_without_card(root)
-    patterns = sanitize_patterns(configs[name]["data_files"])
+    chosen: dict[str, Any] = configs[name]
+    return chosen
+
+
+def _splits_of_patterns(folder: Path, root: Path, data_files: Any) -> dict[str, list[Path]]:
+    patterns = sanitize_patterns(data_files)
     splits = {split: _matching(root, of_split) for split, of_split in patterns.items()}
     for split, files in splits.items():
         if not files:

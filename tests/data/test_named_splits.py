@@ -193,6 +193,28 @@ def test_shards_beside_those_of_splits(tmp_path):
     assert len(open_source(tmp_path / "train.parquet")) == 3
 
 
+def test_a_table_beside_the_folders_of_splits_may_hold_the_captions(tmp_path, warned):
+    classes(tmp_path, {"train": "train", "test": "test"})
+    draw(tmp_path / "loose.png")
+    assert len(open_source(tmp_path)) == 3
+    assert "images in no folder of a split are left out: 1, the first loose.png" in warned.text
+    (tmp_path / "captions.csv").write_text("file_name,caption\ntrain/class0/train0.png,a real one\n")
+    with pytest.raises(InputError, match=r"captions.csv would be passed over.* call it metadata.csv"):
+        open_source(tmp_path)
+    (tmp_path / "captions.csv").rename(tmp_path / "metadata.csv")
+    assert open_source(tmp_path).captions(0) == ["a real one"]
+
+
+def test_what_stands_beside_tables_of_splits_is_named(tmp_path, warned):
+    files(".jsonl")(tmp_path, {"train": "train", "test": "extra"})
+    assert len(open_source(tmp_path)) == 3
+    assert "extra.jsonl is not read, for its name tells no split as train does" in warned.text
+    for name in ("dog", "cat"):
+        draw(tmp_path / name / "1.png")
+    assert len(open_source(tmp_path)) == 3
+    assert "train.jsonl: these files are read, and the folders cat, dog are no classes" in warned.text
+
+
 def test_one_folder_above(tmp_path):
     classes(tmp_path / "above" / "pictures", CALLED[0])
     assert len(open_source(tmp_path / "above")) == 3
@@ -249,6 +271,28 @@ def test_a_card_that_leaves_open_what_is_meant(repository):
     (repository / "README.md").write_text("---\nconfigs: 7\n---\n")
     with pytest.raises(InputError, match="the configs of its card cannot be read"):
         open_source(repository)
+
+
+@pytest.mark.parametrize("layout", ["metadata", "parquet", "classes"])
+def test_a_configuration_that_is_a_folder(layout, tmp_path):
+    for split in ("train", "validation"):
+        if layout == "metadata":
+            write_pictures(tmp_path / split[0], count=SIZES[split])
+        elif layout == "parquet":
+            files(".parquet", "part-0", split[0])(tmp_path, {split: ""})
+        else:
+            classes(tmp_path, {split: f"{split[0]}"})
+    pd.DataFrame(rows_of("test")).to_parquet(tmp_path / "old.parquet")
+    card = "---\nconfigs:\n- config_name: a\n  data_dir: t\n- config_name: b\n  data_dir: v\n---\n"
+    (tmp_path / "README.md").write_text(card)
+    for split in ("train", EVALUATION):
+        assert len(open_source(tmp_path, split=split, data_config="a")) == SIZES["train"]
+        assert len(open_source(tmp_path, split=split, data_config="b")) == SIZES["validation"]
+
+
+def test_a_configuration_of_a_file(pictures):
+    with pytest.raises(InputError, match=r"metadata.jsonl is no folder with a card of configurations: leave out"):
+        open_source(pictures / "metadata.jsonl", data_config="en")
 
 
 def test_no_card(pictures):
