@@ -41,7 +41,25 @@ class CompletedBatches:
             InputError: for a batch without pixels or tokens, with keys that nothing takes, or with another number of
                 captions than of images and no `caption_counts`.
         """
-        return completed(self.collator(items))
+        known = _known(items)  # before a collator takes anything out of them
+        batch = self.collator(items)
+        if not isinstance(batch, Mapping):
+            return completed(batch)
+        images = batch.get("pixel_values")
+        if "image_ids" in known and not (isinstance(images, Tensor) and len(images) == len(known["image_ids"])):
+            del known["image_ids"]  # whose they are is the collator's secret
+        return completed(known | dict(batch))
+
+
+def _known(items: list[Any]) -> dict[str, Any]:
+    """What items of our sets say of their images: ids by the files, not by augmented pixels, and what was skipped."""
+    if not items or not all(isinstance(item, dict) and isinstance(item.get("skipped"), list) for item in items):
+        return {}
+    ids = [item["image_id"] for item in items if "image_id" in item]
+    return {
+        "skipped": [entry for item in items for entry in item["skipped"]],
+        "image_ids": torch.tensor(ids, dtype=torch.long),
+    }
 
 
 def completed(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,4 +100,6 @@ def token_ids(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 
 def _digests(rows: Any) -> Tensor:
-    return torch.tensor([content_id(row.contiguous().numpy().tobytes()) for row in rows], dtype=torch.long)
+    # As bytes: numpy has no bfloat16.
+    parts = [row.cpu().contiguous().view(torch.uint8).numpy().tobytes() for row in rows]
+    return torch.tensor([content_id(part) for part in parts], dtype=torch.long)

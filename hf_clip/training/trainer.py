@@ -624,12 +624,13 @@ class HFClipTrainer(Trainer):
 
     @torch.no_grad()
     def _loss_of(self, embeddings: Embeddings) -> float:
-        """The mean loss over batches of the training size, each picture with its first caption, in row order."""
+        """The mean over batches of the training size: images that have captions, each with its first, in row order."""
         size = self.args.train_batch_size * self.args.world_size
+        captioned = embeddings.text_to_image.unique()
         first = torch.searchsorted(embeddings.text_to_image, torch.arange(len(embeddings.image_embeds)))
         scale, bias = self._temperature()
         total = 0.0
-        for images in torch.arange(len(embeddings.image_embeds)).split(size):
+        for images in captioned.split(size):
             batch = GlobalBatch(
                 embeddings.image_embeds[images],
                 embeddings.text_embeds[first[images]],
@@ -640,7 +641,7 @@ class HFClipTrainer(Trainer):
                 image_embeds=batch.image_embeds, text_embeds=batch.text_embeds, logit_scale=scale, logit_bias=bias
             )
             total += self._loss(output, batch).item() * len(images)
-        return total / len(embeddings.image_embeds)
+        return total / len(captioned)
 
     def _temperature(self) -> tuple[Tensor, Tensor | None]:
         """(logit_scale, logit_bias), whole and on the CPU."""

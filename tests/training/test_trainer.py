@@ -241,6 +241,21 @@ def test_a_broken_picture_is_skipped_counted_and_named(tmp_path, pictures):
 # ---- evaluation ---------------------------------------------------------------------------------------------------
 
 
+def test_the_loss_is_of_the_images_that_have_captions(tmp_path):
+    file = write_pictures(tmp_path / "pictures", count=8) / "metadata.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in (2, 3, 7):
+        rows[row]["caption"] = None
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    training = write_pictures(tmp_path / "training", count=8)
+    trainer = make_trainer(tmp_path / "run", training, per_device_train_batch_size=3, prediction_loss_only=True)
+    source = open_source(file.parent, captions_required=False)
+    some = CaptionedImages(source, trainer.processing_class.image_processor)
+    expected = trainer.evaluate(Subset(some, [0, 1, 4, 5, 6]))["eval_loss"]
+    assert trainer.evaluate(some)["eval_loss"] == pytest.approx(expected, rel=1e-6)
+    assert "eval_loss" not in trainer.evaluate(Subset(some, [2, 7]))
+
+
 def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
     data = write_pictures(tmp_path / "pictures", count=7, captions_each=2)
     (data / "3.png").write_bytes(b"")
