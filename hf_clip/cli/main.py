@@ -1,5 +1,6 @@
 """`hf-clip COMMAND …`: finds the command and turns the input's faults into one line and exit code 2."""
 
+import atexit
 import contextlib
 import importlib
 import os
@@ -53,10 +54,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
 
 
+def console() -> None:
+    """The command of the shell. Where `main` ends, this does too: taking torch apart takes Python seconds, which
+    after Ctrl-C nobody waits for."""
+    code: list[int] = []
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code[0])
+
+    # What was registered first is called last: whatever libraries have to do at the end, they do before.
+    atexit.register(leave)
+    try:
+        code.append(main())
+    finally:
+        if not code:
+            atexit.unregister(leave)
+
+
 def _usage() -> str:
     lines = "\n".join(f"  {name:10} {purpose}" for name, purpose in COMMANDS.items())
     return f"usage: hf-clip COMMAND …\n\n{lines}\n\n`hf-clip COMMAND --help` lists a command's settings."
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

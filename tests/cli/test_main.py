@@ -90,3 +90,20 @@ sys.exit(main(["evaluate"]))
     process = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (process.returncode, process.stderr) == (1, "")
+
+
+def test_the_shell_s_command_leaves_at_once_with_its_code_and_after_what_is_due_at_the_end():
+    code = (
+        "import atexit, sys\n"
+        "from hf_clip.cli.main import console\n"
+        "class Slow:\n    def __del__(self): print('taken apart')\n"
+        "kept = Slow()\n"
+        "sys.argv[1:] = ['nope']\n"
+        "import hf_clip.cli.main as module\n"
+        "run = module.main\n"
+        "module.main = lambda: (atexit.register(print, 'at the end'), run())[1]\n"
+        "console()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "at the end\n")
+    assert "unknown command 'nope'" in done.stderr
