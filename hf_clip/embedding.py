@@ -197,7 +197,7 @@ class _Column:
 
 def with_labels(embeddings: Embeddings, source: Source | EvaluationSet) -> Embeddings:
     """The same with the labels of what was embedded, where it has any that are numbers or classes."""
-    if not source.label_column:
+    if not source.has_classes:
         return embeddings
     labels = torch.index_select(torch.from_numpy(source.labels()), 0, embeddings.image_rows)
     return dataclasses.replace(
@@ -322,6 +322,9 @@ def embed_texts(model: PreTrainedModel, processor: HFClipProcessor, texts: list[
 def embed_prompts(model: PreTrainedModel, processor: HFClipProcessor, texts: Sequence[str]) -> EmbeddedTexts:
     """Each row of tokens once (in another batch it would be rounded otherwise), 64 rows of like length at a time."""
     model.eval()
+    if not texts:
+        nothing = torch.zeros(0, dtype=torch.long)
+        return EmbeddedTexts(torch.zeros(0, model.config.projection_dim), nothing, nothing.bool())
     collator = collator_of(model, processor)
     read = [collator.tokenize(list(part))[1:] for part in _parts_of(texts, 1000)]
     ids, lengths, cut = (torch.cat(column) for column in zip(*read, strict=True))

@@ -244,6 +244,17 @@ def test_labels_follow_their_pictures_where_some_are_skipped(
     assert found.class_names == names
 
 
+def test_lists_of_numbers_without_names_are_no_classes(tmp_path, processor):
+    source = labelled(write_pictures(tmp_path / "data", count=3), [[5, 0], [1], [2]], captions_required=False)
+    found = embed_source(tiny_model(), processor, source, progress=False)
+    assert (len(found.image_embeds), found.labels, found.class_names) == (3, None, None)
+
+
+def test_no_texts_are_no_rows(processor):
+    model = tiny_model()
+    assert embed_texts(model, processor, []).shape == (0, model.config.projection_dim)
+
+
 def test_without_labels_there_are_none(source, processor):
     found = embed_source(tiny_model(), processor, source, progress=False)
     assert (found.labels, found.class_names, found.image_features) == (None, None, None)

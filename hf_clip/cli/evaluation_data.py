@@ -98,7 +98,10 @@ class EvaluationData:
         names = {"class_names": [of_class[0] for of_class in self.classes]} if self.classes else {}
         if not captioned and self.tasks:
             others = {"caption_column": NO_COLUMN} | others
-        return open_data(self.settings, captions_required=captioned, labels_required=labelled, **names, **others)
+        source = open_data(self.settings, captions_required=captioned, labels_required=labelled, **names, **others)
+        if labelled and self.tasks and source.label_column and not source.has_classes:
+            raise InputError(f"rows of {source.name} have lists of labels, which are only numbers: give class_names")
+        return source
 
     def _open_other(self, role: str, path: str, split: str | tuple[str, ...]) -> None:
         if _is_stored(path):

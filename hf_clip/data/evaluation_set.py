@@ -49,6 +49,11 @@ class EvaluationSet(torch.utils.data.Dataset):
     def of(cls, dataset: Any) -> "EvaluationSet":
         return dataset if isinstance(dataset, cls) else cls(dataset)
 
+    @property
+    def has_classes(self) -> bool:
+        """As of a `Source`."""
+        return bool(self.label_column)
+
     def __len__(self) -> int:
         return len(self.layout)
 
@@ -126,16 +131,20 @@ def _placed(item: Any, position: int, name: str) -> Any:
 
 def _why_not_labelled(sources: Sequence[Source]) -> str | None:
     labelled = [source for source in sources if source.label_column]
+    apart = "or evaluate them apart"
     if labelled and len(labelled) < len(sources):
         other = next(source for source in sources if not source.label_column)
-        return f"{labelled[0].name} has labels, and {other.name} has none: set label_column for both"
+        return f"{labelled[0].name} has labels, and {other.name} has none: set label_column for both, {apart}"
     named = [source for source in labelled if source.class_names]
     if named and len(named) < len(labelled):
         other = next(source for source in labelled if not source.class_names)
-        return f"classes of {named[0].name} have names, and those of {other.name} only numbers: give class names"
+        known = f"classes of {named[0].name} have names"
+        return f"{known}, and those of {other.name} only numbers: give class names, {apart}"
+    if numbers := next((source for source in labelled if not source.has_classes), None):
+        return f"rows of {numbers.name} have lists of labels, which are only numbers: give class names"
     kinds = {source.labels().ndim: source.name for source in named} if len(named) > 1 else {}
     if len(kinds) > 1:
-        return f"rows of {kinds[1]} have one label, and those of {kinds[2]} lists of them"
+        return f"rows of {kinds[1]} have one label, and those of {kinds[2]} lists: make them alike, {apart}"
     return None
 
 

@@ -28,6 +28,7 @@ from .columns import (
     feature_of,
     find_columns,
     find_path,
+    is_mixed,
     label_numbers,
     labels_of_rows,
     of_list,
@@ -135,6 +136,13 @@ class Source:
         """
         batches = column_batches(self.rows, self.label_column)
         return np.concatenate([label_numbers(batch, self.class_names) for _, batch in batches])
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether its labels can be told apart as classes, as `labels` gives them: lists of numbers need names."""
+        feature = feature_of(self.rows, self.label_column)
+        is_list = is_mixed(feature) or of_list(feature) is not feature
+        return bool(self.label_column and (self.class_names or not is_list))
 
     @property
     def labels_are_captions(self) -> bool:

@@ -544,7 +544,7 @@ class HFClipTrainer(Trainer):
         asked = self.args.eval_tasks
         if rows.without_labels and (not asked or set(asked) - {"retrieval"}):
             if asked or not rows.caption_column:
-                raise InputError(f"{rows.without_labels}, or evaluate them apart")
+                raise InputError(rows.without_labels)
             logger.warning_once(f"only retrieval is measured: {rows.without_labels}")
         tasks = asked or (tasks_for(rows) if rows.is_known else ["retrieval"])
         if not tasks and len(rows.sources) > 1:

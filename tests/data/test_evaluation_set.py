@@ -81,15 +81,30 @@ def test_numbers_without_names_stay(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
-        (None, r".*a has labels, and .*b has none: set label_column for both"),
-        ([0, 1], r"classes of .*a have names, and those of .*b only numbers: give class names"),
-        ([["bird"], ["cat", "bird"]], r"rows of .*a have one label, and those of .*b lists of them"),
+        (None, r".*a has labels, and .*b has none: set label_column for both, or evaluate them apart"),
+        (
+            [0, 1],
+            r"classes of .*a have names, and those of .*b only numbers: give class names, or evaluate them apart",
+        ),
+        (
+            [["bird"], ["cat", "bird"]],
+            r"rows of .*a have one label, and those of .*b lists: make them alike, or .* apart",
+        ),
     ],
 )
 def test_labels_that_not_all_have_are_none(labels, why, tmp_path):
     rows = EvaluationSet(ConcatDataset([pictures(tmp_path / "a", ["cat", "bird"]), pictures(tmp_path / "b", labels)]))
     assert (rows.label_column, rows.class_names) == (None, None)
     assert re.fullmatch(why, rows.without_labels)
+
+
+@pytest.mark.parametrize("together", [lambda a: a, lambda a: ConcatDataset([a, a])])
+def test_lists_of_numbers_are_no_classes(together, tmp_path):
+    rows = EvaluationSet(together(pictures(tmp_path / "a", [[1], [2, 0]])))
+    assert (rows.label_column, rows.has_classes, bool(rows.caption_column)) == (None, False, True)
+    assert re.fullmatch(
+        r"rows of .*a have lists of labels, which are only numbers: give class names", rows.without_labels
+    )
 
 
 def test_training_pairs_are_measured_plainly_and_whole(tmp_path):

@@ -256,6 +256,17 @@ def test_the_loss_is_of_the_images_that_have_captions(tmp_path):
     assert "eval_loss" not in trainer.evaluate(Subset(some, [2, 7]))
 
 
+def test_lists_of_numbers_are_measured_by_retrieval_alone(tmp_path):
+    file = write_pictures(tmp_path / "pictures", count=8) / "metadata.jsonl"
+    rows = [json.loads(line) | {"label": [i % 3]} for i, line in enumerate(file.read_text().splitlines())]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    trainer = make_trainer(tmp_path / "run", file.parent, label_column="label")
+    assert trainer.evaluate()["eval_image_retrieval_recall@1"] >= 0
+    trainer.args.eval_tasks = ["knn"]
+    with pytest.raises(InputError, match="pictures have lists of labels, which are only numbers: give class names"):
+        trainer.evaluate()
+
+
 def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
     data = write_pictures(tmp_path / "pictures", count=7, captions_each=2)
     (data / "3.png").write_bytes(b"")
