@@ -1,8 +1,9 @@
 """A folder of embeddings: parquet shards of so many source rows each, resumable, with a manifest of what made them.
 
-`manifest.json` stands beside `shards/rows-FIRST-PAST_THE_LAST.parquet`. A shard has one row a picture: id (the
-source's row), path, caption (list), image_embeds and text_embeds (float16, unit length), image_id (digest of the
-content), caption_ids (digests of the tokens), captions_cut, and the label where the source has one.
+`manifest.json` stands beside `shards/rows-FIRST-PAST_THE_LAST.parquet`. A shard has one row a picture: id (its row in
+what the user gave, as in `skipped`), path, caption (list), image_embeds and text_embeds (float16, unit length),
+image_id (digest of the content), caption_ids (digests of the tokens), captions_cut, and the label where the source has
+one.
 """
 
 import hashlib
@@ -105,6 +106,8 @@ def processes() -> Any:
 
 def open_embeddings(folder: str | Path) -> Embeddings:
     """What `write_embeddings` left, as fp32; unit length as far as float16 holds it.
+
+    `image_rows` are the rows in what was given: of a split, its rows in the whole.
 
     Raises:
         InputError: no such folder, not finished, or a damaged shard.
@@ -349,7 +352,7 @@ def _batch(part: EmbeddedBatch, source: Source, schema: pa.Schema) -> pa.RecordB
     paths = [_path(source, record) for record in records]
     captions = [caption for record in records for caption in source.captions_of(record)]
     columns = {
-        "id": pa.array(part.rows.numpy()),
+        "id": pa.array([source.row_number(row) for row in part.rows.tolist()], pa.int64()),
         "path": pa.array(paths, pa.string()),
         "caption": pa.ListArray.from_arrays(starts, pa.array(captions, pa.string())),
         "image_embeds": _vector_array(part.image_embeds),

@@ -52,6 +52,24 @@ def test_what_is_opened_is_what_one_pass_gives(source, processor, tmp_path):
     assert manifest["complete"]
 
 
+def test_rows_of_a_split_are_numbered_as_in_the_whole(processor, tmp_path):
+    file = write_pictures(tmp_path / "data", count=7) / "metadata.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [row | {"split": ("train", "test")[i % 2], "label": f"kind {i}"} for i, row in enumerate(rows)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (file.parent / "4.png").write_bytes(b"")
+    source = open_source(file.parent, split="train", label_column="label")  # rows 0, 2, 4, 6
+    write(source, processor, tmp_path / "out")
+    found = open_embeddings(tmp_path / "out")
+    assert (found.image_rows.tolist(), [row for row, *_ in found.skipped]) == ([0, 2, 6], [4])
+    assert [found.class_names[label] for label in found.labels] == ["kind 0", "kind 2", "kind 6"]
+    before = bits(tmp_path / "out")
+    shard = sorted((tmp_path / "out" / "shards").iterdir())[1]
+    shard.unlink()
+    write(source, processor, tmp_path / "out")
+    assert bits(tmp_path / "out") == before
+
+
 def test_the_manifest_says_what_made_it_and_not_where(source, processor, tmp_path):
     model = tiny_model()
     manifest = write(source, processor, tmp_path / "out", model, model_name=str(tmp_path / "secret" / "my_clip"))
