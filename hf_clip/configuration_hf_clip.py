@@ -36,12 +36,12 @@ _TEXT_POOLING = dict.fromkeys(
 )
 _TEXT_POOLING |= dict.fromkeys(("blip_text_model", "chinese_clip_text_model", "align_text_model"), "cls")
 _VISION_POOLING = dict.fromkeys(
-    ("deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit", "vit_mae", "vit_msn"), "cls"
+    ("cvt", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit", "vit", "vit_mae", "vit_msn"), "cls"
 )
 # These have no pooler.
 _VISION_POOLING |= dict.fromkeys(
     (
-        "cvt", "data2vec-vision", "glpn", "hgnet_v2", "ijepa", "poolformer", "pvt", "pvt_v2", "segformer",
+        "data2vec-vision", "glpn", "hgnet_v2", "ijepa", "poolformer", "pvt", "pvt_v2", "segformer",
         "swiftformer",
     ),
     "mean",

@@ -42,6 +42,7 @@ _CHECKPOINTED_BLOCKS = {
     "RegNetYLayer",
     "ConvNextLayer",
     "ConvNextV2Layer",
+    "CvtLayer",
     "DINOv3ConvNextLayer",
     "EfficientNetBlock",
     "LevitResidualLayer",
@@ -282,7 +283,10 @@ def tower_config(config: PreTrainedConfig, side: str) -> PreTrainedConfig:
 
 def _without_unused(tower: PreTrainedModel, pooling: str) -> PreTrainedModel:
     """Drops a pooler that the pooling leaves unused, and freezes what else never gets a gradient (a mask token, a
-    last norm beside the pooling, …): under DDP it would be waited for forever."""
+    last norm beside the pooling, …): under DDP it would be waited for forever. Nothing is hidden from ViT-MAE, which
+    leaves out three quarters of an image at random, in evaluation too, unless told otherwise."""
+    if tower.config.model_type == "vit_mae":
+        tower.config.mask_ratio = 0.0
     if _tower_arguments(tower.config, pooling) and getattr(tower, "pooler", None) is not None:
         tower.pooler = None
     example, pooled = _run_example(tower.config, pooling)
@@ -323,6 +327,8 @@ def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tens
         if output.get("pooler_output") is None:
             raise ValueError("this tower has no pooler: set its pooling to 'mean', 'cls' or 'last'")
         return output.pooler_output.flatten(1)
+    if pooling == "cls" and output.get("cls_token_value") is not None:  # CvT's, beside its map of patches
+        return output["cls_token_value"].flatten(1)
     hidden = output.last_hidden_state
     if hidden.ndim == 4:
         hidden = hidden.flatten(2).transpose(1, 2)  # (batch, h·w, width)
@@ -351,28 +357,62 @@ def _with_pooled(output: ModelOutput, pooled: Tensor) -> BaseModelOutputWithPool
 
 def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
     """The width of a tower's pooled output, by a forward pass: configurations tell it unreliably."""
-    tower, pooled = _run_example(config, pooling)
-    if reads_images(tower) == text:
-        side, other = ("text", "image") if text else ("image", "text")
-        raise ValueError(f"a {config.model_type} model is no {side} tower but an {other} tower: were they exchanged?")
-    return pooled.shape[-1]
+    refuse_other_input(config, "text" if text else "vision")
+    return _run_example(config, pooling)[1].shape[-1]
 
 
-def reads_images(tower: PreTrainedModel) -> bool:
-    return tower.main_input_name == "pixel_values"
+_INPUTS = {"text": "input_ids", "vision": "pixel_values"}
+_SIDES = {"text": "a text tower", "vision": "an image tower"}
+
+
+def refuse_other_input(config: PreTrainedConfig, side: str) -> None:
+    """
+    Args:
+        side: "text" or "vision", of which the tower is to be.
+
+    Raises:
+        ValueError: a tower that reads something else, or needs something else beside it, saying what.
+    """
+    kind, (wanted, *more) = config.model_type, _inputs_of(config)
+    if "spatial_shapes" in more:
+        raise ValueError(
+            f"a {kind} model reads patches of images of any shape (NaFlex), with a mask and their shapes, where an "
+            "image tower is given images of one size: take a SigLIP 2 of one resolution (google/siglip2-…-patch16-256)"
+        )
+    if side == "vision" and (getattr(config, "num_frames", None) or 0) > 1:
+        raise ValueError(f"a {kind} model reads videos, of {config.num_frames} frames, and no single images")
+    if wanted == _INPUTS[side] and not more:
+        return
+    other = next((other for other, name in _INPUTS.items() if name == wanted and not more and other != side), None)
+    if other is None or kind == "imagegpt":  # whose input_ids are the colors of an image
+        raise ValueError(f"a {kind} model reads {' and '.join((wanted, *more))}, and {_SIDES[side]} {_INPUTS[side]}")
+    raise ValueError(f"a {kind} model is no {_SIDES[side].split(' ', 1)[1]} but {_SIDES[other]}: were they exchanged?")
+
+
+def _inputs_of(config: PreTrainedConfig) -> list[str]:
+    """The names of what a tower's forward is given first, and of whatever else it cannot do without."""
+    _, first, *others = inspect.signature(_tower_class(config).forward).parameters.values()
+    required = [p for p in others if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    return [parameter.name for parameter in (first, *required)]
 
 
 def _run_example(config: PreTrainedConfig, pooling: str) -> tuple[PreTrainedModel, Tensor]:
-    """A new tower and what it pools of an example, without memory where the tower allows it."""
+    """A new tower and what it pools of an example, without memory where the tower allows it.
+
+    Raises:
+        ValueError: the tower does not run, in its own words.
+    """
     config = copy.deepcopy(config)
     config.output_attentions = False  # some towers refuse it
+    images = _inputs_of(config)[0] == "pixel_values"
 
     def run() -> tuple[PreTrainedModel, Tensor]:
         with torch.enable_grad():
             tower = _new_tower(config, pooling).eval()
-            if not reads_images(tower):
-                return tower, _pool(tower(input_ids=torch.zeros(1, 4, dtype=torch.long)), pooling)
-            return tower, _pool(tower(pixel_values=_example_pixels(config, 1).to(tower.dtype)), pooling)
+            if not images:
+                return tower, _pool(_call(tower, input_ids=torch.zeros(1, 4, dtype=torch.long)), pooling)
+            pixels = _example_pixels(config, 1).to(tower.dtype)
+            return tower, _pool(_features(_call(tower, pixel_values=pixels)), pooling)
 
     try:
         with torch.device("meta"):
@@ -380,6 +420,23 @@ def _run_example(config: PreTrainedConfig, pooling: str) -> tuple[PreTrainedMode
     except (NotImplementedError, RuntimeError):  # it looks at values, which the meta device has not
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             return run()
+
+
+def _call(tower: PreTrainedModel, **inputs: Tensor) -> ModelOutput:
+    try:
+        return tower(**inputs)
+    except (NotImplementedError, RuntimeError):
+        raise
+    except Exception as error:  # towers fail in as many ways as there are
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"a {tower.config.model_type} model does not run on an example ({said})") from error
+
+
+def _features(output: ModelOutput) -> ModelOutput:
+    """An image tower's output; of a backbone (HGNet) the last of its maps, (batch, width, height, width)."""
+    if "last_hidden_state" in output or "feature_maps" not in output:
+        return output
+    return BaseModelOutputWithPooling(last_hidden_state=output["feature_maps"][-1])
 
 
 def _example_pixels(config: PreTrainedConfig, images: int) -> Tensor:
@@ -439,6 +496,13 @@ def _patch_mask(tower: PreTrainedModel, output: BaseModelOutputWithPooling, pixe
         return None
     positions = torch.arange(output.last_hidden_state.shape[1], device=pixel_values.device)
     return (positions >= special).long().expand(pixel_values.shape[0], -1)
+
+
+def _patch_numbers(tower: PreTrainedModel, pixel_values: Tensor) -> Tensor:
+    """(batch, patches), rising: ViT-MAE lays its patches in the order of this noise, drawn anew in each call."""
+    size = tower.config.patch_size
+    patches = (pixel_values.shape[-2] // size) * (pixel_values.shape[-1] // size)
+    return torch.arange(patches, dtype=torch.float32, device=pixel_values.device).expand(pixel_values.shape[0], -1)
 
 
 class _TextTower(HFClipPreTrainedModel):
@@ -501,7 +565,9 @@ class _VisionTower(HFClipPreTrainedModel):
         if self.config.vision_config.model_type == "timm_wrapper":
             kwargs["output_attentions"] = False  # timm records none, and refuses to be asked
         pixel_values = pixel_values.to(self.vision_model.dtype)
-        output = self.vision_model(pixel_values=pixel_values, return_dict=True, **kwargs)
+        if self.config.vision_config.model_type == "vit_mae":
+            kwargs.setdefault("noise", _patch_numbers(self.vision_model, pixel_values))
+        output = _features(self.vision_model(pixel_values=pixel_values, return_dict=True, **kwargs))
         patches = (
             _patch_mask(self.vision_model, output, pixel_values) if self.config.vision_pooling == "mean" else None
         )

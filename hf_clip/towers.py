@@ -28,7 +28,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from .configuration_hf_clip import HFClipConfig
 from .errors import InputError, first_line
-from .modeling_hf_clip import HFClipModel, build_tower, load_tower, reads_images, tower_config
+from .modeling_hf_clip import HFClipModel, build_tower, load_tower, refuse_other_input, tower_config
 from .processing_hf_clip import HFClipProcessor, tokenizer_limit
 
 # (layer type, blocks a stage, widths of the stages): table 1 of arXiv:1512.03385, and half of its smallest.
@@ -495,6 +495,7 @@ def _open_from_hub(
     _refuse_remote_code(name)
     whole = AutoConfig.from_pretrained(name, trust_remote_code=False)
     part = tower_config(whole, side)
+    refuse_other_input(part, side)
     field = f"{side}_pooling"
     hints = _given({field: getattr(whole, field, None)}) if part is not whole else {}
     fields: dict[str, Any] = {f"{side}_config": copy.deepcopy(part)}
@@ -505,8 +506,6 @@ def _open_from_hub(
         tower, lacking = build_tower(part, pooling), []
     else:
         tower, lacking = load_tower(name, side, whole, pooling, dtype=torch.float32, trust_remote_code=False)
-    if reads_images(tower) != (side == "vision"):
-        raise InputError(f"{name!r} is no {'image' if side == 'vision' else side} tower: were they exchanged?")
     lacking = [key for key in lacking if not key.startswith("pooler.")]
     if lacking:
         raise InputError(f"{name!r} lacks {len(lacking)} of the tower's weights, {lacking[0]!r} among them")
@@ -545,10 +544,6 @@ def _input_errors(setting: str | None = None, name: str | None = None) -> Iterat
         ) from error
     except ImportError as error:
         raise InputError(f"{where} needs a package that is not installed: {first_line(error)}") from error
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{where or 'the pair'} is no tower of its side: were they exchanged? ({first_line(error)})"
-        ) from error
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{where}: {first_line(error)}" if where else first_line(error)) from error
 

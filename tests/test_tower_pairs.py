@@ -99,6 +99,7 @@ VISION = {
         ),
         "pooler",
     ),
+    "vit_mae": lambda: (t.ViTMAEConfig(**PATCHES, **STILL), "cls"),
     "clip": lambda: (t.CLIPVisionConfig(**PATCHES), "pooler"),
     "siglip": lambda: (t.SiglipVisionConfig(**PATCHES), "pooler"),
     "timm-resnet": lambda: (timm_config("resnet18"), "pooler"),
@@ -279,6 +280,69 @@ def test_the_mean_over_a_picture_counts_patches_alone():
         patches = model.vision_model(pixels).last_hidden_state[:, 1:].mean(1)
         expected = torch.nn.functional.normalize(model.visual_projection(patches), dim=1)
         torch.testing.assert_close(model(pixel_values=pixels).image_embeds, expected)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_vit_mae_sees_the_whole_image_and_always_the_same(pooling, tmp_path):
+    model, pixels = pair("vision vit_mae", vision_pooling=pooling).eval(), inputs_for()["pixel_values"]
+    with torch.no_grad():
+        first, again = (model(pixel_values=pixels).image_embeds for _ in range(2))
+        pixels[:, :, -1] += 1  # a row of pixels of the last patches
+        assert torch.equal(first, again)
+        assert (model(pixel_values=pixels).image_embeds - first).abs().amax(1).min() > 1e-5
+    model.save_pretrained(tmp_path)
+    assert HFClipConfig.from_pretrained(tmp_path).vision_config.mask_ratio == 0
+
+
+def test_cvt_is_pooled_by_its_class_token_trains_and_is_checkpointed():
+    torch.manual_seed(0)
+    config = t.CvtConfig(embed_dim=[8, 16, 24], num_heads=[1, 2, 3], depth=[1, 2, 3], drop_path_rate=[0.0] * 3)
+    model = HFClipModel(HFClipConfig(text_config=tiny_text_config(), vision_config=config, projection_dim=16)).eval()
+    pixels = inputs_for()["pixel_values"]
+    token = model.vision_model(pixels).cls_token_value[:, 0]
+    torch.testing.assert_close(model.get_image_features(pixels).pooler_output, model.visual_projection(token))
+    plain = bytes_saved_for_backward(model.train(), inputs_for())
+    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    model.activation_checkpointing_enable()
+    assert bytes_saved_for_backward(model, inputs_for()) < 0.9 * plain
+
+
+def test_hgnet_is_pooled_over_the_last_of_its_maps():
+    torch.manual_seed(0)
+    config = t.HGNetV2Config(
+        embedding_size=8, hidden_sizes=[8, 16, 16, 24], stem_channels=[3, 8, 8], stage_in_channels=[8, 8, 16, 16],
+        stage_mid_channels=[8, 8, 8, 8], stage_out_channels=[8, 16, 16, 24], stage_num_blocks=[1, 1, 1, 1],
+        depths=[1, 1, 1, 1],
+    )  # fmt: skip
+    model = HFClipModel(HFClipConfig(text_config=tiny_text_config(), vision_config=config, projection_dim=16)).eval()
+    pixels = inputs_for()["pixel_values"]
+    pooled = model.vision_model(pixels).feature_maps[-1].mean((2, 3))
+    torch.testing.assert_close(model.pool_image(pixels), pooled)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (lambda: t.Siglip2VisionConfig(**SIZE), "NaFlex"),
+        (lambda: t.VideoMAEConfig(**PATCHES, num_frames=4), "reads videos, of 4 frames"),
+        (lambda: t.ImageGPTConfig(n_embd=32, n_layer=1, n_head=4), "reads input_ids, and an image tower pixel_values"),
+        (lambda: t.Wav2Vec2Config(), "reads input_values"),
+        (lambda: TEXT["gpt2"]()[0], "no image tower but a text tower: were they exchanged"),
+    ],
+    ids=["siglip2", "videomae", "imagegpt", "wav2vec2", "gpt2"],
+)
+def test_a_tower_that_reads_something_else_is_refused_with_the_reason(config, reason):
+    with pytest.raises(ValueError, match=reason):
+        HFClipModel(HFClipConfig(text_config=tiny_text_config(), vision_config=config()))
+
+
+def test_a_fault_of_our_own_is_not_called_the_tower_s(monkeypatch):
+    def broken(*_):
+        raise AttributeError("a fault of our own")
+
+    monkeypatch.setattr("hf_clip.modeling_hf_clip._pool", broken)
+    with pytest.raises(AttributeError, match="a fault of our own"):
+        pair("vision vit")
 
 
 def test_a_siglip_text_tower_reads_its_padding():

@@ -284,11 +284,14 @@ def _write_report(
 
 @contextlib.contextmanager
 def _forgiven(what: str) -> Iterator[None]:
+    """The model is saved: a full disk or a foreign file is a line in the log, a fault of the program its traceback."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # an InputError is a ValueError
+    except (InputError, OSError) as error:
         said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
         logger.warning(f"{what} could not be written, and the run is whole without: {said}")
+    except Exception:
+        logger.exception(f"{what} could not be written, by a fault of the program; the run is whole without:")
 
 
 def _facts_of_evaluation(source: Source, origin: Origin, name: str) -> dict[str, Any]:

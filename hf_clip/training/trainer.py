@@ -791,7 +791,7 @@ class HFClipTrainer(Trainer):
             write_card(run, self._card_details(words), run_examples=False)
         except InputError:
             raise
-        except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        except OSError as error:
             raise InputError(
                 f"the card of {run} could not be written ({type(error).__name__}: {first_line(error)}): the model in "
                 "it is whole; mend that, and call create_model_card() or `hf-clip publish`"
