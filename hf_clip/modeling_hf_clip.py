@@ -344,7 +344,7 @@ def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tens
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), (rank * attention_mask).argmax(1)]
 
 
-def _with_pooled(output: ModelOutput, pooled: Tensor) -> BaseModelOutputWithPooling:
+def _with_pooled(output: BaseModelOutputWithPooling, pooled: Tensor) -> BaseModelOutputWithPooling:
     """A tower's output with another pooled vector, of one class for every tower: a tower's own may know no pooler
     and hold a cache, of which `torch.export` can make no output."""
     return BaseModelOutputWithPooling(
@@ -422,7 +422,7 @@ def _run_example(config: PreTrainedConfig, pooling: str) -> tuple[PreTrainedMode
             return run()
 
 
-def _call(tower: PreTrainedModel, **inputs: Tensor) -> ModelOutput:
+def _call(tower: PreTrainedModel, **inputs: Tensor) -> Any:
     try:
         return tower(**inputs)
     except (NotImplementedError, RuntimeError):
@@ -432,7 +432,7 @@ def _call(tower: PreTrainedModel, **inputs: Tensor) -> ModelOutput:
         raise ValueError(f"a {tower.config.model_type} model does not run on an example ({said})") from error
 
 
-def _features(output: ModelOutput) -> ModelOutput:
+def _features(output: Any) -> BaseModelOutputWithPooling:
     """An image tower's output; of a backbone (HGNet) the last of its maps, (batch, width, height, width)."""
     if "last_hidden_state" in output or "feature_maps" not in output:
         return output

@@ -254,7 +254,8 @@ def _try_image_size(tower: PreTrainedModel, size: int) -> None:
 
 def open_image_processor(name: str) -> Any:
     """What a tower's folder or Hub repository says of its pictures; no code of its own is run."""
-    processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+    with _reading(name, "image processor"):
+        processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     if type(processor).__name__ == "TimmWrapperImageProcessor":
         return _timm_image_processor(processor.data_config)
     return processor
@@ -423,7 +424,8 @@ def _open_text_tower(
     with _input_errors("text_model", name):
         pooling = _sentence_transformers_pooling(source)
         tower, hints = _open_from_hub("text", source, random, _given({"text_pooling": pooling}) | settings)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        with _reading(source, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     policy: dict[str, Any] = _given(
@@ -493,7 +495,8 @@ def _open_from_hub(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The tower of one side of a Hub id or folder, and the settings that come with it."""
     _refuse_remote_code(name)
-    whole = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    with _reading(name, CONFIG_NAME):
+        whole = AutoConfig.from_pretrained(name, trust_remote_code=False)
     part = tower_config(whole, side)
     refuse_other_input(part, side)
     field = f"{side}_pooling"
@@ -514,12 +517,31 @@ def _open_from_hub(
 
 def _refuse_remote_code(name: str) -> None:
     """A model type that transformers does not know: its code would have to travel with every saved pair."""
-    config = PreTrainedConfig.get_config_dict(name)[0]
+    with _reading(name, CONFIG_NAME):
+        config = PreTrainedConfig.get_config_dict(name)[0]
+    if not isinstance(config, dict):
+        raise InputError(f"{name!r} holds a {CONFIG_NAME} that is no mapping: write it again")
     if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
         raise InputError(
             f"{name!r} needs code of its own ({config['auto_map'].get('AutoModel', 'auto_map')}), which a saved pair "
             "could not carry along: choose a tower that transformers itself has"
         )
+
+
+@contextlib.contextmanager
+def _reading(name: str, what: str) -> Iterator[None]:
+    """Around a library's reading of somebody's files, and nothing of our own: it fails in as many ways as files do.
+
+    Raises:
+        InputError: with what the library says, where it has no kind of error for it.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError):  # these say by themselves what is wrong
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{name!r} holds no {what} that can be read ({said}): save it again") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -415,3 +416,30 @@ def test_a_size_that_a_vit_refuses_is_refused_before_training(tower_folders, tmp
     with pytest.raises(InputError, match=r"vision_model .*vit': Input image size \(48\*48\) doesn't match model"):
         create_model_and_processor(str(tmp_path / "vit"), tower_folders[1], image_size=48)
     create_model_and_processor(str(tmp_path / "vit"), tower_folders[1], image_size=32)
+
+
+@pytest.mark.parametrize("text", ["[]", '"x"', "null", "3", "{"])
+@pytest.mark.parametrize(
+    ("side", "file"),
+    [
+        (0, "config.json"), (0, "preprocessor_config.json"), (1, "config.json"), (1, "tokenizer_config.json"),
+        (1, "tokenizer.json"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_shape_is_one_line(side, file, text, tower_folders):
+    Path(tower_folders[side], file).write_text(text)
+    with pytest.raises(InputError) as refused:
+        create_model_and_processor(*tower_folders)
+    assert "exchanged" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "inner", ["towers.load_tower", "towers._sentence_transformers_pooling", "modeling_hf_clip._without_unused"]
+)
+def test_a_fault_of_our_own_is_not_called_the_user_s(inner, tower_folders, monkeypatch):
+    def broken(*args, **settings):
+        raise AttributeError("a fault of our own")
+
+    monkeypatch.setattr(f"hf_clip.{inner}", broken)
+    with pytest.raises(AttributeError, match="a fault of our own"):
+        create_model_and_processor(*tower_folders)
