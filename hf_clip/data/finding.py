@@ -8,9 +8,19 @@ from pathlib import Path
 
 from ..errors import InputError
 from .class_folders import images_in
-from .folders import METADATA, check_archives, data_files, data_root, format_of, is_leftover, nothing_in, visible
+from .folders import (
+    METADATA,
+    check_archives,
+    data_files,
+    data_root,
+    format_of,
+    is_leftover,
+    nothing_in,
+    say_once,
+    visible,
+)
 from .image_files import has_image_name
-from .named_splits import TRAINING, choose_split, folders_of_splits, splits_of
+from .named_splits import TRAINING, choose_split, folders_of_splits, split_called, splits_of
 
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".json": "json", ".tar": "webdataset"}
 
@@ -67,6 +77,9 @@ def _matching(name: str) -> list[Path]:
     files = sorted(file for file in found if asked or not any(map(is_leftover, file.parts[-len(wild.parts) :])))
     if not files:
         raise InputError(f"no file is called {name}: mend the pattern")
+    splits = dict.fromkeys(split_called("-".join(file.relative_to(fixed).parts)) for file in files)
+    if len(named := [split for split in splits if split]) > 1:
+        say_once(f"{name}: files of {', '.join(named)} are read together, as the pattern finds them all")
     return files
 
 

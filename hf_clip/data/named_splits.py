@@ -107,7 +107,7 @@ def _splits_of_folders(folder: Path, folders: list[Path], files: list[Path]) -> 
     if not splits:
         return {}
     are_classes = not any(map(_holds_sets, called)) and len(splits) == 1
-    if are_classes and (others or (len(called) > 1 and not any(_is_bare(each.name) for each in called))):
+    if are_classes and (others or (len(called) > 1 and not any(is_bare(each.name) for each in called))):
         names = ", ".join(each.name for each in called)
         say_once(
             f"{folder}: {names} {'are' if len(called) > 1 else 'is'} taken for a class, not for a split of the data, "
@@ -116,7 +116,7 @@ def _splits_of_folders(folder: Path, folders: list[Path], files: list[Path]) -> 
         return {}
     if others:
         raise _mixed(folder, splits, others)
-    _check_beside(folder, files, holding[0])
+    _check_beside(folder, files, next(iter(splits.values()))[0])
     return splits
 
 
@@ -131,7 +131,7 @@ def _check_beside(folder: Path, files: list[Path], first: Path) -> None:
         say_once(f"{folder}: images in no folder of a split are left out: {len(loose)}, the first {loose[0]}")
 
 
-def _is_bare(name: str) -> bool:
+def is_bare(name: str) -> bool:
     """Whether a folder's name is a split's and nothing more, but for numbers."""
     return {word for word in _WORDS.split(name.lower()) if word} <= KEYWORDS.keys()
 

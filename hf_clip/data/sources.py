@@ -35,7 +35,7 @@ from .columns import (
     value_of,
 )
 from .finding import Found, find_files
-from .folders import nothing_in
+from .folders import nothing_in, say_once
 from .images import image_name
 from .json_check import check_json
 from .loading import (
@@ -47,7 +47,7 @@ from .loading import (
     parts_of_shards,
     silenced,
 )
-from .named_splits import TRAINING, check_unsplit, choose_split
+from .named_splits import ALL, TRAINING, canonical, check_unsplit, choose_split
 from .row_splits import RowSplits, first_value, row_splits_of
 from .text import check_text, trimmed
 from .web_addresses import check_address
@@ -333,12 +333,25 @@ def _folder_of(files: Found, rows: Any, image: str) -> Path:
 def _rows_of_split(source: Source, every: Any, splits: RowSplits, asked: str | Sequence[str]) -> Source:
     """The part of a source whose rows are of several splits."""
     if source.streaming:
-        split, _ = choose_split(splits.names, asked, source.name)
-        return replace(source, split=split, row_splits=splits)
+        if asked == ALL:
+            return replace(source, split=ALL)
+        return replace(source, split=_split_of_stream(splits, asked, source.name), row_splits=splits)
     by_row = splits.of_rows(every, source.name)
     split, names = choose_split(sorted(set(by_row), key=by_row.index), asked, source.name)
     rows = np.flatnonzero(np.isin(by_row, names))
     return replace(source, rows=source.rows.select(rows), row_numbers=rows, split=split)
+
+
+def _split_of_stream(splits: RowSplits, asked: str | Sequence[str], name: str) -> str:
+    try:
+        return choose_split(splits.names, asked, name)[0]
+    except InputError:
+        if splits.are_all:
+            raise
+    parts = asked.split("+") if isinstance(asked, str) else asked[:1]  # it may come later
+    split = "+".join(canonical(part.strip()) for part in parts)
+    say_once(f"{name}: no row of {split} is among the first of this stream: it is read on to find them")
+    return split
 
 
 def _checked(source: Source) -> Source:

@@ -185,11 +185,15 @@ def test_years_and_numbers_beside_the_name(tmp_path):
     assert open_source(tmp_path, split="test").class_names == ["class0"]
 
 
-def test_shards_beside_those_of_splits(tmp_path):
+def test_shards_beside_those_of_splits(tmp_path, warned):
     files(".parquet")(tmp_path, {"train": "train", "test": "more"})
     with pytest.raises(InputError, match=r"holds train, and more.parquet, which is of no split"):
         open_source(tmp_path)
     assert len(open_source(tmp_path / "*.parquet")) == 4, "a pattern means what it says"
+    assert "read together" not in warned.text
+    (tmp_path / "more.parquet").rename(tmp_path / "test.parquet")
+    assert len(open_source(tmp_path / "*.parquet")) == 4
+    assert "*.parquet: files of test, train are read together" in warned.text
     assert len(open_source(tmp_path / "train.parquet")) == 3
 
 
