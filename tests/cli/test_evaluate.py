@@ -48,6 +48,17 @@ def test_the_table_stands_beside_chance(command, capsys):
     assert lines[-1].startswith("figures, protocol and pictures: ")
 
 
+def test_lists_of_numbers_are_measured_by_retrieval_alone(command, pictures, capsys):
+    file = pictures / "metadata.jsonl"
+    rows = [json.loads(line) | {"kinds": [i % 3]} for i, line in enumerate(file.read_text().splitlines())]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command += ["--label_column", "kinds"]
+    refusal = complaint([*command, "--task", "knn"], capsys)
+    assert "have lists of labels, which are only numbers: give class_names" in refusal
+    assert main([*command, "--json"]) == 0
+    assert "image_retrieval_recall@1" in values(json.loads(capsys.readouterr().out))
+
+
 def test_json_is_the_only_thing_on_stdout(command, pictures, processor, monkeypatch, capsys):
     def noisy(*args, **kwargs):
         print("a library's noise")
