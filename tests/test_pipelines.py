@@ -1,5 +1,7 @@
 """A published folder seen from outside: pipelines of one modality, parts opened alone, dtypes and device maps."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import accelerate
 import pytest
 import torch
 from conftest import tiny_inputs, tiny_model, tiny_vision_config
+from odd_images import ODD_FILES
 from packaging.version import Version
 from PIL import Image
 from transformers import (
@@ -27,10 +30,15 @@ from transformers import (
 from hf_clip import (
     HFClipConfig,
     HFClipModel,
+    HFClipProcessor,
     HFClipTextModelWithProjection,
     HFClipVisionModelWithProjection,
     create_model_and_processor,
 )
+from hf_clip.cli.main import main
+from hf_clip.data import Augmentation, CaptionedImages, TrainingPairs, open_source
+from hf_clip.data.pixels import PixelNormalization
+from hf_clip.embedding import embed_images, embed_source
 
 VIT = ViTConfig(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37, image_size=32, patch_size=8
@@ -220,3 +228,73 @@ def test_a_tower_may_end_on_another_device_than_it_begins(pooling):
     output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
     assert output.text_embeds.device.type == "meta"
     assert output.text_embeds.shape == (4, 16)
+
+
+def test_pipelines_open_odd_files_as_the_processor_and_the_commands_do(model_folder, tmp_path, capsys):
+    files = write_odd_files(tmp_path / "odd")
+    trust = {"trust_remote_code": True}
+    answers = classified(model_folder, files, ["a b", "c d"], capsys)
+    extract = pipeline("image-feature-extraction", model=str(model_folder), **trust)
+    scores = pipeline("zero-shot-image-classification", model=str(model_folder), **trust)
+    model, processor = HFClipModel.from_pretrained(model_folder), HFClipProcessor.from_pretrained(model_folder)
+    embeds = embed_images(model, processor, [Image.open(file) for file in files])
+    with torch.no_grad():
+        for images in ([*map(str, files)], [Image.open(file) for file in files]):
+            found = model(**processor(images=images, text=["a b"], return_tensors="pt")).image_embeds
+            torch.testing.assert_close(found, embeds, atol=1e-5, rtol=0)
+    for opened in (str, Image.open):
+        features = extract([opened(file) for file in files])
+        torch.testing.assert_close(torch.tensor(features)[:, 0], embeds, atol=1e-5, rtol=0)
+        images = [opened(file) for file in files]
+        both = scores(images, candidate_labels=["a b", "c d"], hypothesis_template="{}")
+        for file, found in zip(files, both, strict=True):
+            assert {entry["label"]: entry["score"] for entry in found} == pytest.approx(answers[file.name], abs=1e-4)
+    rows = open_source(tmp_path / "odd")
+    assert not embed_source(model, processor, rows, progress=False).skipped
+    at_home = embed_source(model, processor, rows, progress=False).image_embeds
+    names = [Path(record["file_name"]).name for record in rows.rows]
+    order = [names.index(file.name) for file in files]
+    torch.testing.assert_close(at_home[order], embeds, atol=1e-5, rtol=0)
+    drawn = TrainingPairs(rows, processor.image_processor, Augmentation(crop_scale=1.0))
+    for row in range(len(rows)):
+        pixels = CaptionedImages(rows, processor.image_processor)[row]["pixel_values"]
+        normalize = PixelNormalization.of(processor.image_processor)
+        torch.testing.assert_close(normalize(drawn[row]["pixel_values"]), pixels, atol=1e-5, rtol=0)
+
+
+def write_odd_files(folder) -> list[Path]:
+    """With captions, and in the order of their names."""
+    folder.mkdir()
+    for name, content in ODD_FILES.items():
+        (folder / name).write_bytes(content)
+    rows = [json.dumps({"file_name": name, "caption": "a b"}) for name in sorted(ODD_FILES)]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    return [folder / name for name in sorted(ODD_FILES)]
+
+
+def classified(model_folder, files, labels, capsys) -> dict[str, dict[str, float]]:
+    command = ["classify", *map(str, files), "--model", str(model_folder), "--labels", ", ".join(labels), "--json"]
+    assert main(command) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert not said["skipped"]
+    return {Path(result["image"]).name: result["scores"] for result in said["results"]}
+
+
+def test_pipelines_of_other_models_work_as_before(tower_folders):
+    extract = pipeline("image-feature-extraction", model=tower_folders[0])
+    clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    assert extract(clear) == extract(Image.new("RGB", (40, 40), (255, 0, 0)))
+
+
+def test_pipelines_take_base64_and_a_model_that_is_open(model_folder):
+    model, processor = HFClipModel.from_pretrained(model_folder), HFClipProcessor.from_pretrained(model_folder)
+    parts = {"tokenizer": processor.tokenizer, "image_processor": processor.image_processor}
+    extract = pipeline("image-feature-extraction", model=model, image_processor=processor.image_processor)
+    content = ODD_FILES["rgba.png"]
+    in_text = base64.b64encode(content).decode()
+    expected = embed_images(model, processor, [Image.open(io.BytesIO(content))])
+    for image in (in_text, f"data:image/png;base64,{in_text}"):
+        torch.testing.assert_close(torch.tensor(extract(image)), expected, atol=1e-5, rtol=0)
+    classify = pipeline("zero-shot-image-classification", model=model, **parts)
+    with pytest.raises(ValueError, match=r"'no.png' is neither a file, nor an address, nor an image in base64"):
+        classify("no.png", candidate_labels=["a", "b"])

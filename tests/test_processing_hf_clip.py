@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +20,16 @@ def test_pictures_and_captions_in_one_call(processor):
     # (255/255 − mean) / std for red, (0 − mean) / std for green and blue, by ImageNet's statistics
     expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225])
     torch.testing.assert_close(batch["pixel_values"][0, :, 3, 3], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_images_are_opened_as_in_training_and_arrays_stay_as_they_are(processor, tmp_path):
+    clear = Image.new("RGBA", (50, 40), (255, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    white = processor.image_processor(images=Image.new("RGB", (50, 40), "white"), return_tensors="pt")["pixel_values"]
+    for images in (clear, [clear], [[clear]], str(tmp_path / "clear.png"), np.full((40, 50, 3), 255, np.uint8)):
+        assert torch.equal(processor(images=images, return_tensors="pt")["pixel_values"], white)
+    with pytest.raises(ValueError, match="nothing says which is white"):
+        processor(images=Image.new("I", (4, 4), 200))
 
 
 def test_saved_and_loaded_it_is_the_same(processor, tmp_path):

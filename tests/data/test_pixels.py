@@ -45,6 +45,34 @@ def test_normalising_later_is_what_the_processor_does_at_once(name):
     torch.testing.assert_close(channels_last, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_pixels_are_to_the_bit_what_the_processor_gives(name):
+    """They reach it without copies, in another layout; `PilBackend` and processors of other models' too."""
+    image_processor, _ = PROCESSORS[name]
+    for size in ((1, 1), (3, 2), (40, 36), (640, 427), (225, 224)):
+        picture = noise(*size)
+        settings = {"input_data_format": "channels_last", "return_tensors": "pt"}
+        expected = image_processor(images=picture, **settings)["pixel_values"][0]
+        found = processed_pixels(image_processor, picture)
+        assert torch.equal(found, expected)
+        assert (found.dtype, found.is_contiguous()) == (expected.dtype, True)
+        eight_bit = image_processor(images=picture, do_rescale=False, do_normalize=False, **settings)
+        assert torch.equal(eight_bit_pixels(image_processor, picture), eight_bit["pixel_values"][0])
+
+
+def test_a_processor_that_reads_pixels_in_its_own_way_is_left_alone():
+    class Red(transformers.CLIPImageProcessor):
+        def process_image(self, image, **settings):
+            return super().process_image(image, **settings)[:1].expand(3, -1, -1)
+
+    expected = Red()(images=noise(), return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(processed_pixels(Red(), noise()), expected)
+    assert torch.equal(
+        processed_pixels(transformers.CLIPImageProcessorPil(), noise()),
+        transformers.CLIPImageProcessorPil()(images=noise(), return_tensors="pt")["pixel_values"][0],
+    )
+
+
 def test_imagenet_by_hand():
     pixels = torch.tensor([255, 0, 51], dtype=torch.uint8).view(1, 3, 1, 1)
     found = PixelNormalization.of(square_image_processor(8))(pixels).flatten()

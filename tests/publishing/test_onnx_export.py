@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LETTERS, VOCABULARY, tiny_inputs, tiny_model, write_pictures
+from odd_images import ODD_FILES
 from PIL import Image, ImageFilter
 from tokenizers import Tokenizer
 from training_runs import make_processor
@@ -31,7 +33,8 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from hf_clip import HFClipModel, HFClipProcessor
+from hf_clip import HFClipModel, HFClipProcessor, decoding_hf_clip
+from hf_clip.cli.main import main
 from hf_clip.data.pixels import processed_pixels
 from hf_clip.data.sources import Source, open_source
 from hf_clip.embedding import embed_source
@@ -254,6 +257,25 @@ def test_the_example_puts_transparency_on_white_and_pictures_upright(exported, t
     with torch.no_grad():
         expected = model(**processor(images=picture, text=TEXTS[:3], return_tensors="pt")).logits_per_image.softmax(1)
     assert answers(folder, tmp_path / "turned.png", TEXTS[:3]) == pytest.approx(expected[0].tolist(), abs=5e-4)
+
+
+def test_the_example_opens_odd_files_as_classify_does(exported, tmp_path, capsys, monkeypatch):
+    folder, _, model, processor = exported
+    assert (folder / "decoding_hf_clip.py").read_text() == Path(decoding_hf_clip.__file__).read_text()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    for name, content in ODD_FILES.items():
+        (tmp_path / name).write_bytes(content)
+    files = [str(tmp_path / name) for name in ODD_FILES]
+    assert main(["classify", *files, "--model", str(tmp_path / "model"), "--labels", "zebra, so", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for file, result in zip(files, results, strict=True):
+        monkeypatch.setattr(sys, "argv", ["example.py", file, "zebra", "so"])
+        runpy.run_path(str(folder / "example.py"), run_name="__main__")
+        found = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
+        assert found == pytest.approx(list(result["scores"].values()), abs=1e-3), file
+    assert len({round(result["scores"]["so"], 2) for result in results}) > 3
 
 
 def test_the_example_of_the_sigmoid_loss_answers_for_each_label_alone(exported, tmp_path):
