@@ -19,5 +19,10 @@ ROWS = {
     "frozen_towers": ("frozen", "against_open_clip_locked", "training the heads alone against open_clip --lock-*"),
     "frozen_text": ("frozen", "share_of_text", "the text side's share of a step with its tower frozen"),
     "jpeg": ("jpeg", "against_open_clip", "12-megapixel JPEG to 224 px against open_clip's transform"),
+    "jpeg_evaluation": (
+        "jpeg",
+        "evaluation_against_open_clip",
+        "JPEGs of 0.3 and 12 megapixels, whole, as evaluation opens them",
+    ),
     "import": ("importing", "above_transformers", "import hf_clip above the classes that it extends"),
 }

@@ -1,4 +1,4 @@
-"""A 12-megapixel JPEG decoded and made into 224 × 224 pixels, on one core."""
+"""JPEGs made into 224 × 224 pixels, on one core: decoded at reduced scale as in training, whole as in evaluation."""
 
 import io
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_clip.data.images import read_image
-from hf_clip.data.pixels import eight_bit_pixels, shortest_side
+from hf_clip.data.pixels import eight_bit_pixels, processed_pixels, shortest_side
 
 from .data import make_picture
 from .measuring import Measured, Row, alternate, needs_extra, rates
@@ -18,22 +18,17 @@ from .sides import Settings
 
 def against_open_clip(settings: Settings) -> list[Row]:
     """Without augmentation, so that the two pictures can be compared."""
-    try:
-        from open_clip.transform import image_transform
-    except ImportError as error:
-        raise needs_extra(error) from error
     width, height = settings.choose((4000, 3000), (4000, 3000), (160, 120))
-    file = io.BytesIO()
-    make_picture(width, height, seed=0).save(file, "jpeg", quality=90)
-    transform = image_transform(settings.pixels, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+    content = _jpeg(width, height)
+    transform = _open_clip_transform(settings, mean=(0.0,) * 3, std=(1.0,) * 3)
     processor = settings.processor.image_processor
 
     def ours() -> Tensor:
-        image, _ = read_image(file.getvalue(), at_least=shortest_side(processor))
+        image, _ = read_image(content, at_least=shortest_side(processor))
         return eight_bit_pixels(processor, image)
 
     def theirs() -> Tensor:
-        return transform(Image.open(io.BytesIO(file.getvalue())))
+        return transform(Image.open(io.BytesIO(content)))
 
     count = settings.choose(8, 2, 1)
     times = _on_one_core(ours, theirs, count, settings)
@@ -54,6 +49,50 @@ def against_open_clip(settings: Settings) -> list[Row]:
             at_least=False,
         ),
     ]
+
+
+def evaluation_against_open_clip(settings: Settings) -> list[Row]:
+    """As `hf-clip evaluate` and `embed` open an image, with its digest: to the bit what the image processor gives."""
+    processor = settings.processor.image_processor
+    transform = _open_clip_transform(settings, mean=tuple(processor.image_mean), std=tuple(processor.image_std))
+    rows = []
+    for width, height in settings.choose([(640, 480), (4000, 3000)], [(640, 480), (4000, 3000)], [(160, 120)]):
+        content = _jpeg(width, height)
+
+        def ours(content: bytes = content) -> Tensor:
+            return processed_pixels(processor, read_image(content)[0])
+
+        def theirs(content: bytes = content) -> Tensor:
+            return transform(Image.open(io.BytesIO(content)))
+
+        expected = processor(images=Image.open(io.BytesIO(content)), return_tensors="pt")["pixel_values"][0]
+        if not torch.equal(ours(), expected):
+            raise ValueError(f"pixels of a {width} × {height} JPEG are not those of the image processor")
+        count = settings.choose(8 if width > 1000 else 100, 2, 1)
+        times = _on_one_core(ours, theirs, count, settings)
+        rows.append(
+            Row(
+                f"{width} × {height} JPEG for evaluation against open_clip, one core",
+                rates("hf_clip, every pixel, those of the image processor", times["ours"], count, "images/s"),
+                rates("open_clip image_transform", times["peer"], count, "images/s"),
+                1.0,
+            )
+        )
+    return rows
+
+
+def _jpeg(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    make_picture(width, height, seed=0).save(file, "jpeg", quality=90)
+    return file.getvalue()
+
+
+def _open_clip_transform(settings: Settings, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable:
+    try:
+        from open_clip.transform import image_transform
+    except ImportError as error:
+        raise needs_extra(error) from error
+    return image_transform(settings.pixels, is_train=False, mean=mean, std=std)
 
 
 def _on_one_core(ours: Callable, theirs: Callable, count: int, settings: Settings) -> dict[str, list[float]]:
