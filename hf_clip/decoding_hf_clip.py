@@ -191,7 +191,7 @@ def _unknown_white(most: str) -> Undecodable:
 
 def _check_contrast(image: Image.Image) -> None:
     """Of deep colors Pillow gives the upper 8 bits; of 12 bits in 16 there is next to nothing in them."""
-    extrema = image.getextrema()
+    extrema: Any = image.getextrema()  # a pair for each channel, of which a fourth one may be opacity
     colors = extrema[:3] if image.mode.startswith("RGB") else extrema
     if (most := max(high for _, high in colors)) < 64:
         raise _unknown_white(f"{most * 257} of 65535")
@@ -238,7 +238,6 @@ def _transparency_in_8_bits(image: Image.Image, packed: str) -> Image.Image:
 
 # ---- color --------------------------------------------------------------------------------------------------------
 
-_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 _UNSEEN = 2  # of 255: what two makers' profiles of sRGB itself differ by
 
 
@@ -265,8 +264,6 @@ def _color_transform(profile: bytes, mode: str) -> Any:
             source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
         else:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space.strip() != _SPACES[mode]:
-            return None
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
         return None if mode in ("L", "RGB") and _changes_nothing(transform, mode) else transform
     except Exception:  # PyCMSError, OSError, and others for what is no profile at all

@@ -35,21 +35,21 @@ def open_image(image, timeout: float | None = None):
         raise ValueError(f"{image[:80]!r} is neither a file, nor an address, nor an image in base64") from error
 
 
-class _OpensByTheRule:
-    """transformers' pipelines drop transparency, color profile and depth before the processor sees the image."""
-
-    def preprocess(self, image, *args, timeout=None, **kwargs):
-        if self.model.config.model_type == "hf_clip":
-            image = open_image(image, timeout)
-        return super().preprocess(image, *args, timeout=timeout, **kwargs)
+# transformers' own drop transparency, color profile and depth before the processor sees the image.
 
 
-class HFClipZeroShotImageClassificationPipeline(_OpensByTheRule, ZeroShotImageClassificationPipeline):
-    pass
+class HFClipZeroShotImageClassificationPipeline(ZeroShotImageClassificationPipeline):
+    def preprocess(self, input_, **parameters):
+        return super().preprocess(_opened_for(self.model, input_, parameters), **parameters)
 
 
-class HFClipImageFeatureExtractionPipeline(_OpensByTheRule, ImageFeatureExtractionPipeline):
-    pass
+class HFClipImageFeatureExtractionPipeline(ImageFeatureExtractionPipeline):
+    def preprocess(self, input_, **parameters):
+        return super().preprocess(_opened_for(self.model, input_, parameters), **parameters)
+
+
+def _opened_for(model, image, parameters):
+    return open_image(image, parameters.get("timeout")) if model.config.model_type == "hf_clip" else image
 
 
 def register_pipelines() -> None:

@@ -184,8 +184,13 @@ def test_adobe_rgb_becomes_srgb():
 def test_gray_cmyk_and_lab_become_srgb():
     linear = GRAY / 255
     expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
-    for gray in (GRAY, SIXTEEN, np.dstack([GRAY, np.full_like(GRAY, 255)])):
-        found = pixels(saved(gray, icc_profile=GRAY_GAMMA_1))
+    grays = [
+        saved(gray, icc_profile=GRAY_GAMMA_1)
+        for gray in (GRAY, SIXTEEN, np.dstack([GRAY, OPAQUE >> 8]).astype(np.uint8))
+    ]
+    profile = chunk(b"iCCP", b"x\0\0" + zlib.compress(GRAY_GAMMA_1))
+    for content in (*grays, png(np.dstack([SIXTEEN, OPAQUE]), 16, 4, profile)):
+        found = pixels(content)
         assert np.abs(found - expected[..., None]).max() < 2.5
     inks = blobs().convert("CMYK")
     srgb = ImageCms.createProfile("sRGB")
@@ -204,6 +209,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 def test_profiles_of_srgb_broken_ones_and_those_of_other_images_change_nothing(profile):
     assert np.array_equal(pixels(saved(blobs(), icc_profile=profile)), COLORS)
     assert np.array_equal(pixels(saved(GRAY, icc_profile=ADOBE_RGB)), GRAYS)
+    assert decoding_hf_clip._color_transform(profile, "RGB") is None  # so that they cost nothing
 
 
 def test_a_pillow_without_little_cms_says_so_once(monkeypatch, caplog):
@@ -253,6 +259,8 @@ BROKEN_REST = {
         struct.pack("<HH", 305, 7), struct.pack("<HH", 305, 99)
     ),
     "TIFF, color profile": tiff(COLORS, 1, 2, t34675=(7, [7] * 20)),
+    "TIFF, XMP that is a number": tiff(COLORS, 1, 2, t700=(3, [5])),
+    "TIFF, XMP that is text": tiff(COLORS, 1, 2, t700=(2, list(b"<x:xmpmeta/>"))),
 }
 
 

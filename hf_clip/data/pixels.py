@@ -60,7 +60,7 @@ def processed_pixels(image_processor: BaseImageProcessor, image: Image.Image, **
         kind = type(image_processor)
         if kind.process_image is TorchvisionBackend.process_image and image.mode == "RGB":
             image_processor = copy.copy(image_processor)
-            image_processor.process_image = _view_pixels
+            image_processor.process_image = _view_pixels  # type: ignore[method-assign, assignment]
     # A picture of 1 to 3 pixels' height could be taken for channels: PIL images have them last.
     processed = image_processor(images=image, input_data_format="channels_last", return_tensors="pt", **settings)
     return processed["pixel_values"][0].contiguous()
