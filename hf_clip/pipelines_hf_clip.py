@@ -39,13 +39,13 @@ def open_image(image, timeout: float | None = None):
 
 
 class HFClipZeroShotImageClassificationPipeline(ZeroShotImageClassificationPipeline):
-    def preprocess(self, input_, **parameters):
-        return super().preprocess(_opened_for(self.model, input_, parameters), **parameters)
+    def preprocess(self, image, **parameters):  # type: ignore[override]
+        return super().preprocess(_opened_for(self.model, image, parameters), **parameters)
 
 
 class HFClipImageFeatureExtractionPipeline(ImageFeatureExtractionPipeline):
-    def preprocess(self, input_, **parameters):
-        return super().preprocess(_opened_for(self.model, input_, parameters), **parameters)
+    def preprocess(self, image, **parameters):  # type: ignore[override]
+        return super().preprocess(_opened_for(self.model, image, parameters), **parameters)
 
 
 def _opened_for(model, image, parameters):
