@@ -61,19 +61,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.tell():
         with contextlib.suppress(EOFError):  # a PSD counts from 1
             image.seek(0)
-    with warnings.catch_warnings(action="ignore"):
+    with _quietly():
         rgb = _upright_rgb(image)
     return _plain(rgb.copy() if rgb is image else rgb)
 
 
 def _decode(content: bytes, at_least: int | None, formats: list[str] | None) -> Image.Image:
-    # Pillow warns of what it can decode all the same.
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=formats) as image:
+    with _quietly(), Image.open(io.BytesIO(content), formats=formats) as image:
         if at_least:
             image.draft(None, (at_least, at_least))
         rgb = _upright_rgb(image)
         # A JPEG is free of its file by now, and a copy of a large one costs as much as a third of its decoding.
         return _plain(rgb.copy() if rgb is image and image.format != "JPEG" else rgb)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Pillow warns of what it can decode all the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _plain(rgb: Image.Image) -> Image.Image:
@@ -290,7 +297,7 @@ def _needed_plugin(content: bytes) -> list[str] | None:
         Undecodable: it is not installed.
     """
     if content[4:8] == b"ftyp":
-        brands = {content[at : at + 4] for at in range(8, min(int.from_bytes(content[:4]), 256), 4)}
+        brands = {content[at : at + 4] for at in range(8, min(int.from_bytes(content[:4], "big"), 256), 4)}
         if brands & _HEIF_BRANDS and not brands & {b"avif", b"avis"}:
             _import_plugin("HEIC", "pillow_heif", "heif").register_heif_opener()
             return ["HEIF"]
@@ -326,7 +333,7 @@ def _bare_png(content: bytes, kept: set[str]) -> bytes:
     while at + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[at : at + 8])
         chunk = content[at : at + length + 12]
-        whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+        whole = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
         if kind[:1].isupper() or kind == b"tRNS" or (metadata.get(kind) in kept and whole):
             parts.append(chunk)
         at += length + 12
