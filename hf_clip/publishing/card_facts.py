@@ -134,11 +134,13 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _as_written(file: Path) -> Iterator[None]:
-    """What is wrong with the shape of a file, in one line."""
+def as_written(file: Path) -> Iterator[None]:
+    """What is wrong with the shape of a file, in one line; for nothing but looking into what was read of it."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except InputError:
+        raise
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file} is not as hf_clip writes it ({type(error).__name__}: {first_line(error)}): write it again, or "
             "remove it"
@@ -192,9 +194,12 @@ def _name(name: str | None) -> str | None:
 def _training(folder: Path) -> dict[str, Any]:
     file = folder / "training.json"
     training = read_json(file)
-    with _as_written(file):
+    with as_written(file):
         names = {key: _name(training.get(key)) for key in ("vision_model", "text_model", "started_from")}
-        data = [entry | {"name": _name(entry.get("name"))} for entry in training.get("data") or []]
+        data = training.get("data") or []
+        if not (isinstance(data, list) and all(isinstance(entry, dict) for entry in data)):
+            raise TypeError("data is no list of mappings")
+        data = [entry | {"name": _name(entry.get("name"))} for entry in data]
         for key in ("parameters", "hyperparameters", "augmentation", "hardware", "versions", "emissions"):
             if not isinstance(training.get(key) or {}, dict):
                 raise TypeError(f"{key} is no mapping")
@@ -271,7 +276,7 @@ def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
     """What each report under `evaluation` says of its first model; what two say alike is said once."""
     said: list[Any] = []
     for file in sorted(folder.glob("evaluation/**/results.json")):
-        with _as_written(file):
+        with as_written(file):
             evaluation = _evaluation(read_json(file), file.parent, folder)
         measured = [evaluation[name] for name in ("data", "intervals", "figures", "notes", "skipped")]
         if measured not in said:

@@ -26,7 +26,7 @@ from ..processing_hf_clip import HFClipProcessor
 from ..towers import open_model_and_processor
 from .adapters import is_adapter, stage_adapter
 from .card import CardDetails, write_card
-from .card_facts import TOKEN, check_details, read_json
+from .card_facts import TOKEN, as_written, check_details, read_json
 from .hub_contents import write_manifest
 from .onnx_export import FACTS as EXPORT
 from .onnx_export import FILES as ONNX_FILES
@@ -109,19 +109,12 @@ def stage(
 
 @contextmanager
 def _one_line(source: Path) -> Iterator[None]:
-    """What is wrong with a folder's files, or with the disk, in one line."""
+    """What is wrong with the disk, in one line."""
     try:
         yield
-    except InputError:
-        raise
     except OSError as error:
         raise InputError(
             f"{source} could not be made ready ({first_line(error)}): mend that, then run again"
-        ) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{source} holds a file that hf_clip did not write so ({type(error).__name__}: {first_line(error)}): look "
-            f"at {TRAINING}, {RESULTS} and {EXPORT}, and write them again"
         ) from error
 
 
@@ -217,17 +210,20 @@ def _stage_results(source: Path, target: Path, content: Content, shown: bool, di
         if [*own.values(), *added.values()].count(place) > 1:
             raise InputError(f"two evaluations would be {place}: give one of the folders another name")
     for folder, place in (own | added).items():
-        results = _of_this_model(read_json(folder / RESULTS), digest(), content.details.name)
+        found, own_digest = read_json(folder / RESULTS), digest()
+        with as_written(folder / RESULTS):
+            results = _of_this_model(found, own_digest, content.details.name)
         if results is None and folder in added:
             raise InputError(f"{folder} measured another model: evaluate {source} with `hf-clip evaluate` once more")
         if results is None:
             logger.warning(f"{folder / RESULTS} is of other weights than the model beside it, and is left out")
             continue
         every = shown if folder in own else bool(content.pictures)
-        names = [name for name in results["pictures"] if every or name.startswith(_CHARTS)]
-        results = without_folders(results | {"pictures": names})
+        with as_written(folder / RESULTS):
+            names = [name for name in results["pictures"] if every or name.startswith(_CHARTS)]
+            text = page(results := without_folders(results | {"pictures": names}))
         write_json(target / place / RESULTS, results)
-        (target / place / PAGE).write_text(page(results), encoding="utf-8")
+        (target / place / PAGE).write_text(text, encoding="utf-8")
         _copy([folder / PICTURES / Path(name).name for name in names], target / place / PICTURES)
 
 
@@ -272,7 +268,9 @@ def _stage_onnx(folder: Path, target: Path, digest: Callable[[], str], place: Ca
     if not (folder / EXPORT).is_file():
         return
     facts = read_json(folder / EXPORT)
-    if facts["model"]["digest"] != digest():
+    with as_written(folder / EXPORT):
+        exported_from = facts["model"]["digest"]
+    if exported_from != digest():
         logger.warning(f"{folder} was exported from other weights than the model's, and is left out: export it again")
         return
     target.mkdir()

@@ -18,6 +18,7 @@ from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.cli.main import main
 from hf_clip.embedding_store import weights_digest
 from hf_clip.errors import InputError
+from hf_clip.publishing import staging
 from hf_clip.publishing.card import CardDetails
 from hf_clip.publishing.staging import Content, refuse_secrets, stage
 
@@ -333,3 +334,10 @@ def test_a_model_saved_without_a_run_is_published_too(tmp_path, processor):
     card = (tmp_path / "staged" / "README.md").read_text()
     assert "comes without an evaluation" in card
     assert "## Training" not in card
+
+
+def test_a_fault_of_the_program_is_none_of_the_folder_s(model_folder, tmp_path, monkeypatch):
+    """What hf_clip gets wrong itself is not told as a file that "hf_clip did not write so"."""
+    monkeypatch.setattr(staging, "write_card", lambda *args, **settings: None.render())
+    with pytest.raises(AttributeError, match="render"):
+        stage(model_folder, tmp_path / "staged", Content(CardDetails("user/name"), run_examples=False))
