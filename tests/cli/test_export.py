@@ -14,7 +14,14 @@ from hf_clip.training.checkpoints import STAGING
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-EXPORTED = {"text_model.onnx", "vision_model.onnx", "tokenizer.json", "export.json", "example.py"}
+EXPORTED = {
+    "text_model.onnx",
+    "vision_model.onnx",
+    "tokenizer.json",
+    "export.json",
+    "example.py",
+    "decoding_hf_clip.py",
+}
 INT8 = {"text_model_int8.onnx", "vision_model_int8.onnx"}
 
 
