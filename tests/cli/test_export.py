@@ -63,10 +63,10 @@ def test_the_whole_way_with_int8(model_folder, pictures, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert names(output) == EXPORTED | INT8
     assert names(output.parent) == {"graphs"}, "nothing is left aside"
-    assert {line.split()[0] for line in lines[1:8]} == EXPORTED | INT8
+    assert {line.split()[0] for line in lines[1:9]} == EXPORTED | INT8
     said = re.compile(r"(text|image)_embeds differ from torch's by \de-\d\d at the most")
-    assert all(said.fullmatch(line) for line in lines[8:10])
-    assert lines[11].split() == ["fp32", "int8", "chance"]
+    assert all(said.fullmatch(line) for line in lines[9:11])
+    assert lines[12].split() == ["fp32", "int8", "chance"]
     facts = json.loads((output / "export.json").read_text())
     int8 = facts["int8"]
     assert (int8["data"]["name"], int8["data"]["images"], int8["data"]["skipped_images"]) == ("pictures", 7, 1)
