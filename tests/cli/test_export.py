@@ -71,7 +71,7 @@ def test_the_whole_way_with_int8(model_folder, pictures, tmp_path, capsys):
     int8 = facts["int8"]
     assert (int8["data"]["name"], int8["data"]["images"], int8["data"]["skipped_images"]) == ("pictures", 7, 1)
     assert str(tmp_path) not in (output / "export.json").read_text()
-    for line, (name, recall) in zip(lines[12:16], int8["recall"].items(), strict=True):
+    for line, (name, recall) in zip(lines[13:17], int8["recall"].items(), strict=True):
         label = name.replace("image_retrieval_", "text → image ").replace("text_retrieval_", "image → text ")
         figures = [f"{recall[column]:.3f}" for column in ("fp32", "int8", "chance")]
         assert line.split() == [*label.split(), *figures]
