@@ -119,7 +119,15 @@ def _distinct(rows: Any, column: str, of: Callable[[Any], Any]) -> tuple[dict[An
 
 
 def _values(rows: datasets.Dataset, column: str) -> Iterator[Any]:
-    return (value for _, values in column_batches(rows, column) for value in _plain(values).to_pylist())
+    return (value for _, values in column_batches(rows, column) for value in _in_python(_plain(values)))
+
+
+def _in_python(values: pa.ChunkedArray) -> list[Any]:
+    """Also of texts that are no UTF-8, whose row the check of the columns names."""
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return values.to_pylist()
+    texts = values.cast(pa.large_binary()).to_pylist()
+    return [text if text is None else text.decode("utf-8", "replace") for text in texts]
 
 
 def _first_values(rows: datasets.IterableDataset, column: str) -> Iterator[Any]:
