@@ -65,6 +65,8 @@ def _explain_status(error: HfHubHTTPError, hub: str, repo: str) -> str:
     message = " ".join((error.server_message or "").split())[:200]
     # Storage answers in XML, with keys in it.
     said = f"{status} at {error.response.url.path}" + (f": {message}" if message and message[0] != "<" else "")
+    if status == 404 and error.response.url.path.endswith("/info/lfs/verify"):  # of an object, not of the repository
+        return f"a file did not arrive whole in the storage of {hub} ({said}): {AGAIN}"
     if status in REFUSALS:
         return REFUSALS[status].format(hub=hub, repo=repo, said=said)
     if status >= 500 or status in (408, 429):

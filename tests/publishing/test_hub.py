@@ -828,10 +828,17 @@ def test_a_refusal_with_an_odd_body_is_one(hub, folder, refused, body):
 
 def test_why_a_file_did_not_go_up_is_told(hub, folder, refused):
     hub.part_size = 3_000
-    hub.fault("PUT /storage/", status=200, body="", times=ALWAYS)  # without the ETag of a part
+    hub.fault("PUT /storage/[^/]*/", status=200, body="", times=ALWAYS)  # without the ETag of a part
     message = refused(push, hub, folder)
     assert "Error while uploading" in message
     assert "Invalid etag" in message
+
+
+def test_a_file_that_the_storage_lost_is_not_taken_for_a_missing_repository(hub, folder, refused):
+    hub.fault("PUT /storage/", status=200, body="", times=ALWAYS)
+    message = refused(push, hub, folder)
+    assert "did not arrive whole" in message
+    assert "is not on" not in message
 
 
 # ---- in a process of its own --------------------------------------------------------------------------------------
