@@ -153,6 +153,8 @@ def _open_trained(folder: str) -> tuple[HFClipModel, HFClipProcessor]:
             if base != folder:
                 model = _merge_adapter(model, folder)
             return model, HFClipProcessor.from_pretrained(folder)
+    except (AttributeError, NameError):  # faults of a program, not of a folder
+        raise
     except Exception as error:  # a damaged folder fails in as many ways as it has files
         raise InputError(
             f"model {folder!r} cannot be opened: give the folder or Hub id of a model that hf_clip trained "
