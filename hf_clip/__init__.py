@@ -10,32 +10,31 @@ from transformers import (
     AutoProcessor,
 )
 
-from .configuration_hf_clip import HFClipConfig
-from .modeling_hf_clip import (
+from .core.version import __version__ as __version__
+from .models.configuration_hf_clip import HFClipConfig
+from .models.modeling_hf_clip import (
     HFClipModel,
     HFClipOutput,
     HFClipTextModelWithProjection,
     HFClipVisionModelWithProjection,
 )
-from .processing_hf_clip import HFClipProcessor
+from .models.processing_hf_clip import HFClipProcessor
 
 if TYPE_CHECKING:
-    from .conversion import convert_model, convert_model_and_processor
     from .data.collator import HFClipCollator
-    from .towers import create_model_and_processor
+    from .models.conversion import convert_model, convert_model_and_processor
+    from .models.towers import create_model_and_processor
     from .training.arguments import HFClipTrainingArguments
     from .training.trainer import HFClipTrainer
-
-__version__ = "0.1.0"
 
 # Names whose modules bring the Trainer, datasets or torchvision along: loaded when first asked for.
 _LATER = {
     "HFClipCollator": ".data.collator",
     "HFClipTrainer": ".training.trainer",
     "HFClipTrainingArguments": ".training.arguments",
-    "convert_model": ".conversion",
-    "convert_model_and_processor": ".conversion",
-    "create_model_and_processor": ".towers",
+    "convert_model": ".models.conversion",
+    "convert_model_and_processor": ".models.conversion",
+    "create_model_and_processor": ".models.towers",
 }
 
 AutoConfig.register("hf_clip", HFClipConfig)

@@ -28,9 +28,9 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import BatchEncoding
 
-from hf_clip.embedding import Embeddings
-from hf_clip.evaluation.retrieval import evaluate_retrieval
-from hf_clip.evaluation.zero_shot import class_embeddings, evaluate_zero_shot
+from hf_clip.embeddings.encode import Embeddings
+from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
+from hf_clip.evaluation.tasks.zero_shot import class_embeddings, evaluate_zero_shot
 
 RETRIEVAL_SIZES = ((12, 1), (60, 5), (250, 3))  # pictures, most captions a picture
 CLASSIFICATION_SIZES = ((40, 3), (300, 10), (200, 40))  # pictures, classes

@@ -25,14 +25,14 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from hf_clip import HFClipModel, HFClipProcessor, HFClipTrainingArguments
 from hf_clip.cli.demo import VISION_MODEL
 from hf_clip.cli.main import main as hf_clip_command
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.openmoji import ATTRIBUTION, write_openmoji
 from hf_clip.data.sources import Source, open_source
-from hf_clip.errors import InputError
 from hf_clip.evaluation.charts import draw_by_language
-from hf_clip.evaluation.languages import evaluate_languages
 from hf_clip.evaluation.outcome import Outcome
-from hf_clip.towers import open_model_and_processor
+from hf_clip.evaluation.tasks.languages import evaluate_languages
+from hf_clip.models.towers import open_model_and_processor
 from hf_clip.training.facts import Origin
 from hf_clip.training.run import train
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 
-from hf_clip.errors import InputError
-from hf_clip.publishing.card import CardDetails, card_files, facts_with_examples, render
-from hf_clip.publishing.card_metadata import OWN_TAGS
+from hf_clip.core.errors import InputError
+from hf_clip.publishing.card.metadata import OWN_TAGS
+from hf_clip.publishing.card.render import CardDetails, card_files, facts_with_examples, render
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 FACTS, CARD = "card.json", "README.md"

@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.openmoji import ATTRIBUTION, write_openmoji
-from hf_clip.errors import InputError
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

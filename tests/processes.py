@@ -17,7 +17,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from hf_clip import HFClipModel
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 
 # Duplicates on different ranks, whichever way seven pairs are split.
 IMAGE_IDS = torch.tensor([1, 2, 3, 4, 5, 1, 7])
@@ -133,7 +133,7 @@ def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torc
 
 def _own(kind: str, rows: slice, outputs, labels=None, num_items_in_batch=None) -> torch.Tensor:
     """InfoNCE as a user would write it: of all pairs on each process, or of its own rows from `offset` on."""
-    from hf_clip.loss_hf_clip import contrastive_loss
+    from hf_clip.models.loss_hf_clip import contrastive_loss
 
     ids = {"image_ids": outputs.image_ids, "caption_ids": outputs.caption_ids}
     images, texts, scale = outputs.image_embeds, outputs.text_embeds, outputs.logit_scale
@@ -147,7 +147,7 @@ def _own(kind: str, rows: slice, outputs, labels=None, num_items_in_batch=None) 
 
 def shard(model: torch.nn.Module) -> torch.nn.Module:
     """FSDP2 without accelerate: each block of a tower, and what is around them."""
-    from hf_clip.modeling_hf_clip import repeated_blocks
+    from hf_clip.models.modeling_hf_clip import repeated_blocks
 
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for tower in (model.text_model, model.vision_model):

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 import pytest
 
 import model_cards
-from hf_clip.errors import InputError
-from hf_clip.publishing.card import CardDetails, card_files, render, write_card
+from hf_clip.core.errors import InputError
+from hf_clip.publishing.card.render import CardDetails, card_files, render, write_card
 
 CARDS = sorted(model_cards.CARDS.glob("*/card.json"))
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model, positive_int
 from .report_folder import prepare_folder
@@ -15,9 +15,9 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
     pairs = _read_pairs(settings.pairs or [])
 
-    from ..embedding_store import public_name
-    from ..evaluation.analysis import Rows, analyze
-    from ..evaluation.analysis_report import RESULTS, AnalysisReport
+    from ..analysis.analyze import Rows, analyze
+    from ..analysis.report import RESULTS, AnalysisReport
+    from ..embeddings.store import public_name
 
     folder = prepare_folder(settings.output, RESULTS)
     data = _open_data(settings)
@@ -38,7 +38,7 @@ def run(arguments: list[str], printer: Printer) -> None:
 
 def _open_data(settings: argparse.Namespace) -> Any:
     """A source, or the embeddings of a folder that `hf-clip embed` wrote."""
-    from ..embedding_store import MANIFEST, open_embeddings
+    from ..embeddings.store import MANIFEST, open_embeddings
 
     if Path(settings.data, MANIFEST).is_file():
         return open_embeddings(settings.data)
@@ -48,8 +48,8 @@ def _open_data(settings: argparse.Namespace) -> Any:
 def _embed(settings: argparse.Namespace, data: Any, model: Any, processor: Any) -> tuple[Any, Any]:
     """(source, embeddings); of a folder that `hf-clip embed` wrote, without source."""
     from ..data.sources import Source
-    from ..embedding import embed_source
-    from ..embedding_store import check_made_by
+    from ..embeddings.encode import embed_source
+    from ..embeddings.store import check_made_by
 
     if not isinstance(data, Source):
         check_made_by(model, settings.data)
@@ -71,7 +71,7 @@ def _embed_pairs(model: Any, processor: Any, pairs: Sequence[tuple[str, str]]) -
     Raises:
         InputError: two sides that are the same tokens to the text tower: every picture would have ½.
     """
-    from ..embedding import embed_prompts
+    from ..embeddings.encode import embed_prompts
     from ..evaluation.prompts import cut_note
 
     if not pairs:
@@ -128,8 +128,8 @@ def _pair(text: str, where: str) -> tuple[str, str]:
 
 
 def _print(printer: Printer, folder: Path, results: dict[str, Any]) -> None:
+    from ..analysis import report as report
     from ..data.images import skipped_line
-    from ..evaluation import analysis_report as report
 
     metrics = results["metrics"]
     printer.line(report.counts_line(metrics))

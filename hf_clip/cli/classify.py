@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .output import Printer
 from .parsing import Parser, add_shared_settings, open_model, positive_int
 
@@ -12,9 +12,9 @@ def run(arguments: list[str], printer: Printer) -> None:
 
     from ..data.images import UnreadableImage, read_image
     from ..data.text import check_text
-    from ..embedding import embed_images, embed_prompts, temperature_of
+    from ..embeddings.encode import embed_images, embed_prompts, temperature_of
     from ..evaluation.prompts import alike_note, cut_note
-    from ..loss_hf_clip import score
+    from ..models.loss_hf_clip import score
 
     labels = _read_labels(settings.labels)
     if len(labels) < 2:

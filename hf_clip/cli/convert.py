@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .output import Printer
 from .parsing import Parser
 
@@ -12,8 +12,8 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
     folder = _new_folder(settings.output_dir)
 
-    from ..conversion import convert_model, example_logits, open_source, relative_difference
-    from ..towers import open_model_and_processor
+    from ..models.conversion import convert_model, example_logits, open_source, relative_difference
+    from ..models.towers import open_model_and_processor
     from ..training.checkpoints import staged
 
     source, processor = open_source(settings.model)

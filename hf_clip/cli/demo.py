@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..temporary import temporary_folder
+from ..core.errors import InputError
+from ..core.temporary import temporary_folder
 from .output import Printer, metric_rows
 from .parsing import Parser
 
@@ -52,9 +52,9 @@ def run(arguments: list[str], printer: Printer) -> None:
 
     from ..data.openmoji import ATTRIBUTION, write_openmoji
     from ..data.sources import open_source
-    from ..embedding import embed_source
-    from ..evaluation.retrieval import evaluate_retrieval
-    from ..towers import create_model_and_processor
+    from ..embeddings.encode import embed_source
+    from ..evaluation.tasks.retrieval import evaluate_retrieval
+    from ..models.towers import create_model_and_processor
     from ..training.facts import Origin
     from ..training.run import Interrupted, train
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, first_line
+from ..core.errors import InputError, first_line
 from .output import Printer, silence_below_python
 from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model, positive_int
 
@@ -16,7 +16,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
 
     from ..data.images import skipped_line
-    from ..embedding_store import read_manifest
+    from ..embeddings.store import read_manifest
 
     if settings.num_processes > 1:
         _start_processes(settings)
@@ -36,7 +36,7 @@ def run(arguments: list[str], printer: Printer) -> None:
 
 def _embed(settings: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """(manifest, whether this process prints it)"""
-    from ..embedding_store import processes, write_embeddings
+    from ..embeddings.store import processes, write_embeddings
 
     source = open_data(settings, captions_required=False)
     state = processes()  # before the model is opened: it says which GPU is this process's own

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..temporary import temporary_folder
+from ..core.errors import InputError
+from ..core.temporary import temporary_folder
 from .evaluation_data import ROLES, TASKS, EvaluationData
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, open_model, positive_int
@@ -48,7 +48,7 @@ def run(arguments: list[str], printer: Printer) -> None:
 def _names(models: list[str]) -> dict[str, str]:
     """Folders and Hub ids by what they are called in the report; of folders of the same name, with those above them as
     far as it takes to tell them apart."""
-    from ..embedding_store import public_name
+    from ..embeddings.store import public_name
 
     if len({Path(model).resolve() for model in models}) < len(models):
         raise InputError(f"--model {' '.join(models)} names a model twice: give each once")
@@ -66,7 +66,7 @@ def _measure(name: str, model_name: str, data: EvaluationData, report: Any, fold
     """Adds what one model reaches to the report; the names of the pictures that show its captions."""
     from ..data.sources import Source
     from ..evaluation.report import Measured, can_draw, draw_best_and_worst, model_facts
-    from ..evaluation.tasks import measure
+    from ..evaluation.tasks.registry import measure
 
     model, processor = open_model(model_name)
     facts = model_facts(model, name)
@@ -91,7 +91,7 @@ def _measure(name: str, model_name: str, data: EvaluationData, report: Any, fold
 
 
 def _protocol(data: EvaluationData) -> Any:
-    from ..evaluation.tasks import Protocol
+    from ..evaluation.tasks.registry import Protocol
 
     settings = data.settings
     return Protocol(
@@ -106,8 +106,8 @@ def _protocol(data: EvaluationData) -> Any:
 
 
 def _measure_languages(model: Any, processor: Any, facts: dict[str, Any], data: EvaluationData, report: Any) -> None:
-    from ..evaluation.languages import evaluate_languages
     from ..evaluation.report import Measured
+    from ..evaluation.tasks.languages import evaluate_languages
 
     settings = data.settings
     outcomes = evaluate_languages(

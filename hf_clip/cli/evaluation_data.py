@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .parsing import open_data
 
 # As evaluation/tasks.py has them, which `--help` need not import.
@@ -29,7 +29,7 @@ class EvaluationData:
     """
 
     def __init__(self, settings: argparse.Namespace, classes: list[list[str]] | None):
-        from ..evaluation.tasks import check_installed
+        from ..evaluation.tasks.registry import check_installed
 
         self.settings, self.classes = settings, classes
         self.tasks = list(dict.fromkeys(settings.task or ()))
@@ -77,7 +77,7 @@ class EvaluationData:
     def _default_tasks(self) -> list[str]:
         """What can be measured on what the data hold; languages are asked for already."""
         from ..data.sources import holds_classes
-        from ..evaluation.tasks import tasks_for
+        from ..evaluation.tasks.registry import tasks_for
 
         captions = {"caption_column": NO_COLUMN} if self.languages else {}
         try:
@@ -111,7 +111,7 @@ class EvaluationData:
         self.others[role], self.facts_by_role[role] = source, self._facts(source)
 
     def _facts(self, source: Any) -> dict[str, Any]:
-        from ..embedding_store import data_facts
+        from ..embeddings.store import data_facts
 
         return data_facts(source)
 
@@ -126,7 +126,7 @@ class EvaluationData:
         Raises:
             InputError: stored embeddings are another model's.
         """
-        from ..embedding_store import check_made_by
+        from ..embeddings.store import check_made_by
 
         paths = (self.settings.data, self.settings.train_data, self.settings.validation_data)
         for path in paths:
@@ -142,7 +142,7 @@ class EvaluationData:
 
     def _embedded(self, model: Any, processor: Any, data: Any, captioned: bool = False) -> Any:
         from ..data.sources import Source
-        from ..embedding import embed_source, with_labels
+        from ..embeddings.encode import embed_source, with_labels
 
         if not isinstance(data, Source):
             return data
@@ -160,19 +160,19 @@ class EvaluationData:
 
 
 def _is_stored(path: str) -> bool:
-    from ..embedding_store import MANIFEST
+    from ..embeddings.store import MANIFEST
 
     return Path(path, MANIFEST).is_file()
 
 
 def _open_stored(path: str) -> tuple[Any, dict[str, Any]]:
-    from ..embedding_store import open_embeddings, read_manifest
+    from ..embeddings.store import open_embeddings, read_manifest
 
     return open_embeddings(path), read_manifest(Path(path))["data"] | {"split": "as embedded"}
 
 
 def _tasks_of(stored: Any, classes: list[list[str]] | None) -> list[str]:
-    from ..evaluation.tasks import tasks_for
+    from ..evaluation.tasks.registry import tasks_for
 
     named = classes and stored.labels is not None
     return list(dict.fromkeys([*tasks_for(stored), *(["zero-shot"] if named else [])]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .output import Printer, metric_rows
 from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model
 
@@ -17,9 +17,9 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
     _check_use(settings)
 
-    from ..embedding_store import public_name
-    from ..publishing.onnx_export import export_onnx, require_onnx
-    from ..publishing.onnx_int8 import add_int8
+    from ..embeddings.store import public_name
+    from ..publishing.onnx.export import export_onnx, require_onnx
+    from ..publishing.onnx.int8 import add_int8
 
     require_onnx()
     name = public_name(settings.model)
@@ -51,7 +51,7 @@ def _output(settings: argparse.Namespace, name: str) -> Path:
     Raises:
         InputError: it holds files that no export wrote, which would be lost.
     """
-    from ..publishing.onnx_export import FILES
+    from ..publishing.onnx.export import FILES
 
     beside = Path(settings.model, "onnx") if Path(settings.model).is_dir() else Path(f"{name.rpartition('/')[2]}_onnx")
     output = Path(settings.output) if settings.output else beside

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .output import Printer
 
 COMMANDS = {
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0
     if arguments[0] == "--version":
-        from .. import __version__
+        from ..core.version import __version__
 
         print(__version__)
         return 0

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .settings_file import FileSetting, read_settings
 
 
@@ -198,7 +198,7 @@ def open_model(folder: str) -> tuple[Any, Any]:
     """A trained model, in evaluation mode on the GPU if there is one, and its processor."""
     import torch
 
-    from ..towers import open_model_and_processor
+    from ..models.towers import open_model_and_processor
 
     model, processor = open_model_and_processor(folder)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor  # type: ignore[arg-type]

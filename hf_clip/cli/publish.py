@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, first_line
-from ..temporary import temporary_folder
+from ..core.errors import InputError, first_line
+from ..core.temporary import temporary_folder
 from .output import Printer
 from .parsing import Parser, add_shared_settings
 
@@ -84,7 +84,7 @@ def _publish(settings: argparse.Namespace) -> dict[str, Any]:
 
 def _content(settings: argparse.Namespace, name: str, source: Path) -> Any:
     from ..publishing.adapters import is_adapter
-    from ..publishing.card import CardDetails
+    from ..publishing.card.render import CardDetails
     from ..publishing.staging import Content
 
     base = settings.base_model

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 def prepare_folder(name: str, results: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import InputError, first_line
+from ..core.errors import InputError, first_line
 
 
 @dataclass

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import InputError
 from ..data.augmentation import Augmentation
-from ..errors import InputError
-from ..evaluation.tasks import TASKS
+from ..evaluation.tasks.registry import TASKS
 from ..training.arguments import HFClipTrainingArguments
 from ..training.evaluation_checks import of_no_set, set_of
 from .output import Printer, metric_rows
@@ -226,7 +226,7 @@ def _named(sources: list[str]) -> dict[str, str]:
 
 
 def _open_towers(towers: TowerSettings, max_length: int | None) -> tuple[Any, Any]:
-    from ..towers import create_model_and_processor, open_model_and_processor
+    from ..models.towers import create_model_and_processor, open_model_and_processor
 
     settings: dict[str, Any] = {"max_text_length": max_length, "default_text_length": 77}
     settings |= {name: value for name, value in vars(towers).items() if name != "model" and value is not None}

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 _LIMITS = {
     "crop_scale": (0.01, 1),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .folders import METADATA, SHARDS, TABLES, of_kinds, say_once, visible
 from .image_files import has_image_name, why_unread
 

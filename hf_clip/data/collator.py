@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import BaseImageProcessor, BatchEncoding, PreTrainedTokenizerBase
 
-from ..errors import InputError
-from ..processing_hf_clip import PADDINGS
+from ..core.errors import InputError
+from ..models.processing_hf_clip import PADDINGS
 from .images import content_id
 from .pixels import PixelNormalization
 from .text import check_text

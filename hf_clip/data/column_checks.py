@@ -8,7 +8,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .columns import (
     Columns,
     as_list,

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BaseImageProcessor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .augmentation import Augmentation, replayable
 from .columns import caption_lengths
 from .features import Features

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .dataset import CaptionedImages, TrainingPairs
 from .mixture import MixedPairs
 from .sources import Source

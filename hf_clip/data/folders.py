@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .image_files import has_image_name
 from .tars import is_tar
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .images import content_id
 
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids", "position_ids")

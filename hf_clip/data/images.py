@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..decoding_hf_clip import Undecodable, decode_image, to_rgb
-from ..errors import InputError, first_line, shortened
+from ..core.errors import InputError, first_line, shortened
+from ..models.decoding_hf_clip import Undecodable, decode_image, to_rgb
 from .base64_images import decoded_base64
 from .web_addresses import ADVICE, is_web_address
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .text import check_text
 
 _HALF_OF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")  # or a whole one

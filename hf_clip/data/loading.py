@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from ..errors import InputError, first_line
+from ..core.errors import InputError, first_line
 from .column_checks import check_stream
 from .columns import Columns
 from .csv_check import check_csv

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .images import content_id
 from .pairs import Pairs
 from .weights import check_weights, shares_of

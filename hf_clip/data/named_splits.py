@@ -11,7 +11,7 @@ from datasets.data_files import NON_WORDS_CHARS, SPLIT_KEYWORDS, sanitize_patter
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub.repocard import metadata_load
 
-from ..errors import InputError, first_line
+from ..core.errors import InputError, first_line
 from .folders import METADATA, SHARDS, TABLES, data_root, is_leftover, metadata_of, of_kinds, say_once, visible
 from .image_files import has_image_name
 

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .columns import column_batches, struct_field
 from .finding import Found
 from .folders import say_once

@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .column_checks import (
     check_captions,
     check_class_names,
@@ -38,15 +38,7 @@ from .finding import Found, find_files
 from .folders import nothing_in, say_once
 from .images import image_name
 from .json_check import check_json
-from .loading import (
-    first_record,
-    input_error,
-    load,
-    loaded,
-    no_rows,
-    parts_of_shards,
-    silenced,
-)
+from .loading import first_record, input_error, load, loaded, no_rows, parts_of_shards, silenced
 from .named_splits import ALL, TRAINING, canonical, check_unsplit, choose_split
 from .row_splits import RowSplits, first_value, row_splits_of
 from .text import check_text, trimmed

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .columns import column_batches, is_bytes, struct_field
 from .sources import Source
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import BaseImageProcessor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .augmentation import Augmentation
 from .dataset import PairDrawer, check_captioned
 from .images import content_id

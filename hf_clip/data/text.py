@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 def check_text(text: Any, where: str, what: str = "a caption") -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ..errors import InputError, shortened
+from ..core.errors import InputError, shortened
 
 _WEB = re.compile(r"(https?|ftps?)://", re.IGNORECASE)
 ADVICE = "the web is not fetched: get the images first, for example with img2dataset"

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 
-from ..errors import InputError, first_line
+from ..core.errors import InputError, first_line
 from .columns import value_of
 from .image_files import image_suffixes
 from .tars import read_tar

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 def check_weights(weights: Sequence[float], count: int) -> None:

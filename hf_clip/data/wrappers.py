@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .dataset import CaptionedImages
 from .pairs import Pairs
 from .streaming import StreamedPairs

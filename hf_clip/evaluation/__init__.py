@@ -1,1 +1,1 @@
-"""How good a model is: metrics, tasks, intervals, a report; and what a model says of a data set."""
+"""How good a model is: metrics, tasks, intervals, a report."""

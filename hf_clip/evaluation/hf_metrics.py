@@ -20,8 +20,8 @@ from datasets import Features, List, Value
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..errors import InputError
-from .analysis import clip_score
+from ..analysis.analyze import clip_score
+from ..core.errors import InputError
 from .metrics import (
     average_precision,
     check_finite,
@@ -31,7 +31,7 @@ from .metrics import (
     recall_at_k,
     retrieval_ranks,
 )
-from .retrieval import KS
+from .tasks.retrieval import KS
 
 # How far apart unit embeddings of one picture may be: bf16 and another place in the batch leave some 0.01.
 _SAME_PICTURE = 0.05

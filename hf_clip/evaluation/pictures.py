@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..data.images import read_image
 from ..data.sources import Source
-from ..embedding import Embeddings
+from ..embeddings.encode import Embeddings
 from .charts import FAINT, FRAME, INK, RIGHT, dress, house_style, new_figure, save_figure
-from .retrieval import top_images
+from .tasks.retrieval import top_images
 
 
 @house_style()

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from ..core.errors import InputError
 from ..data.text import check_text
-from ..errors import InputError
 
 # The first three are those of CLIP's paper (arXiv:2103.00020, §3.1.4); {c} is a name of the class.
 TEMPLATES = {

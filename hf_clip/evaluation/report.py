@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from ..data.images import skipped_line
 from ..data.sources import Source
-from ..embedding import Embeddings
-from ..embedding_store import replace_file, weights_digest
-from .comparison import compare, confidence_interval, holm
+from ..embeddings.encode import Embeddings
+from ..embeddings.store import replace_file, weights_digest
+from .intervals import compare, confidence_interval, holm
 from .markdown import escaped, table
 from .metrics import recall_at_k
 from .outcome import Outcome
@@ -139,7 +139,7 @@ class Report:
 
     def results(self) -> dict[str, Any]:
         """What `results.json` holds."""
-        from .. import __version__
+        from ..core.version import __version__
 
         return {
             "hf_clip": __version__,

@@ -7,9 +7,9 @@ from pathlib import Path
 from transformers.utils import CONFIG_NAME
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
-from ..errors import InputError, first_line
-from ..processing_hf_clip import HFClipProcessor
-from .card_facts import is_hub_id
+from ..core.errors import InputError, first_line
+from ..models.processing_hf_clip import HFClipProcessor
+from .card.facts import is_hub_id
 from .sentence_transformers_files import write_sentence_transformers_files
 
 # What `AutoPeftModel` builds the base with. PEFT itself writes the module of the class that was trained: one that it

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import constants, get_token
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .hub_process import GivenUp, OutOfTime, ask_in_a_process
 
 _A_QUESTION = 120.0  # seconds that a question may take at most which sends no files

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabl
 from huggingface_hub.utils import parse_ratelimit_headers
 from huggingface_hub.utils._http import default_client_factory
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 CONNECT, SILENCE = 10.0, 30.0  # seconds: for a connection; without a byte of an answer
 LONGEST_WAIT = 60  # seconds that a Hub may ask to wait

@@ -18,7 +18,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .hub_calls import AGAIN, FAILURES, Stumbled, asked, bounded, called
 from .hub_contents import File, Head, digests, head_of, is_named_as_ours, is_sha, left_by_us, refuse_to_replace
 from .hub_errors import REFUSALS, explain, logs_without_secrets, without_secrets

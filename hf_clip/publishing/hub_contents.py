@@ -14,7 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile, RepoSibling
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .hub_calls import Stumbled, asked, called
 
 MANIFEST = "publication.json"  # what of a repository hf_clip has put there

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .hub_calls import AGAIN, CONNECT, Stumbled, httpx
 
 REFUSALS = {

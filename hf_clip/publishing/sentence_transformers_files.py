@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from ..configuration_hf_clip import HFClipConfig
-from ..processing_hf_clip import HFClipProcessor
+from ..models.configuration_hf_clip import HFClipConfig
+from ..models.processing_hf_clip import HFClipProcessor
 
 _MODULES = "sentence_transformers.base.modules"
 _OLDEST = "6.0.0"  # sentence-transformers before it has no modules of these names

@@ -18,18 +18,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from ..configuration_hf_clip import HFClipConfig
-from ..embedding_store import public_name, weights_digest
-from ..errors import InputError, first_line
+from ..core.errors import InputError, first_line
+from ..embeddings.store import public_name, weights_digest
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
-from ..processing_hf_clip import HFClipProcessor
-from ..towers import open_model_and_processor
+from ..models.configuration_hf_clip import HFClipConfig
+from ..models.processing_hf_clip import HFClipProcessor
+from ..models.towers import open_model_and_processor
 from .adapters import is_adapter, stage_adapter
-from .card import CardDetails, write_card
-from .card_facts import TOKEN, as_written, check_details, read_json
+from .card.facts import TOKEN, as_written, check_details, read_json
+from .card.render import CardDetails, write_card
 from .hub_contents import write_manifest
-from .onnx_export import FACTS as EXPORT
-from .onnx_export import FILES as ONNX_FILES
+from .onnx.export import FACTS as EXPORT
+from .onnx.export import FILES as ONNX_FILES
 from .sentence_transformers_files import write_sentence_transformers_files
 
 logger = logging.get_logger(__name__)

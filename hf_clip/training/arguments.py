@@ -7,10 +7,10 @@ import torch
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..evaluation.prompts import TEMPLATES, open_templates
-from ..evaluation.retrieval import KS
-from ..evaluation.tasks import TASKS, Protocol, check_installed
+from ..evaluation.tasks.registry import TASKS, Protocol, check_installed
+from ..evaluation.tasks.retrieval import KS
 from .distributed import check_ranks
 from .inherited import refuse_settings
 

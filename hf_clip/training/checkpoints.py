@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers.trainer_utils import sort_checkpoints
 
-from ..errors import InputError, first_line
+from ..core.errors import InputError, first_line
 
 STAGING = ".staging"
 _OLD = ".old"

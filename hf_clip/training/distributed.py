@@ -15,11 +15,11 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 
-from ..embedding import split_rows
-from ..embedding_store import flattened
-from ..errors import InputError
-from ..loss_hf_clip import contrastive_loss, sigmoid_loss
-from ..modeling_hf_clip import HFClipModel, HFClipOutput, repeated_blocks
+from ..core.errors import InputError
+from ..embeddings.encode import split_rows
+from ..embeddings.store import flattened
+from ..models.loss_hf_clip import contrastive_loss, sigmoid_loss
+from ..models.modeling_hf_clip import HFClipModel, HFClipOutput, repeated_blocks
 
 
 @dataclass

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import InputError
 from ..data.evaluation_set import EvaluationSet
-from ..errors import InputError
-from ..evaluation.tasks import TASKS
+from ..evaluation.tasks.registry import TASKS
 from .arguments import HFClipTrainingArguments
 
 _FAMILIES = dict(zip(("(image|text)_retrieval_", "zero_shot_", r"knn\d*_", "linear_probe_"), TASKS, strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from .. import __version__
+from ..core.version import __version__
 from ..data.augmentation import Augmentation
 from ..data.dataset import CaptionedImages, PairDrawer
 from ..data.mixture import MixedPairs, sets_within
@@ -23,7 +23,7 @@ from ..data.sources import Source
 from ..data.split import rows_of
 from ..data.streaming import StreamedPairs
 from ..data.wrappers import WrappedPairs, as_pairs
-from ..embedding_store import public_name
+from ..embeddings.store import public_name
 from .arguments import HFClipTrainingArguments
 
 _LOOKED_AT = 10_000  # captions whose length is counted

@@ -24,27 +24,19 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
+from ..core.errors import InputError
 from ..data.augmentation import Augmentation
 from ..data.collator import HFClipCollator, tokenizer_digest
 from ..data.columns import find_path
 from ..data.dataset import TrainingPairs, read_picture
-from ..data.features import (
-    MANIFEST,
-    Features,
-    facts_file,
-    index_file,
-    read_facts,
-    read_index,
-    vectors_file,
-)
+from ..data.features import MANIFEST, Features, facts_file, index_file, read_facts, read_index, vectors_file
 from ..data.mixture import sets_within
 from ..data.pixels import processed_pixels
 from ..data.sources import Source
 from ..data.split import content_keys
-from ..embedding import split_rows
-from ..embedding_store import UNFINISHED, public_name, replace_file, tensors_digest, write_manifest
-from ..errors import InputError
-from ..modeling_hf_clip import HFClipModel
+from ..embeddings.encode import split_rows
+from ..embeddings.store import UNFINISHED, public_name, replace_file, tensors_digest, write_manifest
+from ..models.modeling_hf_clip import HFClipModel
 from .meeting import Meeting, meeting_in
 
 logger = logging.get_logger(__name__)
@@ -316,7 +308,7 @@ def open_features(
 
 def _describe(tower: _Tower, pairs: TrainingPairs, shard_size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(manifest, arrays of the index). Items that are equal are one, and those of a size lie together."""
-    from .. import __version__
+    from ..core.version import __version__
 
     counts, keys, sizes, more = tower.items(pairs.source)
     _, firsts, numbers = np.unique(keys, return_index=True, return_inverse=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 
 @dataclass(frozen=True)

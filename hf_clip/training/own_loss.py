@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..loss_hf_clip import score
-from ..modeling_hf_clip import HFClipOutput
+from ..core.errors import InputError
+from ..models.loss_hf_clip import score
+from ..models.modeling_hf_clip import HFClipOutput
 from .distributed import GlobalBatch, mean_of_processes
 
 

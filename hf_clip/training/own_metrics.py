@@ -7,8 +7,8 @@ import numpy as np
 from transformers import EvalPrediction
 from transformers.trainer_utils import denumpify_detensorize
 
-from ..embedding import Embeddings
-from ..errors import InputError
+from ..core.errors import InputError
+from ..embeddings.encode import Embeddings
 
 
 def predictions_of(embeddings: Embeddings) -> tuple[Any, np.ndarray]:

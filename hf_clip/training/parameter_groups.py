@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InputError
-from ..modeling_hf_clip import repeated_blocks
+from ..core.errors import InputError
+from ..models.modeling_hf_clip import repeated_blocks
 from .arguments import HFClipTrainingArguments
 
 

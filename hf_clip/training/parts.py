@@ -10,15 +10,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
-from ..configuration_hf_clip import HFClipConfig
+from ..core.errors import InputError
 from ..data.collator import HFClipCollator
 from ..data.dataset import CaptionedImages
 from ..data.foreign import CompletedBatches
 from ..data.streaming import StreamedPairs
-from ..embedding import collator_of
-from ..errors import InputError
-from ..modeling_hf_clip import HFClipModel
-from ..processing_hf_clip import HFClipProcessor
+from ..embeddings.encode import collator_of
+from ..models.configuration_hf_clip import HFClipConfig
+from ..models.modeling_hf_clip import HFClipModel
+from ..models.processing_hf_clip import HFClipProcessor
 from .arguments import HFClipTrainingArguments
 
 # What decides about pixels.

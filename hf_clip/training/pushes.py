@@ -11,13 +11,13 @@ from huggingface_hub import HfApi
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.utils import logging
 
-from ..embedding_store import public_name
-from ..errors import InputError, first_line
-from ..publishing.card_facts import CardDetails
+from ..core.errors import InputError, first_line
+from ..core.temporary import temporary_folder
+from ..embeddings.store import public_name
+from ..publishing.card.facts import CardDetails
 from ..publishing.hub import Publication, push_folder
 from ..publishing.hub_process import end_all
 from ..publishing.staging import Content, link_or_copy, refuse_secrets, skipped_in_public, stage, without_folders
-from ..temporary import temporary_folder
 from .checkpoints import STAGING
 
 logger = logging.get_logger(__name__)

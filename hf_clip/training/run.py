@@ -15,21 +15,21 @@ from transformers import TrainerCallback
 from transformers.trainer import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..core.errors import InputError, NotFinite, first_line
 from ..data.augmentation import Augmentation
 from ..data.dataset import CaptionedImages, TrainingPairs
 from ..data.images import skipped_line
 from ..data.mixture import MixedPairs
 from ..data.sources import Source
 from ..data.streaming import StreamedPairs
-from ..embedding import Embeddings, collator_of, max_caption_length
-from ..embedding_store import data_facts
-from ..errors import InputError, NotFinite, first_line
+from ..embeddings.encode import Embeddings, collator_of, max_caption_length
+from ..embeddings.store import data_facts
 from ..evaluation.outcome import Outcome
 from ..evaluation.report import PICTURES, Measured, Report, can_draw, draw, model_facts
-from ..modeling_hf_clip import HFClipModel
-from ..processing_hf_clip import HFClipProcessor
+from ..models.modeling_hf_clip import HFClipModel
+from ..models.processing_hf_clip import HFClipProcessor
+from ..models.towers import open_model_and_processor
 from ..publishing.staging import EVALUATION
-from ..towers import open_model_and_processor
 from .arguments import HFClipTrainingArguments
 from .checkpoints import STAGING, put_back, staged
 from .facts import MeasureEmissions, Origin, can_measure_emissions

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import Trainer
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .arguments import HFClipTrainingArguments
 from .evaluation_checks import of_no_set, set_of
 

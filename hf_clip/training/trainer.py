@@ -23,18 +23,18 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
+from ..core.errors import InputError, NotFinite, first_line
 from ..data.evaluation_set import EvaluationSet, positions_of
 from ..data.images import broken_picture, skipped_line
 from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedPairs
 from ..data.wrappers import WrappedPairs, as_pairs
-from ..embedding import EmbeddedBatch, Embeddings, embed_batch, is_convolutional, join_batches, with_labels
-from ..errors import InputError, NotFinite, first_line
+from ..embeddings.encode import EmbeddedBatch, Embeddings, embed_batch, is_convolutional, join_batches, with_labels
 from ..evaluation.outcome import Outcome
-from ..evaluation.tasks import Protocol, measure, tasks_for
-from ..modeling_hf_clip import HFClipModel, HFClipOutput
-from ..publishing.card import CardDetails, write_card
-from ..publishing.card_facts import is_hub_id
+from ..evaluation.tasks.registry import Protocol, measure, tasks_for
+from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
+from ..publishing.card.facts import is_hub_id
+from ..publishing.card.render import CardDetails, write_card
 from ..publishing.hub import look_first, open_repository
 from ..publishing.staging import TRAINING, Content
 from .arguments import HFClipTrainingArguments

@@ -2,7 +2,7 @@
 
 import torch
 
-from hf_clip.embedding import embed_inputs
+from hf_clip.embeddings.encode import embed_inputs
 
 from .measuring import Row, alternate, rates
 from .sides import Batch, Settings, in_turn, make_batches, open_clip_model, our_model

@@ -11,11 +11,11 @@ from conftest import tiny_model, write_pictures
 from PIL import Image
 from scipy.special import softmax
 
-import hf_clip.embedding
+import hf_clip.embeddings.encode
+from hf_clip.analysis.report import AnalysisReport
 from hf_clip.cli.main import main
 from hf_clip.data.sources import open_source
-from hf_clip.embedding import embed_source
-from hf_clip.evaluation.analysis_report import AnalysisReport
+from hf_clip.embeddings.encode import embed_source
 
 PICTURES = ["clip_scores.png", "word_pairs.png", "mislabelled.png", "outliers.png"]
 
@@ -274,7 +274,7 @@ def test_libraries_noise_is_not_on_stdout(command, monkeypatch, capsys):
         print("a library's noise")
         return embed_source(*args, **kwargs)
 
-    monkeypatch.setattr(hf_clip.embedding, "embed_source", noisy)
+    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", noisy)
     assert main([*command, "--json"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1
@@ -283,7 +283,7 @@ def test_libraries_noise_is_not_on_stdout(command, monkeypatch, capsys):
 
 @pytest.mark.parametrize("text", ["a happy face", "a/b/c", "a cat/", " / a dog", "/", "the same / the same"])
 def test_what_is_not_two_opposites(command, text, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hf_clip.embedding, "embed_source", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", lambda *args, **kwargs: 1 / 0)
     expected = "is not two opposites with one / between them, such as 'a happy face / a sad face'"
     assert complaint([*command, "--pairs", text], capsys) == f"--pairs {text.strip()!r} {expected}"
     (tmp_path / "pairs.txt").write_text(f"good / bad\n\n{text}\n")

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_conversion import SOURCES, assert_same, clip, save, siglip, their_inputs
+from source_models import SOURCES, assert_same, clip, save, siglip, their_inputs
 from transformers import AutoModel
 
-from hf_clip import HFClipModel, conversion
+from hf_clip import HFClipModel
 from hf_clip.cli.convert import run
 from hf_clip.cli.main import main
 from hf_clip.cli.output import Printer
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
+from hf_clip.models import conversion
 
 
 def convert(*arguments: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hf_clip.cli import evaluate
 from hf_clip.cli.main import COMMANDS, main
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])

@@ -10,7 +10,7 @@ from transformers import BertModel
 from transformers.utils import logging
 
 from hf_clip.cli.parsing import Parser, open_model, positive_int
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 
 
 def test_a_parser_raises_instead_of_leaving():

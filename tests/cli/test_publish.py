@@ -22,7 +22,7 @@ def publish(folder, *more) -> int:
 @pytest.fixture
 def without_examples(monkeypatch):
     """Each run of the card's examples opens two processes."""
-    monkeypatch.setattr("hf_clip.publishing.card.run_examples", lambda folder, name, examples: examples)
+    monkeypatch.setattr("hf_clip.publishing.card.render.run_examples", lambda folder, name, examples: examples)
 
 
 def test_a_model_is_published_in_one_commit_and_a_second_time_changes_nothing(

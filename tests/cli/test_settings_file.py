@@ -10,7 +10,7 @@ from hf_clip.cli.classify import _parser as classify_parser
 from hf_clip.cli.evaluate import _parser as evaluate_parser
 from hf_clip.cli.main import COMMANDS, main
 from hf_clip.cli.train import parse
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoProcessor
 
 from hf_clip.cli import train
 from hf_clip.cli.main import main
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 
 RECIPES = Path(__file__).parents[2] / "scripts" / "recipes"
 

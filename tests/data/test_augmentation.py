@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation, replayable
-from hf_clip.errors import InputError
 
 
 def gradient(width: int = 40, height: int = 30) -> Image.Image:

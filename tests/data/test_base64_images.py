@@ -7,11 +7,11 @@ import json
 import pytest
 from PIL import Image
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.base64_images import decoded_base64
 from hf_clip.data.images import UnreadableImage, image_name, read_image
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import split_by_image
-from hf_clip.errors import InputError
 
 
 def encoded(kind: str) -> bytes:

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from PIL import Image
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.folders import say_once, visible
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 
 
 @pytest.fixture(autouse=True)

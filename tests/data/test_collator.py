@@ -10,12 +10,12 @@ import torch
 from conftest import SAME, write_pictures
 from transformers import ByT5Tokenizer
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.images import content_id
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.models.towers import square_image_processor
 
 
 def item(row: int, *captions: str, image_id: int = 0) -> dict:

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import write_pictures
 
+from hf_clip.core.errors import InputError
 from hf_clip.data import columns
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import content_keys
-from hf_clip.embedding_store import data_facts
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.embeddings.store import data_facts
+from hf_clip.models.towers import square_image_processor
 
 TEXTS = ["red", "a green dog", "blue"]
 LISTS = [["red"], ["a green dog", "grün"], []]

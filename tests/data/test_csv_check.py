@@ -2,8 +2,8 @@
 
 import pytest
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 
 HEAD = b"image,caption\n"
 FAULTY = {

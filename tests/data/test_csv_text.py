@@ -3,9 +3,9 @@
 import pytest
 from conftest import write_pictures
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "streaming"])

@@ -10,13 +10,13 @@ from conftest import write_pictures
 from PIL import Image
 from transformers import EfficientNetImageProcessor
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.images import read_image
 from hf_clip.data.pixels import PixelNormalization
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.models.towers import square_image_processor
 
 
 def training_pairs(folder, seed: int = 0, **augmentation) -> TrainingPairs:

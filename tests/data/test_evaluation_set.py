@@ -8,14 +8,14 @@ import torch
 from conftest import write_labelled_pictures, write_pictures
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.evaluation_set import EvaluationSet, positions_of
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.streaming import StreamedPairs
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.models.towers import square_image_processor
 
 PROCESSOR = square_image_processor(16)
 

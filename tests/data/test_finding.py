@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from conftest import write_pictures
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.finding import find_files
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import split_by_image
-from hf_clip.errors import InputError
 
 ODD = [
     "photos [2023]", "set[12]", "star*", "what?", "a::b", "zip://x::y", "{a,b}", "~", "%41 b", "new\nline", "-x",

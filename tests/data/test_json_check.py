@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.json_check import check_json
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 
 
 def row_of(text: str) -> str:

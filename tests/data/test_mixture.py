@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import write_pictures
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.mixture import MixedPairs, shares_of
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.models.towers import square_image_processor
 
 
 def pairs(folder, count: int, seed: int = 0, captions_each: int = 1) -> TrainingPairs:

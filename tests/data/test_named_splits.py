@@ -10,10 +10,10 @@ import pytest
 from conftest import write_pictures
 from PIL import Image
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.folders import say_once
 from hf_clip.data.named_splits import ANY, EVALUATION, choose_split, split_called
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 
 SIZES = {"train": 3, "validation": 2, "test": 1}  # images of each split, so that a wrong one has another length
 

@@ -8,10 +8,10 @@ import emoji
 import pytest
 from PIL import Image
 
+from hf_clip.core.errors import InputError
 from hf_clip.data import openmoji
 from hf_clip.data.openmoji import Emoji, concept_of, held_out, list_emoji, write_openmoji
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 
 
 @pytest.mark.parametrize(

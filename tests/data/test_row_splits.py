@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from conftest import write_pictures
 
+from hf_clip.core.errors import InputError
 from hf_clip.data import row_splits
 from hf_clip.data.named_splits import EVALUATION
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 
 STREAMING = pytest.mark.parametrize("streaming", [False, True])
 

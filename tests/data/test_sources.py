@@ -13,6 +13,7 @@ import pytest
 from conftest import write_pictures
 from PIL import Image
 
+from hf_clip.core.errors import InputError
 from hf_clip.data import columns
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import HFClipCollator
@@ -20,8 +21,7 @@ from hf_clip.data.column_checks import check_captions
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.models.towers import square_image_processor
 
 GREEN = (0, 128, 0)
 PAIRS = [("0.png", "red a"), ("1.png", "green b"), ("2.png", "blue c")]  # what `write_pictures` writes

@@ -7,10 +7,10 @@ import pytest
 from conftest import write_pictures
 from PIL import Image
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import Source, open_source
 from hf_clip.data.split import content_keys, split_by_image
-from hf_clip.errors import InputError
 
 
 def folder_of_copies(tmp_path, order: int = 1):

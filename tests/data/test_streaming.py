@@ -12,12 +12,12 @@ import torch
 from conftest import write_pictures
 from tar_shards import picture, shards
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.sources import Source, open_source
 from hf_clip.data.streaming import StreamedPairs
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.models.towers import square_image_processor
 
 
 def write_shards(folder, sizes: list[int], first: int = 0):

@@ -10,8 +10,8 @@ import tarfile
 import pytest
 from tar_shards import packed
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.tars import is_tar, read_tar
-from hf_clip.errors import InputError
 
 FILES = {"a.png": b"\xff" * 700, "a.txt": b"an a", "b.png": b"", "b.txt": b"b" * 512, "c.txt": b"c"}
 

@@ -8,10 +8,10 @@ import tarfile
 import pytest
 from tar_shards import COLORS, packed, picture, shards, write_tar
 
+from hf_clip.core.errors import InputError
 from hf_clip.data import webdataset
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 
 
 def records(source) -> list[dict]:

@@ -8,6 +8,7 @@ import torch
 from conftest import write_pictures
 from torch.utils.data import ChainDataset, ConcatDataset, Dataset, StackDataset, Subset, random_split
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.mixture import MixedPairs, sets_within
@@ -15,8 +16,7 @@ from hf_clip.data.sources import open_source
 from hf_clip.data.split import rows_of
 from hf_clip.data.streaming import StreamedPairs
 from hf_clip.data.wrappers import as_pairs, layout_of
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.models.towers import square_image_processor
 
 PROCESSOR = square_image_processor(16)
 

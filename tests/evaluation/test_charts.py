@@ -14,7 +14,7 @@ from scipy.stats import hypergeom
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch import tensor
 
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.evaluation import charts
 from hf_clip.evaluation.charts import (
     draw_by_language,

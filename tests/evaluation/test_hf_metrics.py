@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, top_k_accuracy_score
 
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.evaluation.hf_metrics import (
     CLIPScore,
     ImageTextRetrieval,

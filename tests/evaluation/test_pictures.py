@@ -12,7 +12,7 @@ from PIL import Image
 from torch import tensor
 
 from hf_clip.data.sources import open_source
-from hf_clip.embedding import Embeddings
+from hf_clip.embeddings.encode import Embeddings
 from hf_clip.evaluation import pictures
 from hf_clip.evaluation.pictures import RIGHT, best_and_worst, draw_retrieval_grid, draw_training_curve
 

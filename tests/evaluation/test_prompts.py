@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.evaluation.prompts import TEMPLATES, open_class_names, open_templates, prompts_of
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer, Dinov2Config, pipeline
 
 from hf_clip import HFClipModel, HFClipProcessor
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
+from hf_clip.models.towers import open_model_and_processor
 from hf_clip.publishing.adapters import is_adapter, stage_adapter
-from hf_clip.towers import open_model_and_processor
 
 peft = pytest.importorskip("peft")
 
@@ -160,7 +160,7 @@ def test_opens_where_hf_clip_is_not_installed(adapter, tmp_path, one_thread):
 
 def test_what_is_published_says_nothing_of_the_machine(adapter, tmp_path):
     folder, _ = adapter
-    assert settings_of("run")["auto_mapping"]["parent_library"] == "hf_clip.modeling_hf_clip"
+    assert settings_of("run")["auto_mapping"]["parent_library"] == "hf_clip.models.modeling_hf_clip"
     settings = settings_of(folder)
     assert settings["base_model_name_or_path"] == BASE
     assert settings["auto_mapping"] == {"base_model_class": "AutoModel", "parent_library": "transformers"}
@@ -218,6 +218,6 @@ def test_an_adapter_in_one_folder_with_a_model_is_refused(base, processor):
 
 def test_hf_clip_says_what_an_adapter_needs(adapter, monkeypatch):
     folder, _ = adapter
-    monkeypatch.setattr("hf_clip.towers.is_peft_available", lambda: False)
+    monkeypatch.setattr("hf_clip.models.towers.is_peft_available", lambda: False)
     with pytest.raises(InputError, match=r'it is a PEFT adapter: pip install "hf_clip\[peft\]"'):
         open_model_and_processor(folder)

@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hf_clip import HFClipModel
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.publishing import hub_calls, hub_process
 from hf_clip.publishing.hub import look_first, open_repository, push_folder
 from hf_clip.publishing.hub_contents import write_manifest

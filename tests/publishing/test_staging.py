@@ -16,10 +16,10 @@ from transformers import AutoModel, AutoProcessor
 
 from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.cli.main import main
-from hf_clip.embedding_store import weights_digest
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
+from hf_clip.embeddings.store import weights_digest
 from hf_clip.publishing import staging
-from hf_clip.publishing.card import CardDetails
+from hf_clip.publishing.card.render import CardDetails
 from hf_clip.publishing.staging import Content, refuse_secrets, stage
 
 TOKEN = "hf_" + "Planted" * 5

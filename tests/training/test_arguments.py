@@ -4,7 +4,7 @@ import pytest
 from training_runs import make_trainer
 
 from hf_clip import HFClipTrainingArguments
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 
 
 def test_warm_up_is_a_ratio(tmp_path):

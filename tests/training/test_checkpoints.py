@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.training.checkpoints import put_back, remove_oldest, replace, staged
 
 

@@ -11,13 +11,8 @@ from processes import ONE_EMPTY, UNEQUAL, Step, one_process
 from training_runs import make_trainer
 
 from hf_clip import HFClipModel, HFClipTrainingArguments
-from hf_clip.errors import InputError
-from hf_clip.training.distributed import (
-    check_processes,
-    check_ranks,
-    gather_batch,
-    in_batch_accuracy,
-)
+from hf_clip.core.errors import InputError
+from hf_clip.training.distributed import check_processes, check_ranks, gather_batch, in_batch_accuracy
 
 STEPS = {
     world_size: [

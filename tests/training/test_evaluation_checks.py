@@ -7,9 +7,9 @@ from conftest import write_pictures
 from training_runs import make_processor, make_trainer
 
 from hf_clip import HFClipTrainingArguments
+from hf_clip.core.errors import InputError
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.sources import open_source
-from hf_clip.errors import InputError
 from hf_clip.training.evaluation_checks import check_evaluation
 
 TASKS = ["retrieval", "zero-shot", "knn", "linear-probe"]

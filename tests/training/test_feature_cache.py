@@ -18,12 +18,12 @@ from training_runs import cached_trainer as cached
 from training_runs import make_processor, make_trainer
 
 from hf_clip import HFClipTrainingArguments
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.streaming import StreamedPairs
-from hf_clip.errors import InputError
 from hf_clip.training.feature_cache import UseFrozenFeatures
 
 BOTH = {"freeze_text": True, "freeze_vision": True}

@@ -7,7 +7,7 @@ from torch import nn
 from training_runs import make_trainer
 
 from hf_clip import HFClipTrainingArguments
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.training.distributed import global_contrastive_loss
 from hf_clip.training.gradient_cache import GradientCache
 

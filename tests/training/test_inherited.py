@@ -13,7 +13,7 @@ from training_runs import make_trainer
 from transformers import Trainer, TrainingArguments
 
 from hf_clip import HFClipTrainingArguments
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.training import inherited
 from hf_clip.training.inherited import ARGUMENTS, CALLS, SETTINGS, Ours, Refused, without_verdict
 

@@ -11,7 +11,7 @@ from filelock import FileLock
 from processes import fill_a_cache_slowly
 from processes import run as run_processes
 
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.training import meeting as meeting_file
 from hf_clip.training.feature_cache import _held
 from hf_clip.training.meeting import Meeting, meeting_in

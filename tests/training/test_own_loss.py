@@ -7,8 +7,8 @@ from conftest import tiny_inputs, tiny_model, write_pictures
 from processes import ONE_EMPTY, UNEQUAL, one_process
 from training_runs import cached_trainer, make_trainer
 
-from hf_clip.errors import InputError
-from hf_clip.loss_hf_clip import contrastive_loss
+from hf_clip.core.errors import InputError
+from hf_clip.models.loss_hf_clip import contrastive_loss
 from hf_clip.training.distributed import gather_batch
 from hf_clip.training.own_loss import GlobalOutput, own_loss
 

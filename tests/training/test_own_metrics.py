@@ -8,8 +8,8 @@ from conftest import write_pictures
 from training_runs import make_trainer
 
 from hf_clip.cli.main import main
-from hf_clip.embedding import embed_source
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
+from hf_clip.embeddings.encode import embed_source
 
 
 @pytest.fixture

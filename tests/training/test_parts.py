@@ -8,10 +8,10 @@ from training_runs import make_trainer
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, Trainer, TrainingArguments
 
 from hf_clip import HFClipCollator, HFClipProcessor, HFClipTrainer, HFClipTrainingArguments
+from hf_clip.core.errors import InputError
 from hf_clip.data import Augmentation, CaptionedImages, TrainingPairs, open_source
 from hf_clip.data.foreign import completed
-from hf_clip.errors import InputError
-from hf_clip.towers import square_image_processor
+from hf_clip.models.towers import square_image_processor
 
 
 @pytest.fixture

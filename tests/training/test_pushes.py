@@ -15,7 +15,7 @@ from training_runs import make_trainer
 from transformers import AutoModel, TrainerCallback
 
 from hf_clip.cli.main import main
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 from hf_clip.publishing import hub_calls
 from hf_clip.training import pushes
 from hf_clip.training.facts import Origin
@@ -28,7 +28,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def without_examples(monkeypatch):
-    monkeypatch.setattr("hf_clip.publishing.card.run_examples", lambda folder, name, examples: examples)
+    monkeypatch.setattr("hf_clip.publishing.card.render.run_examples", lambda folder, name, examples: examples)
 
 
 def run(tmp_path, data, **settings):

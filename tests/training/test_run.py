@@ -11,12 +11,12 @@ from training_runs import PressCtrlC, make_processor
 from transformers import AutoModel, AutoProcessor, TrainerCallback
 
 from hf_clip import HFClipTrainingArguments
+from hf_clip.core.errors import InputError, NotFinite
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.images import skipped_line
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import split_by_image
-from hf_clip.errors import InputError, NotFinite
 from hf_clip.training.facts import Origin
 from hf_clip.training.run import Interrupted, check_output_folder, train, training_pairs
 

@@ -9,8 +9,8 @@ from conftest import tiny_model, tiny_vision_config, write_pictures
 from training_runs import make_trainer
 from transformers import ViTConfig
 
+from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
-from hf_clip.errors import InputError
 from hf_clip.training.averaging import WeightAverage
 from hf_clip.training.feature_cache import UseFrozenFeatures
 

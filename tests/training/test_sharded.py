@@ -7,7 +7,7 @@ from conftest import write_pictures
 from training_runs import make_trainer
 
 from hf_clip import HFClipModel
-from hf_clip.errors import InputError
+from hf_clip.core.errors import InputError
 
 
 @pytest.mark.parametrize("by_launcher", [True, False])

@@ -20,13 +20,13 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_clip import HFClipModel, HFClipTrainingArguments
+from hf_clip.core.errors import InputError
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.sources import open_source
-from hf_clip.embedding import embed_source
-from hf_clip.errors import InputError
+from hf_clip.embeddings.encode import embed_source
 from hf_clip.evaluation.outcome import Outcome
-from hf_clip.evaluation.retrieval import evaluate_retrieval
-from hf_clip.evaluation.zero_shot import class_embeddings, evaluate_zero_shot
+from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
+from hf_clip.evaluation.tasks.zero_shot import class_embeddings, evaluate_zero_shot
 from hf_clip.training import trainer as trainer_module
 
 

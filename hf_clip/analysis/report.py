@@ -1,0 +1,247 @@
+"""The folder of an analysis: analysis.json, scores.csv, mislabelled.csv, report.md, pictures/."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+from ..core.temporary import temporary_folder
+from ..embeddings.store import replace_file
+from ..evaluation.markdown import escaped, table
+from ..evaluation.outcome import Outcome
+from ..evaluation.report import PAGE, PICTURES, can_draw, place_pictures, remove_pictures, written_pictures
+from .analyze import Rows
+
+RESULTS, SCORES, SUSPECTS = "analysis.json", "scores.csv", "mislabelled.csv"
+EXTREMES = 6  # pictures named at either end of a word pair
+PAIR_HEADER = ["word pair", "mean", "above ½"]
+
+
+@dataclass
+class AnalysisReport:
+    """What a model says of one data set.
+
+    Args:
+        model, data: their names.
+        pairs: of opposite prompts, in the order of the outcome.
+        outcome: of `analyze`.
+        rows: what is analysed, as a reader calls it.
+        top: how many rows are listed of each kind.
+    """
+
+    model: str
+    data: str
+    pairs: Sequence[tuple[str, str]]
+    outcome: Outcome
+    rows: Rows
+    top: int = 20
+
+    def write(self, folder: Path) -> dict[str, Any]:
+        """Writes every file, each whole or not at all, and removes what only an earlier report in the folder has.
+
+        Returns:
+            What `analysis.json` holds.
+        """
+        earlier, before = (folder / RESULTS).is_file(), written_pictures(folder / RESULTS)
+        results = self.results()
+        with temporary_folder() as aside:
+            if self.rows.source and can_draw():
+                results["pictures"] = self.draw(aside)
+            elif self.rows.source:
+                results["notes"].append(
+                    "No pictures were drawn: matplotlib is not installed (pip install matplotlib)."
+                )
+            text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            place_pictures(results["pictures"], aside, folder / PICTURES)
+        replace_file(folder / SCORES, self._write_scores)
+        if "mislabelled" in self.outcome.details:
+            replace_file(folder / SUSPECTS, self._write_suspects)
+        elif earlier:
+            (folder / SUSPECTS).unlink(missing_ok=True)
+        replace_file(folder / PAGE, lambda file: file.write_text(page(results), encoding="utf-8"))
+        replace_file(folder / RESULTS, lambda file: file.write_text(text, encoding="utf-8"))
+        remove_pictures(before - set(results["pictures"]), folder / PICTURES)
+        return results
+
+    def draw(self, folder: Path) -> list[str]:
+        """The pictures there are; their names."""
+        from . import pictures as pictures
+
+        outcome, rows = self.outcome, self.rows
+        drawn = []
+        if "clip_score" in outcome.details:
+            pictures.draw_clip_scores(outcome, folder / "clip_scores.png")
+            drawn.append("clip_scores.png")
+        if self.pairs:
+            pictures.draw_word_pairs(outcome, rows, self.pairs, folder / "word_pairs.png")
+            drawn.append("word_pairs.png")
+        if outcome.metrics.get("estimated_mislabelled"):
+            pictures.draw_mislabelled(outcome, rows, folder / "mislabelled.png")
+            drawn.append("mislabelled.png")
+        if len(outcome.details["outliers"]):
+            pictures.draw_outliers(outcome, rows, folder / "outliers.png")
+            drawn.append("outliers.png")
+        return drawn
+
+    def results(self) -> dict[str, Any]:
+        """What `analysis.json` holds, before pictures are drawn."""
+        details, metrics = self.outcome.details, self.outcome.metrics
+        listed = min(self.top, len(details.get("mislabelled", ())))
+        return {
+            "model": self.model,
+            "data": self.data,
+            "metrics": metrics,
+            "word_pairs": [
+                {
+                    "pair": list(pair),
+                    "mean": metrics[f"word_pair_{number + 1}_mean"],
+                    "above_half": metrics[f"word_pair_{number + 1}_above_half"],
+                    "highest": self._extremes(number, slice(EXTREMES)),
+                    "lowest": self._extremes(number, slice(None, -EXTREMES - 1, -1)),
+                }
+                for number, pair in enumerate(self.pairs)
+            ],
+            "mislabelled": [self._suspect(place) for place in range(listed)],
+            "outliers": [
+                self._picture(image) | {"neighbour_cosine": float(details["neighbour_cosine"][image])}
+                for image in details["outliers"][: self.top]
+            ],
+            "protocol": self.outcome.protocol,
+            "notes": list(self.outcome.notes),
+            "pictures": [],
+            "skipped": [list(entry) for entry in self.rows.embeddings.skipped],
+        }
+
+    def _picture(self, image: int) -> dict[str, Any]:
+        return {"row": self.rows.row(image)} | ({"picture": self.rows.name(image)} if self.rows.source else {})
+
+    def _extremes(self, number: int, which: slice) -> list[dict[str, Any]]:
+        details = self.outcome.details
+        images, scores = details["word_pair_order"][which, number], details["word_pairs"][:, number]
+        return [self._picture(image) | {"score": float(scores[image])} for image in images]
+
+    def _suspect(self, place: int) -> dict[str, Any]:
+        """One of the pairs that are likely wrong, the most suspect first."""
+        details = self.outcome.details
+        caption, better = int(details["mislabelled"][place]), int(details["best_caption"][place])
+        entry = self._picture(int(self.rows.embeddings.text_to_image[caption]))
+        entry |= {name: float(details[name][caption]) for name in ("clip_score", "suspicion")}
+        if self.rows.source:
+            entry |= {"caption": self.rows.caption(caption), "best_caption": self.rows.caption(better)}
+        return entry
+
+    def _write_scores(self, file: Path) -> None:
+        names = ["row", "picture", "caption", "clip_score", "suspicion", "neighbour_cosine"]
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(names + [" / ".join(pair) for pair in self.pairs])
+            writer.writerows(self._score_rows())
+
+    def _score_rows(self) -> Iterator[list[Any]]:
+        """A row a caption; a picture without one has a row too."""
+        details, rows = self.outcome.details, self.rows
+        pictures = len(rows.embeddings.image_embeds)
+        caption = 0
+        for image, count in enumerate(rows.embeddings.text_to_image.bincount(minlength=pictures).tolist()):
+            of_picture = [details["neighbour_cosine"][image], *(details["word_pairs"][image] if self.pairs else ())]
+            for place, text in enumerate(rows.captions(image) or [""] * max(count, 1), start=caption):
+                own = [details[name][place] if count else nan for name in ("clip_score", "suspicion")]
+                values = ("" if isnan(value) else f"{value:.6f}" for value in [*own, *of_picture])
+                yield [rows.row(image), rows.name(image), text, *values]
+            caption += count
+
+    def _write_suspects(self, file: Path) -> None:
+        names = ["row", "picture", "clip_score", "suspicion", "caption", "best_caption"]
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, names)
+            writer.writeheader()
+            writer.writerows(map(self._suspect, range(len(self.outcome.details["mislabelled"]))))
+
+
+# ---- what a reader is told ----------------------------------------------------------------------------------------
+
+
+def counts_line(metrics: dict[str, Any]) -> str:
+    pictures = f"{metrics['images']} pictures (duplicates: {metrics['duplicate_images']}"
+    return f"{pictures}, skipped: {metrics['skipped_images']}), {metrics['captions']} captions"
+
+
+def agreement_rows(metrics: dict[str, Any]) -> list[list[Any]]:
+    """Rows of a table: the CLIPScore's figures."""
+    quantiles = [[f"{int(name[-2:])} %", metrics[name]] for name in metrics if name.startswith("clip_score_q")]
+    rows = [["mean", metrics["clip_score_mean"]], ["deviation", metrics["clip_score_std"]], *quantiles]
+    if "mismatched_clip_score_mean" in metrics:
+        rows.append(["mean with another's caption", metrics["mismatched_clip_score_mean"]])
+    return rows
+
+
+def pair_rows(results: dict[str, Any]) -> list[list[Any]]:
+    """Rows of a table below `PAIR_HEADER`."""
+    return [[" / ".join(pair["pair"]), pair["mean"], pair["above_half"]] for pair in results["word_pairs"]]
+
+
+def estimate_line(metrics: dict[str, Any]) -> str:
+    share = 100 * metrics["estimated_mislabelled_share"]
+    counts = f"{metrics['estimated_mislabelled']} of {metrics['captions']} captions ({share:.1f} %)"
+    return f"About {counts} are wrong, or the model does not understand them."
+
+
+# ---- the page -----------------------------------------------------------------------------------------------------
+
+
+def page(results: dict[str, Any]) -> str:
+    """What `analysis.json` holds as Markdown."""
+    metrics = results["metrics"]
+    parts = [f"# {escaped(results['data'])} as the model {escaped(results['model'])} sees it"]
+    parts.append(counts_line(metrics) + ".")
+    if "clip_score_mean" in metrics:
+        parts += ["## Agreement of pictures and captions", table(["CLIPScore", ""], agreement_rows(metrics))]
+        parts += _shown(results, "clip_scores.png")
+    if results["word_pairs"]:
+        parts += ["## Word pairs", table(PAIR_HEADER, _escaped_rows(pair_rows(results)))]
+        parts += [*_shown(results, "word_pairs.png"), _extremes_list(results)]
+    if "estimated_mislabelled" in metrics:
+        parts += ["## Likely mislabelled", f"{estimate_line(metrics)} All of them: [{SUSPECTS}]({SUSPECTS})."]
+        if results["mislabelled"]:
+            parts += [_listing(results["mislabelled"]), *_shown(results, "mislabelled.png")]
+    if results["outliers"]:
+        parts += ["## Outliers", "Pictures far from all others, by the mean cosine to those nearest."]
+        parts += [_listing(results["outliers"]), *_shown(results, "outliers.png")]
+    protocol = "\n".join(f"- {name.replace('_', ' ')}: {how}" for name, how in results["protocol"].items())
+    parts += ["## How it was measured", protocol, *map(escaped, results["notes"])]
+    if results["skipped"]:
+        skipped = [[row + 1, name, reason] for row, name, reason in results["skipped"]]
+        header = ["row", "picture", "why"]
+        parts += ["## Pictures that could not be read", table(header, _escaped_rows(skipped), left=range(3))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(results: dict[str, Any], picture: str) -> list[str]:
+    return [f"![{picture}]({PICTURES}/{picture})"] if picture in results["pictures"] else []
+
+
+def _extremes_list(results: dict[str, Any]) -> str:
+    return "\n".join(
+        f"- {escaped(pair['pair'][side])}: " + ", ".join(_label(entry, side) for entry in pair[end])
+        for pair in results["word_pairs"]
+        for side, end in enumerate(("highest", "lowest"))
+    )
+
+
+def _label(entry: dict[str, Any], side: int) -> str:
+    """A picture with the probability of the first prompt of a pair (side 0) or of the second."""
+    name = f" {escaped(entry['picture'])}" if "picture" in entry else ""
+    return f"row {entry['row']}{name} ({abs(side - entry['score']):.3f})"
+
+
+def _listing(entries: list[dict[str, Any]]) -> str:
+    header = [name.replace("_", " ") for name in entries[0]]
+    left = [0, *(column for column, value in enumerate(entries[0].values()) if isinstance(value, str))]
+    return table(header, _escaped_rows([list(entry.values()) for entry in entries]), left)
+
+
+def _escaped_rows(rows: list[list[Any]]) -> list[list[Any]]:
+    return [[escaped(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]

@@ -1,0 +1,3 @@
+"""The version, where building a wheel reads it without torch."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,174 @@
+"""Retrieval both ways, by the protocol that papers quote (CLIP_benchmark's names)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.errors import InputError
+from ...embeddings.encode import Embeddings
+from ..metrics import (
+    average_precision_at_k,
+    chance_recall_at_k,
+    median_rank,
+    pair_cosines,
+    recall_at_k,
+    retrieval_ranks,
+)
+from ..outcome import Outcome
+
+KS = (1, 5, 10)
+
+
+def evaluate_retrieval(
+    embeddings: Embeddings, ks: Sequence[int] | None = None, *, device: torch.device | str | None = None
+) -> Outcome:
+    """Recall at each k, beside what chance would give and what the data allow.
+
+    `image_retrieval_recall@k`: over the captions, the share whose own picture is among the k pictures most alike.
+    `text_retrieval_recall@k`: over the pictures, the share of which one caption or more is among the k captions most
+    alike. `…_chance@k`: the same for a random order. `…_ceiling@k`: the same for the best order there can be, where
+    captions of different pictures are the same to the text tower. `…_map@k`: the mean of `average_precision_at_k`.
+    `median_rank`s count from 1.
+
+    Args:
+        ks: default: of 1, 5 and 10, those that are no more than the candidates.
+        device: where similarities are computed; default: where the embeddings are.
+
+    Raises:
+        InputError: a picture without a caption, a caption without a picture; a k above the number of candidates.
+        ValueError: for embeddings that are not finite.
+    """
+    images, captions = len(embeddings.image_embeds), len(embeddings.text_embeds)
+    _check_captioned(embeddings)
+    asked, ks = ks, [k for k in (KS if ks is None else ks) if k <= min(images, captions)]
+    if asked is not None and len(ks) < len(asked):
+        raise InputError(
+            f"recall@{max(asked)} of {images} pictures and {captions} captions is always 1: "
+            f"give k up to {min(images, captions)}"
+        )
+    pairs = torch.stack([torch.arange(captions), embeddings.text_to_image], dim=1)
+    text_embeds = _same_of_same(embeddings.text_embeds, embeddings.caption_ids)
+    image_embeds = _same_of_same(embeddings.image_embeds, embeddings.image_ids)
+    positives = {"image": torch.ones(captions), "text": torch.bincount(embeddings.text_to_image)}
+    found = retrieval_ranks(text_embeds, image_embeds, pairs, best=max(ks, default=1), device=device)
+    ranks = dict(zip(("image", "text"), found, strict=True))
+    outcome = Outcome(
+        metrics={"images": images, "captions": captions, "skipped_images": len(embeddings.skipped)},
+        protocol={"ties": "count against the model", "positives": "the pairs of the data; the best one counts"},
+        details={"ranks": {way: rank[:, 0] for way, rank in ranks.items()}, "positives": positives},
+    )
+    outcome.details["cosines"] = (
+        pair_cosines(embeddings.text_embeds, embeddings.image_embeds, pairs),
+        _wrong_cosines(embeddings),
+    )
+    outcome.details["ceilings"] = ceilings = _ceilings(embeddings)
+    captions_of = positives["text"].double()
+    for way, candidates in (("image", images), ("text", captions)):
+        first = ranks[way][:, 0]
+        for k in ks:
+            precision = average_precision_at_k(ranks[way], positives[way], k)
+            outcome.metrics |= {
+                f"{way}_retrieval_recall@{k}": recall_at_k(first, k),
+                f"{way}_retrieval_chance@{k}": chance_recall_at_k(positives[way], candidates, k),
+                f"{way}_retrieval_ceiling@{k}": recall_at_k(ceilings[way], k),
+                f"{way}_retrieval_map@{k}": precision.mean().item(),
+            }
+            for name, scores in (("recall", (first < k).double()), ("map", precision)):
+                outcome.shares[f"{way}_retrieval_{name}@{k}"] = _by_picture(way, scores, embeddings, captions_of)
+        outcome.metrics[f"{way}_retrieval_median_rank"] = median_rank(first)
+    _say_what_is_left_out(outcome, asked, images, captions, embeddings)
+    return outcome
+
+
+def _wrong_cosines(embeddings: Embeddings, count: int = 100_000) -> Tensor:
+    """Of captions with pictures that are not theirs, drawn at random: the same for the same data."""
+    generator = torch.Generator().manual_seed(0)
+    images, captions = len(embeddings.image_embeds), len(embeddings.text_embeds)
+    drawn = torch.stack([torch.randint(n, (count,), generator=generator) for n in (captions, images)], dim=1)
+    wrong = drawn[embeddings.text_to_image[drawn[:, 0]] != drawn[:, 1]]
+    return pair_cosines(embeddings.text_embeds, embeddings.image_embeds, wrong)
+
+
+def _check_captioned(embeddings: Embeddings) -> None:
+    images = len(embeddings.image_embeds)
+    unknown = (embeddings.text_to_image < 0) | (embeddings.text_to_image >= images)
+    if unknown.any():
+        caption = int(unknown.nonzero()[0])
+        raise InputError(
+            f"caption {caption} belongs to picture {int(embeddings.text_to_image[caption])}, and there are {images}: "
+            "leave out captions without a picture"
+        )
+    uncaptioned = torch.bincount(embeddings.text_to_image, minlength=images) == 0
+    if uncaptioned.any():
+        first, count = int(embeddings.image_rows[uncaptioned][0]), int(uncaptioned.sum())
+        raise InputError(
+            f"{count} pictures have no caption, the first in row {first + 1}: retrieval needs one for each"
+        )
+
+
+def _same_of_same(embeds: Tensor, ids: Tensor) -> Tensor:
+    """With one embedding for all captions, or pictures, that are the same: those of another batch are rounded
+    otherwise, and would win or lose where they tie."""
+    _, kind, count = ids.unique(return_inverse=True, return_counts=True)
+    repeated = (count[kind] > 1).nonzero()[:, 0]
+    if not len(repeated):
+        return embeds
+    first = torch.full((len(count),), len(ids)).scatter_reduce(0, kind, torch.arange(len(ids)), "amin")
+    same = embeds.clone()
+    same[repeated] = embeds[first[kind[repeated]]]
+    return same
+
+
+def _ceilings(embeddings: Embeddings) -> dict[str, Tensor]:
+    """The lowest ranks there can be: captions that are the same score the same, whatever the model.
+
+    image: (captions,), the place of each caption's picture among all pictures with that caption.
+    text: (images,), how many captions of other pictures are the same as one of a picture's own, at the least.
+    """
+    images = len(embeddings.image_embeds)
+    _, caption, count = embeddings.caption_ids.unique(return_inverse=True, return_counts=True)
+    pairs, own, own_count = (caption * images + embeddings.text_to_image).unique(
+        return_inverse=True, return_counts=True
+    )
+    order = own_count.argsort(descending=True)  # a picture that has the caption twice is better put first
+    order = order[(pairs // images)[order].argsort(stable=True)]
+    of_caption = torch.bincount(pairs // images)
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order)) - (of_caption.cumsum(0) - of_caption).repeat_interleave(of_caption)
+    least = torch.full((images,), len(caption))
+    others = count[caption] - own_count[own]  # (captions,)
+    return {"image": places[own], "text": least.scatter_reduce(0, embeddings.text_to_image, others, "amin")}
+
+
+def _by_picture(way: str, scores: Tensor, embeddings: Embeddings, captions_of: Tensor) -> tuple[Any, Any]:
+    """(sums, counts), each (images,)."""
+    if way == "text":
+        return scores.numpy(), torch.ones_like(scores).numpy()
+    sums = torch.zeros(len(captions_of), dtype=torch.double).index_add(0, embeddings.text_to_image, scores)
+    return sums.numpy(), captions_of.numpy()
+
+
+def _say_what_is_left_out(
+    outcome: Outcome, asked: Sequence[int] | None, images: int, captions: int, embeddings: Embeddings
+) -> None:
+    if asked is None and min(images, captions) < max(KS):
+        outcome.notes.append(f"recall above k = {min(images, captions)} is left out: there is no more to find")
+    shared = captions - len(embeddings.caption_ids.unique())
+    if shared:
+        outcome.notes.append(
+            f"{shared} captions repeat another, as the text tower reads them: recall cannot reach 1, but the ceiling "
+            "beside it"
+        )
+    if cut := embeddings.cut_captions:
+        outcome.notes.append(f"{cut} of {captions} captions are longer than the text tower reads, and were cut")
+    repeated = images - len(embeddings.image_ids.unique())
+    if repeated:
+        outcome.notes.append(f"{repeated} pictures repeat another: each ties with its like, which counts against it")
+
+
+def top_images(embeddings: Embeddings, captions: Tensor, k: int) -> Tensor:
+    """(captions, k) positions of the pictures most alike each of the captions at the positions given."""
+    scores = embeddings.text_embeds[captions] @ embeddings.image_embeds.T  # (captions, images)
+    return scores.topk(min(k, scores.shape[1]), dim=1).indices

@@ -1,0 +1,206 @@
+"""Classification without examples: the class whose prompts are most alike a picture (arXiv:2103.00020, §3.1)."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import PreTrainedModel
+
+from ...core.errors import InputError
+from ...embeddings.encode import Embeddings, embed_prompts
+from ...models.loss_hf_clip import score
+from ...models.processing_hf_clip import HFClipProcessor
+from ..metrics import (
+    answers,
+    average_precision,
+    calibration,
+    check_finite,
+    class_ranks,
+    class_shares,
+    mean_per_class_recall,
+    recall_at_k,
+)
+from ..outcome import Outcome
+from ..prompts import cut_note, prompts_of
+
+_PICTURES, _CLASSES = 4096, 32  # scored at a time
+
+
+def class_embeddings(
+    model: PreTrainedModel,
+    processor: HFClipProcessor,
+    class_names: Sequence[Sequence[str]],
+    templates: Sequence[str] | dict[str, list[str]],
+) -> Tensor:
+    """(classes, dim), fp32, unit length: of each class the mean of its prompts' unit embeddings, normalised again.
+
+    Args:
+        class_names: the names of each class; every one stands in every template.
+        templates: with {c} for the name, or all prompts of each class by its first name.
+    """
+    return embed_classes(model, processor, class_names, templates)[0]
+
+
+def embed_classes(
+    model: PreTrainedModel,
+    processor: HFClipProcessor,
+    class_names: Sequence[Sequence[str]],
+    templates: Sequence[str] | dict[str, list[str]],
+) -> tuple[Tensor, list[str]]:
+    """`class_embeddings`, and what a reader must know of the prompts: how many were cut."""
+    prompts = [prompts_of(names, templates) for names in class_names]
+    rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(itertools.chain(*prompts)))}
+    embeds, _, cut = embed_prompts(model, processor, list(rows))
+    means = [embeds[[rows[prompt] for prompt in of_class]].mean(0) for of_class in prompts]
+    return normalize(torch.stack(means)), cut_note(list(rows), cut.tolist())
+
+
+def evaluate_zero_shot(
+    embeddings: Embeddings, class_embeds: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None
+) -> Outcome:
+    """Accuracies over pictures and over classes; of several labels a picture, mean average precision.
+
+    `zero_shot_acc1`, `zero_shot_acc5` (where there are five classes), `zero_shot_mean_per_class_recall` and
+    `zero_shot_calibration_error`, or `zero_shot_map`; `…_chance` beside them. Classes without pictures are counted and
+    enter no mean; two classes that score the same count against the model. A model with a bias is the sigmoid
+    loss's: the probability of a class is then its own, else one is shared out among all.
+
+    Args:
+        embeddings: with labels.
+        class_embeds: (classes, dim), of `class_embeddings`.
+        logit_scale, logit_bias: the model's.
+
+    Raises:
+        InputError: no labels, or one that is none of the classes.
+    """
+    labels = _checked_labels(embeddings, len(class_embeds))
+    check_finite(embeddings.image_embeds, "image_embeds")
+    check_finite(class_embeds, "class_embeds")
+    outcome = Outcome(
+        metrics={
+            "images": len(labels),
+            "skipped_images": len(embeddings.skipped),
+            "classes": len(class_embeds),
+            "classes_without_pictures": _empty_classes(labels, len(class_embeds)),
+        },
+        protocol={
+            "class_embedding": "mean of the unit embeddings of its prompts, normalised",
+            "probabilities": "sigmoid, each class alone" if logit_bias is not None else "softmax over the classes",
+            "ties": "count against the model",
+        },
+        details={"labels": labels},
+    )
+    if outcome.metrics["classes_without_pictures"]:
+        outcome.notes.append(
+            f"{outcome.metrics['classes_without_pictures']} of {len(class_embeds)} classes have no picture: they can "
+            "be answered, but enter no mean over classes"
+        )
+    same = len(class_embeds) - len(class_embeds.unique(dim=0))
+    if same:
+        outcome.notes.append(
+            f"{same} classes have the prompts of another, as the text tower reads them: they tie, which counts "
+            "against the model"
+        )
+    if labels.ndim == 2:
+        return outcome | _several_labels(embeddings, class_embeds, labels, logit_scale, logit_bias)
+    return outcome | _one_label(embeddings, class_embeds, labels, logit_scale, logit_bias)
+
+
+def _checked_labels(embeddings: Embeddings, classes: int) -> Tensor:
+    if embeddings.labels is None:
+        raise InputError("the data have no labels that are classes: set label_column, or give class names")
+    labels = embeddings.labels
+    if labels.ndim == 2 and labels.shape[1] != classes:
+        raise InputError(f"the data have {labels.shape[1]} classes, and {classes} are named: name each of them")
+    if labels.ndim == 1 and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        row = int(((labels < 0) | (labels >= classes)).nonzero()[0])
+        raise InputError(
+            f"row {int(embeddings.image_rows[row]) + 1} has label {int(labels[row])}, and the classes are 0 to "
+            f"{classes - 1}: name each of them"
+        )
+    return labels
+
+
+def _empty_classes(labels: Tensor, classes: int) -> int:
+    counts = labels.sum(0) if labels.ndim == 2 else torch.bincount(labels, minlength=classes)
+    return int((counts == 0).sum())
+
+
+def _one_label(
+    embeddings: Embeddings, class_embeds: Tensor, labels: Tensor, scale: Tensor, bias: Tensor | None
+) -> Outcome:
+    parts = [
+        _answer(images, class_embeds, right, scale, bias)
+        for images, right in zip(embeddings.image_embeds.split(_PICTURES), labels.split(_PICTURES), strict=True)
+    ]
+    ranks, chosen, probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
+    classes, right = len(class_embeds), ranks == 0
+    error, bins = calibration(probabilities, right)
+    outcome = Outcome(
+        metrics={
+            "zero_shot_acc1": recall_at_k(ranks, 1),
+            "zero_shot_acc1_chance": 1 / classes,
+            "zero_shot_mean_per_class_recall": mean_per_class_recall(right, labels),
+            "zero_shot_mean_per_class_recall_chance": 1 / classes,
+            "zero_shot_calibration_error": error,
+        },
+        details={"answers": chosen, "reliability": bins, "probabilities": probabilities},
+    )
+    ones = np.ones(len(labels))
+    weights = class_shares(labels)  # counted too: of a perfect model no resample is above 1
+    outcome.shares = {
+        "zero_shot_acc1": (right.double().numpy(), ones),
+        "zero_shot_mean_per_class_recall": ((right * weights).numpy(), weights.numpy()),
+    }
+    if classes >= 5:
+        outcome.metrics |= {"zero_shot_acc5": recall_at_k(ranks, 5), "zero_shot_acc5_chance": 5 / classes}
+        outcome.shares["zero_shot_acc5"] = ((ranks < 5).double().numpy(), ones)
+    else:
+        outcome.notes.append(f"acc5 is left out: of {classes} classes it would always be 1")
+    return outcome
+
+
+def _answer(
+    images: Tensor, class_embeds: Tensor, labels: Tensor, scale: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(pictures,) each: the rank of the right class, the class chosen, its probability."""
+    cosines = images.double() @ class_embeds.double().T  # (pictures, classes)
+    chosen = answers(cosines, labels)
+    logits = score(images, class_embeds, scale, bias)
+    probabilities = logits.sigmoid() if bias is not None else logits.softmax(1)
+    return class_ranks(cosines, labels), chosen, probabilities.gather(1, chosen[:, None])[:, 0]
+
+
+def _cosines_by_class(image_embeds: Tensor, class_embeds: Tensor) -> Iterator[Tensor]:
+    """For each class (pictures,), fp64; some classes at a time, for which the pictures are made fp64 once."""
+    for classes in class_embeds.split(_CLASSES):
+        parts = [part.double() @ classes.double().T for part in image_embeds.split(_PICTURES)]
+        yield from torch.cat(parts).T.contiguous()
+
+
+def _several_labels(
+    embeddings: Embeddings, class_embeds: Tensor, labels: Tensor, scale: Tensor, bias: Tensor | None
+) -> Outcome:
+    """The mean over classes with pictures; where each has its own probability, also what ½ as a threshold gives."""
+    precisions, shares, hits, named = [], [], 0, 0
+    by_class = zip(_cosines_by_class(embeddings.image_embeds, class_embeds), class_embeds, labels.T, strict=True)
+    for cosines, class_embed, positive in by_class:
+        if positive.any():
+            precisions.append(average_precision(cosines, positive))
+            shares.append(positive.double().mean().item())
+        if bias is not None:
+            above = score(embeddings.image_embeds, class_embed[None], scale, bias)[:, 0] > 0
+            hits, named = hits + int((above & positive).sum()), named + int(above.sum())
+    if not precisions:
+        raise InputError("no picture has a label: there is nothing to measure")
+    metrics: dict[str, Any] = {
+        "zero_shot_map": sum(precisions) / len(precisions),
+        "zero_shot_map_chance": sum(shares) / len(shares),
+    }
+    if bias is not None:
+        metrics["zero_shot_micro_f1"] = 2 * hits / max(named + int(labels.sum()), 1)
+    return Outcome(metrics=metrics, details={"average_precisions": precisions})

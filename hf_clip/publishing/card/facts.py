@@ -1,0 +1,319 @@
+"""What a model card is made of: all that a folder with a saved model says of it, fit to be shown to anybody."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from safetensors import safe_open
+
+from ...core.errors import InputError, first_line
+from ...embeddings.store import public_name
+
+# The Hub's tokens; the names that this project gives begin with hf_ too.
+TOKEN = re.compile(r"\bhf_(?!clip[_-])[A-Za-z0-9_-]{16,}")
+# What may be a path in a sentence; in an address (https://…) a host stands before it.
+_PATH = re.compile(r"(?<![\w/.~])~?(?:/[\w.@+-]*[\w@+-])+")
+# In a name, what comes before a path's last part.
+_FOLDERS = re.compile(r"(?<![\w/.~])~?/(?:[\w.@+-]+/)+")
+# What is a path in a sentence too.
+_SURELY_PATH = re.compile(r"\bfile://(?:/?[\w.@+-]+/)*/?|\b[A-Za-z]:\\(?:[^\\\s]+\\)*")
+_SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates")
+_SECRETS = ("token", "password", "secret")
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
+_LICENSE = re.compile(r"[a-z0-9.-]+")
+_LANGUAGE = re.compile(r"multilingual|[a-z]{2,3}(-[A-Za-z]+)?")
+# What is read of every figure.
+_FIGURE = (
+    "task", "metric", "value", "low", "high", "chance", "ceiling", "k", "protocol", "data", "split", "data_revision",
+    "revision", "precision",
+)  # fmt: skip
+
+
+@dataclass
+class Example:
+    """
+    Args:
+        code: Python that stands alone.
+        output: what it prints; None: it was not run.
+    """
+
+    title: str
+    code: str
+    output: str | None = None
+
+
+@dataclass
+class CardDetails:
+    """What the publisher says of a model.
+
+    One text in place of a list is a list of one.
+
+    Args:
+        name: "user/name", or a folder's name.
+        license: as the Hub calls it, such as "apache-2.0".
+        language: of the captions; codes such as "en".
+        datasets: Hub ids of what the model was trained on, beside those that the run names.
+        tags: for the Hub's search, beside hf_clip's own.
+        base_model: Hub ids; default: those of the towers.
+        description: a paragraph of the publisher's own.
+        credit: attribution that the training pictures' licence asks for; default: as the run has it.
+        example_picture: path inside the folder; default: the examples draw one.
+        example_labels: what that picture may show.
+    """
+
+    name: str
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
+    datasets: list[str] = field(default_factory=list)
+    base_model: list[str] = field(default_factory=list)
+    description: str = ""
+    credit: str = ""
+    example_picture: str | None = None
+    example_labels: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("language", "datasets", "base_model", "example_labels", "tags"):
+            value = getattr(self, name)
+            setattr(self, name, [value] if isinstance(value, str) else list(value or ()))
+
+
+def check_details(details: CardDetails) -> None:
+    """
+    Raises:
+        InputError: a licence, a language or a Hub id that the Hub would not know by its shape; it is named.
+    """
+    if details.license and not _LICENSE.fullmatch(details.license):
+        raise InputError(f"license {details.license!r} is none of the Hub's: give one such as apache-2.0")
+    for language in details.language:
+        if not _LANGUAGE.fullmatch(language):
+            raise InputError(f"language {language!r} is no ISO 639 code: give one such as en or zh, or multilingual")
+    for kind, names in (("base_model", details.base_model), ("datasets", details.datasets)):
+        for name in names:
+            if not is_hub_id(name, without_owner=True):
+                raise InputError(f"{kind} {name!r} is no Hub id: give one such as user/name")
+
+
+def card_facts(folder: Path, details: CardDetails, examples: Sequence[Example]) -> dict[str, Any]:
+    """All that the template is filled with, as JSON: no path of a machine, no token.
+
+    Raises:
+        InputError: see `check_details`; a file that is not as hf_clip writes it.
+    """
+    check_details(details)
+    facts = {
+        "details": asdict(details),
+        "adapter_of": _name(_adapter_base(folder)),
+        "sentence_transformers": (folder / "modules.json").is_file(),
+        "model": model_facts(folder),
+        "training": _training(folder),
+        "evaluations": list(_evaluations(folder)),
+        "onnx": read_json(folder / "onnx" / "export.json") or None,
+        "pictures": sorted(f"pictures/{file.name}" for file in folder.glob("pictures/*.png")),
+    }
+    # What an example says has been run, and stays as it is.
+    return _public(facts) | {"examples": [asdict(example) for example in examples]}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A file's mapping; empty where there is no file."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON ({error}): write it again, or remove it") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is no mapping: write it again, or remove it")
+    return found
+
+
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """What is wrong with the shape of a file, in one line; for nothing but looking into what was read of it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file} is not as hf_clip writes it ({type(error).__name__}: {first_line(error)}): write it again, or "
+            "remove it"
+        ) from error
+
+
+def _public(value: Any, *, sentence: bool = False) -> Any:
+    """The same without tokens and without where things lay on a machine; a sentence keeps its other words."""
+    if isinstance(value, dict):
+        kept = {name: inner for name, inner in value.items() if not name.endswith(_SECRETS)}
+        return {name: _public(inner, sentence=sentence or name in _SENTENCES) for name, inner in kept.items()}
+    if isinstance(value, list):
+        return [_public(inner, sentence=sentence) for inner in value]
+    if isinstance(value, str):
+        text = value if sentence else _FOLDERS.sub("", _last_part(value))
+        return TOKEN.sub("…", _SURELY_PATH.sub("", _PATH.sub(_without_folder, text)))
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _last_part(text: str) -> str:
+    """Of a text that is a path, and may hold spaces."""
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(text).is_absolute() and "\n" not in text:
+            return kind(text).name
+    return text
+
+
+def _without_folder(found: re.Match[str]) -> str:
+    """The last name of a path of this machine; what only looks like a path stays."""
+    path = Path(found[0]).expanduser() if found[0].startswith("~/") else Path(found[0])
+    own = any(folder.name and path.is_relative_to(folder) for folder in (Path.home(), Path.cwd()))
+    return path.name if len(path.parts) > 2 and (own or _exists(path)) else found[0]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a folder that nobody may read
+        return False
+
+
+def _name(name: str | None) -> str | None:
+    """A Hub id as it is; of a path its last part, for a card must not tell about a machine."""
+    if not name:
+        return None
+    before = "scratch/" if name.startswith("scratch/") else ""
+    rest = name.removeprefix(before)
+    return before + (Path(rest).expanduser().resolve().name if rest.startswith((".", "~")) else public_name(rest))
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    file = folder / "training.json"
+    training = read_json(file)
+    with as_written(file):
+        names = {key: _name(training.get(key)) for key in ("vision_model", "text_model", "started_from")}
+        data = training.get("data") or []
+        if not (isinstance(data, list) and all(isinstance(entry, dict) for entry in data)):
+            raise TypeError("data is no list of mappings")
+        data = [entry | {"name": _name(entry.get("name"))} for entry in data]
+        for key in ("parameters", "hyperparameters", "augmentation", "hardware", "versions", "emissions"):
+            if not isinstance(training.get(key) or {}, dict):
+                raise TypeError(f"{key} is no mapping")
+    return training | names | {"data": data}
+
+
+def model_facts(folder: Path) -> dict[str, Any]:
+    """Of the model's settings what a reader asks for; of an adapter its base's, where that is on this machine."""
+    config = read_json(folder / "config.json") or _base_config(folder)
+    if not config:
+        return {}
+    processor = read_json(folder / "processor_config.json")
+    tensors = _tensors(folder)
+    size = processor.get("image_processor", {})
+    size = size.get("crop_size") or size.get("size") or {}
+    longest = processor.get("max_text_length")
+    return {
+        "vision": _tower_facts("vision", config, tensors),
+        "text": _tower_facts("text", config, tensors),
+        "projection": config["projection"],
+        "projection_dim": config["projection_dim"],
+        "loss": config["loss"],
+        "parameters": sum(tensors.values()) or None,
+        "temperature": _temperature(folder),
+        "image_size": [size["height"], size["width"]] if "height" in size else None,
+        "max_text_length": longest,
+        "fixed_length": longest if processor.get("text_padding") == "max_length" else None,
+    }
+
+
+def _adapter_base(folder: Path) -> str | None:
+    return read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+
+
+def _base_config(folder: Path) -> dict[str, Any]:
+    base = _adapter_base(folder)
+    if not base:
+        return {}
+    cached = try_to_load_from_cache(base, "config.json") if is_hub_id(base) else None
+    return read_json(Path(cached) if isinstance(cached, str) else Path(base, "config.json"))
+
+
+def _tower_facts(side: str, config: dict[str, Any], tensors: dict[str, int]) -> dict[str, Any]:
+    tower = config[f"{side}_config"]
+    tag = (tower.get("pretrained_cfg") or {}).get("tag")
+    return {
+        "type": tower["model_type"],
+        "architecture": tower.get("architecture"),
+        "timm": f"timm/{tower['architecture']}.{tag}" if tower.get("architecture") and tag else None,
+        "pooling": config[f"{side}_pooling"],
+        "width": config[f"{side}_width"],
+        "parameters": sum(size for name, size in tensors.items() if name.startswith(f"{side}_model.")) or None,
+    }
+
+
+def _tensors(folder: Path) -> dict[str, int]:
+    """Of the weights' tensors that are parameters: how many numbers each holds."""
+    sizes: dict[str, int] = {}
+    for file in folder.glob("model*.safetensors"):
+        with safe_open(file, "np") as weights:
+            sizes |= {name: math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    return {name: size for name, size in sizes.items() if not name.endswith(_BUFFERS)}
+
+
+def _temperature(folder: Path) -> float | None:
+    for file in folder.glob("model*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            if "logit_scale" in weights.keys():  # noqa: SIM118
+                return math.exp(-weights.get_tensor("logit_scale").item())
+    return None
+
+
+def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
+    """What each report under `evaluation` says of its first model; what two say alike is said once."""
+    said: list[Any] = []
+    for file in sorted(folder.glob("evaluation/**/results.json")):
+        with as_written(file):
+            evaluation = _evaluation(read_json(file), file.parent, folder)
+        measured = [evaluation[name] for name in ("data", "intervals", "figures", "notes", "skipped")]
+        if measured not in said:
+            said.append(measured)
+            yield evaluation
+
+
+def _evaluation(results: dict[str, Any], place: Path, folder: Path) -> dict[str, Any]:
+    first, shown = results["models"][0]["name"], place.relative_to(folder).as_posix()
+    data = results["data"] | {name: str(results["data"][name]) for name in ("name", "split")}
+    figures = [figure for figure in results["figures"] if figure["model"] == first]
+    if lacking := {name for figure in figures for name in _FIGURE if name not in figure}:
+        raise ValueError(f"figures without {', '.join(sorted(lacking))}")
+    return {
+        "data": data,
+        "folder": place.relative_to(folder / "evaluation").as_posix(),
+        "intervals": results["intervals"],
+        "figures": figures,
+        "notes": {where: said for where, said in results["notes"].items() if where.startswith(f"{first} / ")},
+        "skipped": len(results["skipped"]),
+        "page": f"{shown}/report.md" if (place / "report.md").is_file() else None,
+        "pictures": [
+            f"{shown}/pictures/{name}" for name in results["pictures"] if (place / "pictures" / name).is_file()
+        ],
+    }
+
+
+def is_hub_id(name: str | None, *, without_owner: bool = False) -> bool:
+    """Whether a name can be that of a repository on the Hub.
+
+    Args:
+        without_owner: whether "bert-base-uncased" is one, as old repositories are called; so may a folder be.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    if not name or not name.isascii() or name.startswith((".", "scratch/", "torchvision/")):
+        return False
+    return without_owner or "/" in name

@@ -1,0 +1,1 @@
+"""The export as ONNX graphs that need no torch."""

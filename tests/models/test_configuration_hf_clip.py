@@ -1,0 +1,103 @@
+"""The configuration: defaults, choices, and what it writes."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from conftest import CODE, tiny_text_config, tiny_vision_config
+from transformers import AutoConfig, CLIPTextConfig, GPT2Config, ViTConfig
+from transformers.dynamic_module_utils import get_imports, get_relative_imports
+
+import hf_clip
+from hf_clip import HFClipConfig
+
+
+def test_defaults_are_clip_s():
+    config = HFClipConfig()
+    assert (config.text_config.model_type, config.vision_config.model_type) == ("bert", "resnet")
+    assert math.exp(config.logit_scale_init_value) == pytest.approx(1 / 0.07)
+    assert math.exp(config.logit_scale_max) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("text", "vision", "poolings"),
+    [
+        (tiny_text_config(), tiny_vision_config(), ("mean", "pooler")),
+        (CLIPTextConfig(), ViTConfig(), ("pooler", "cls")),
+        (GPT2Config(), tiny_vision_config(), ("last", "pooler")),
+    ],
+)
+def test_pooling_suits_the_tower(text, vision, poolings):
+    config = HFClipConfig.from_vision_text_configs(vision, text)
+    assert (config.text_pooling, config.vision_pooling) == poolings
+
+
+@pytest.mark.parametrize("field", ["text_pooling", "vision_pooling", "projection"])
+def test_an_unknown_choice_names_the_choices(field):
+    with pytest.raises(ValueError, match=f"unknown {field} 'sum': choose one of .*(cls|linear)"):
+        HFClipConfig(**{field: "sum"})
+
+
+def test_saves_and_loads_with_its_towers(tmp_path):
+    config = HFClipConfig(text_config=tiny_text_config(hidden_size=64), projection_dim=7, logit_scale_max=None)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, HFClipConfig)
+    assert (loaded.projection_dim, loaded.logit_scale_max, loaded.text_config.hidden_size) == (7, None, 64)
+
+
+def test_copies_exactly_the_code_that_the_map_needs(tmp_path):
+    HFClipConfig().save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.glob("*.py")} == CODE
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert auto_map == {
+        "AutoConfig": "configuration_hf_clip.HFClipConfig",
+        "AutoModel": "modeling_hf_clip.HFClipModel",
+        "AutoModelForZeroShotImageClassification": "modeling_hf_clip.HFClipModel",
+        "AutoProcessor": "processing_hf_clip.HFClipProcessor",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(CODE))
+def test_travelling_code_imports_only_its_siblings_and_what_transformers_users_have(name):
+    """As transformers itself reads the imports of remote code."""
+    file = Path(hf_clip.__file__).parent / "models" / name
+    assert {f"{sibling}.py" for sibling in get_relative_imports(file)} <= CODE
+    standard = {"collections", "contextlib", "copy", "dataclasses", "functools", "inspect", "math", "pathlib"}
+    standard |= {"base64", "importlib", "io", "logging", "os", "re", "shutil", "struct", "typing", "warnings", "zlib"}
+    standard |= {"PIL", "numpy"} if "decoding" in name or "pipelines" in name else set()
+    assert set(get_imports(file)) <= standard | {"torch", "transformers", "huggingface_hub"}
+
+
+def test_an_unregistered_subclass_is_opened_as_what_it_is_made_of(tmp_path):
+    HFClipConfig(architectures=["HFClipWithHead"]).save_pretrained(tmp_path)
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModel"] == "modeling_hf_clip.HFClipModel"
+
+
+def test_a_registered_subclass_keeps_its_own_entry(tmp_path):
+    config = HFClipConfig(architectures=["Mine"])
+    config.auto_map = {
+        "AutoModel": "my_hf_clip.Mine",
+        "AutoConfig": "someone/repo--configuration_hf_clip.HFClipConfig",
+    }
+    config.save_pretrained(tmp_path)
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModel"] == "my_hf_clip.Mine"
+    assert auto_map["AutoConfig"] == "configuration_hf_clip.HFClipConfig"
+
+
+def test_each_loss_brings_its_own_temperature():
+    infonce, sigmoid = HFClipConfig(), HFClipConfig(loss="sigmoid")
+    assert (infonce.logit_scale_init_value, infonce.logit_scale_max) == (math.log(1 / 0.07), math.log(100))
+    assert (sigmoid.logit_scale_init_value, sigmoid.logit_scale_max) == (math.log(10), None)
+    assert sigmoid.logit_bias_init_value == -10
+
+
+def test_no_cap_stays_no_cap_when_saved(tmp_path):
+    HFClipConfig(logit_scale_max=None).save_pretrained(tmp_path)
+    assert HFClipConfig.from_pretrained(tmp_path).logit_scale_max is None
+    HFClipConfig(loss="sigmoid", logit_scale_max=3.0, logit_scale_init_value=0.0).save_pretrained(tmp_path)
+    loaded = HFClipConfig.from_pretrained(tmp_path)
+    assert (loaded.loss, loaded.logit_scale_max, loaded.logit_scale_init_value) == ("sigmoid", 3.0, 0.0)

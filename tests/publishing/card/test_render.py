@@ -1,0 +1,766 @@
+"""The card: metadata that the Hub reads, figures and sentences worked out by hand, and users' text as mere text."""
+
+import ast
+import json
+import re
+from html import unescape
+
+import pytest
+import torch
+import yaml
+from conftest import tiny_model
+from huggingface_hub import EvalResult, ModelCard
+from rendering import HOSTILE, Page, rendered
+from safetensors.torch import save_file
+
+from hf_clip.core.errors import InputError
+from hf_clip.publishing.card import render as card_module
+from hf_clip.publishing.card.citations import citations
+from hf_clip.publishing.card.limits import percent
+from hf_clip.publishing.card.render import CardDetails, card_files, render, write_card
+
+NAME = "someone/birds-clip"
+TRAINING = {
+    "hf_clip": "0.1.0",
+    "vision_model": "microsoft/resnet-50",
+    "text_model": "google-bert/bert-base-uncased",
+    "started_from": None,
+    "data": [
+        {
+            "name": "org/pictures",
+            "pictures": 1000,
+            "captions": 5000,
+            "weight": 0.25,
+            "words": {"median": 11, "shortest": 2, "longest": 40, "captions_looked_at": 1000},
+        },
+        {"name": "more birds", "pictures": 3000, "captions": 3000, "weight": 0.75},
+    ],
+    "skipped_pictures": 3,
+    "parameters": {"text_model": 22000000, "vision_model": 5000000, "heads": 300000, "trained": 5300000},
+    "hyperparameters": {"changed": {"learning_rate": 0.0005}, "default": {"weight_decay": 0.1}},
+    "augmentation": {"rotation": 15, "crop_scale": 0.5},
+    "steps": 1253,
+    "epochs": 22.0,
+    "batch_size": 128,
+    "seconds": 210.3,
+    "pairs_per_second": 150.1,
+    "hardware": {"device": "CPU", "processes": 2, "precision": "fp32"},
+    "versions": {"python": "3.11.9", "hf_clip": "0.1.0"},
+    "emissions": {"kg": 0.0012, "kwh": 0.004, "source": "codecarbon"},
+    "temperature": 0.0123,
+    "credit": "Pictures: the bird club, CC BY-SA 4.0",
+    "pictures_may_be_shown": True,
+}
+
+
+def figure(metric: str, value: float, task: str = "retrieval", **more) -> dict:
+    counts = {"images": 200, "captions": 400} if task.startswith("retrieval") else {"images": 80, "classes": 4}
+    unknown = dict.fromkeys(("low", "high", "chance", "ceiling"))
+    about = {"data": "unseen", "split": "all rows", "data_revision": "d" * 8, "revision": "w" * 8}
+    k = int(metric.rpartition("@")[2]) if "@" in metric else None
+    return (
+        {"model": "m", "task": task, "metric": metric, "value": value, "k": k, "protocol": {"ties": "count against"}}
+        | about
+        | {"precision": "float32"}
+        | counts
+        | unknown
+        | more
+    )
+
+
+RETRIEVAL = [
+    figure("image_retrieval_recall@1", 0.02, low=0.0, high=0.04, chance=0.005, ceiling=1.0),
+    figure("image_retrieval_map@1", 0.02),
+    figure("image_retrieval_recall@10", 0.55, low=0.5, high=0.6, chance=0.05, ceiling=1.0),
+    figure("image_retrieval_median_rank", 8.0),
+    figure("text_retrieval_recall@1", 0.25, low=0.2, high=0.3, chance=0.005, ceiling=0.93),
+    figure("text_retrieval_recall@10", 0.34, low=0.3, high=0.4, chance=0.05, ceiling=1.0),
+    figure("text_retrieval_median_rank", 17.5),
+]
+TEMPLATES = {"templates": ["a {c}", "{c}."]}
+ZERO_SHOT = [
+    figure(
+        "zero_shot_acc1", 0.6, "zero-shot", low=0.5, high=0.7, chance=0.25, protocol={"templates": ["a {c}", "{c}."]}
+    ),
+    figure("zero_shot_mean_per_class_recall", 0.41, "zero-shot", low=0.2, high=0.5, chance=0.25),
+    figure("zero_shot_calibration_error", 0.125, "zero-shot"),
+]
+
+
+def results(figures=RETRIEVAL, **changes) -> dict:
+    return {
+        "hf_clip": "0.1.0",
+        "models": [{"name": "m", "revision": None, "digest": "w" * 8, "precision": "float32"}],
+        "data": {"name": "unseen", "split": "all rows", "fingerprint": "d" * 8},
+        "intervals": "95 % over pictures, bootstrap, 2000 resamples",
+        "figures": figures,
+        "differences": [],
+        "notes": {},
+        "skipped": [],
+        "skipped_of": {},
+        "pictures": [],
+    } | changes
+
+
+def put(folder, name: str, content) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(content))
+
+
+@pytest.fixture
+def folder(tmp_path, processor):
+    """A saved model without its weights."""
+    folder = tmp_path / "model"
+    tiny_model().config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def card(folder, details=None, **files) -> str:
+    """The card of the folder with these files; `training`, `evaluation`, `onnx`, `adapter`."""
+    places = {
+        "training": "training.json",
+        "evaluation": "evaluation/results.json",
+        "onnx": "onnx/export.json",
+        "adapter": "adapter_config.json",
+    }
+    for name, content in files.items():
+        put(folder, places[name], content)
+    facts = write_card(folder, details or CardDetails(NAME), run_examples=False)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert render(json.loads(json.dumps(facts, allow_nan=False))) == text
+    return text
+
+
+def metadata(text: str) -> dict:
+    return yaml.safe_load(text.removeprefix("---\n").partition("\n---\n")[0])
+
+
+def section(text: str, title: str) -> str:
+    return re.search(rf"^##+ {re.escape(title)}\n(.*?)(?=^##+ |\Z)", text, flags=re.DOTALL | re.MULTILINE)[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    return Page(rendered(text)).rows
+
+
+def tidy(text: str) -> None:
+    """What no card may hold, however little is known."""
+    body = text.partition("\n---\n")[2]
+    for word in ("None", "nan", "null", "More information", "{{", "{%", "Undefined"):
+        assert not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", body), word
+    assert "\n\n\n" not in body
+    assert not re.search(r"^(##+) .*\n\n(?:#{1,2} |\Z)", body, flags=re.MULTILINE), "an empty section"
+    assert not re.search(r"[^\n]\n(#+ |!\[|```\w)", re.sub(r"```.*?```", "", body, flags=re.DOTALL)), "no line between"
+    assert not re.search(r"^#+ .*\n[^\n]", re.sub(r"```.*?```", "```", body, flags=re.DOTALL), flags=re.MULTILINE)
+    assert ", ," not in body
+    assert ".." not in body
+    assert text.endswith("\n")
+
+
+# ---- metadata -----------------------------------------------------------------------------------------------------
+
+
+def test_the_hub_reads_the_metadata(folder):
+    details = CardDetails(NAME, license="apache-2.0", language=["en", "de"], datasets=["org/other"])
+    data = metadata(card(folder, details, training=TRAINING))
+    assert data["pipeline_tag"] == "zero-shot-image-classification"
+    assert data["library_name"] == "transformers"
+    assert {"hf_clip", "clip"} <= set(data["tags"])
+    assert data["base_model"] == ["microsoft/resnet-50", "google-bert/bert-base-uncased"]
+    assert (data["license"], data["language"]) == ("apache-2.0", ["en", "de"])
+    assert data["datasets"] == ["org/other", "org/pictures"]
+    assert data["co2_eq_emissions"] == {
+        "emissions": 1.2,
+        "source": "codecarbon",
+        "training_type": "fine-tuning",
+        "hardware_used": "CPU, 2 processes, fp32",
+    }
+
+
+def test_what_is_not_known_is_not_in_the_metadata(folder):
+    data = metadata(card(folder))
+    assert data.keys() == {"library_name", "pipeline_tag", "tags"}
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "expected"),
+    [
+        ("scratch/resnet-10", "sentence-transformers/all-MiniLM-L6-v2", ["sentence-transformers/all-MiniLM-L6-v2"]),
+        ("torchvision/resnet50:/home/me/weights.pth", "/home/me/bert", None),
+        ("scratch/timm/resnet18", "./bert", None),
+        ("timm/resnet18.a1_in1k", "timm/resnet18.a1_in1k", ["timm/resnet18.a1_in1k"]),
+    ],
+)
+def test_base_models_are_those_that_the_hub_has(folder, vision, text, expected):
+    made = card(folder, training={"vision_model": vision, "text_model": text})
+    assert metadata(made).get("base_model") == expected
+    assert "me/" not in made
+    own = card(folder, CardDetails(NAME, base_model=["org/base"]))
+    assert metadata(own)["base_model"] == ["org/base"]
+
+
+def test_what_the_publisher_names_goes_in(folder):
+    """Old repositories have no owner; what the run says without one may be a folder."""
+    details = CardDetails(
+        NAME, "cc-by-sa-4.0", ["zh-Hans", "multilingual"], "cifar10", "bert-base-uncased", tags="birds"
+    )
+    data = metadata(card(folder, details, training=TRAINING | {"text_model": "bert", "data": [{"name": "mnist"}]}))
+    assert (data["datasets"], data["base_model"]) == (["cifar10"], ["bert-base-uncased"])
+    assert data["language"] == ["zh-Hans", "multilingual"]
+    assert data["tags"][0] == "hf_clip"
+    assert data["tags"][-1] == "birds"
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"license": "Apache 2"}, r"license 'Apache 2' .* such as apache-2.0"),
+        ({"license": "mit\n"}, r"license 'mit\\n'"),
+        ({"language": ["en", "English"]}, r"language 'English' .* such as en or zh"),
+        ({"datasets": ["org/birds", "/home/me/birds"]}, r"datasets '/home/me/birds' is no Hub id: .*user/name"),
+        ({"base_model": "scratch/resnet-10"}, r"base_model 'scratch/resnet-10' is no Hub id"),
+        ({"base_model": "a/b/c"}, r"base_model 'a/b/c' is no Hub id"),
+        ({"base_model": [""]}, r"base_model '' is no Hub id"),
+    ],
+)
+def test_what_the_hub_would_not_know_is_refused_by_name(folder, said, message):
+    with pytest.raises(InputError, match=message) as raised:
+        write_card(folder, CardDetails(NAME, **said), run_examples=False)
+    assert "\n" not in str(raised.value)
+    assert not (folder / "README.md").exists()
+
+
+def test_one_text_is_a_list_of_one():
+    details = CardDetails(NAME, language="en", datasets="o/d", base_model="o/m", example_labels="a cat", tags="birds")
+    lists = (details.language, details.datasets, details.base_model, details.example_labels, details.tags)
+    assert lists == (["en"], ["o/d"], ["o/m"], ["a cat"], ["birds"])
+
+
+def test_a_name_without_an_owner_is_no_data_set_of_the_hub(folder):
+    for name, expected in (
+        ("org/birds", ("org/birds", "org/birds")),
+        ("My own birds", ("my-own-birds", "My own birds")),
+        ("unseen", ("unseen-all-rows", "unseen, all rows")),
+    ):
+        text = card(folder, evaluation=results([entry | {"data": name} for entry in RETRIEVAL]))
+        found = {(result.dataset_type, result.dataset_name) for result in ModelCard(text).data.eval_results}
+        assert found == {expected}
+
+
+def test_timm_weights_are_named_by_their_repository(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= {"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"}}
+    put(folder, "config.json", config)
+    for name, expected in (("timm/resnet18", ["timm/resnet18.a1_in1k"]), ("scratch/timm/resnet18", None)):
+        assert metadata(card(folder, training={"vision_model": name})).get("base_model") == expected
+
+
+def test_every_figure_comes_back_from_the_model_index(folder):
+    text = card(folder, evaluation=results(RETRIEVAL + ZERO_SHOT))
+    read = ModelCard(text).data
+    assert read.model_name == "birds-clip"
+    by_name = {result.metric_name: result for result in read.eval_results}
+    assert len(by_name) == len(read.eval_results) == 9  # all but map@1
+    assert by_name["text → image, recall@10"] == EvalResult(
+        task_type="image-text-retrieval",
+        task_name="Image–text retrieval",
+        dataset_type="unseen-all-rows",
+        dataset_name="unseen, all rows",
+        dataset_split="all rows",
+        dataset_revision="d" * 8,
+        metric_type="recall",
+        metric_name="text → image, recall@10",
+        metric_value=0.55,
+        metric_args={
+            "k": 10,
+            "images": 200,
+            "captions": 400,
+            "low": 0.5,
+            "high": 0.6,
+            "chance": 0.05,
+            "ceiling": 1.0,
+            "precision": "float32",
+            "intervals": "95 % over pictures, bootstrap, 2000 resamples",
+            "model_revision": "w" * 8,
+            "protocol": {"ties": "count against"},
+        },
+    )
+    accuracy = by_name["top-1 accuracy"]
+    assert (accuracy.task_type, accuracy.metric_type) == ("zero-shot-image-classification", "accuracy")
+    assert accuracy.metric_args["protocol"] == {"templates": ["a {c}", "{c}."]}
+    assert str(ModelCard(text)) == text
+
+
+def test_an_adapter_names_its_base(folder):
+    (folder / "config.json").unlink()
+    text = card(folder, adapter={"base_model_name_or_path": "org/base"}, training=TRAINING)
+    data = metadata(text)
+    assert (data["library_name"], data["base_model"]) == ("peft", ["org/base"])
+    assert data["base_model_relation"] == "adapter"
+    assert "adapter of [org/base](https://huggingface.co/org/base)" in text
+    tidy(text)
+
+
+# ---- sections -----------------------------------------------------------------------------------------------------
+
+
+def test_a_bare_folder_gives_a_whole_card(folder):
+    text = card(folder)
+    tidy(text)
+    assert "Nothing was measured: this model comes without an evaluation." in section(text, "Limits and biases")
+    assert ["Licence", "none named: ask the publisher before you use it"] in rows(text)
+    assert "## Training" not in text
+    assert "## Credit" not in text
+    assert "trained together" not in text
+
+
+@pytest.mark.parametrize("missing", TRAINING)
+def test_whatever_a_run_leaves_out_leaves_no_gap(folder, missing):
+    tidy(card(folder, training=TRAINING | {missing: None}, evaluation=results(RETRIEVAL + ZERO_SHOT)))
+    tidy(card(folder, training={missing: TRAINING[missing]}))
+
+
+def test_how_it_was_trained(folder):
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "training_curve.png").touch()
+    text = card(folder, training=TRAINING)
+    said = section(text, "Training")
+    assert rows(said)[:3] == [
+        ["data", "pictures", "captions", "share of an epoch", "length of a caption"],
+        ["org/pictures", "1,000", "5,000", "0.25", "11 words (median; 2 to 40)"],
+        ["more birds", "3,000", "3,000", "0.75", ""],
+    ]
+    assert "1,253 steps of 128 pairs (22 epochs) took 3 min 30 s. Speed: 150.1 pairs a second." in said
+    assert "Hardware: CPU, 2 processes, fp32. Emissions: 1.2 g of CO₂ equivalent, 0.004 kWh, estimated by" in said
+    assert said.index("`learning_rate` | 0.0005") < said.index("<details>") < said.index("`weight_decay` | 0.1")
+    assert "![training curve](pictures/training_curve.png)" in said
+    assert "Augmentation: rotation 15, crop scale 0.5." in said
+    assert "Versions: python 3.11.9, hf_clip 0.1.0." in said
+    assert "5.3 M of them trained" not in text  # of how many is not known without weights
+    assert section(text, "Credit").strip() == "Pictures: the bird club, CC BY-SA 4.0"
+
+
+@pytest.mark.parametrize(
+    ("course", "expected"),
+    [
+        ({"steps": 1, "epochs": 1.0}, "1 step of 128 pairs (1 epoch) took 3 min 30 s."),
+        ({"steps": 1, "epochs": 0.5, "seconds": None}, "1 step of 128 pairs (0.5 epochs) was trained."),
+        ({"accumulated_batches": 1}, "1,253 steps of 128 pairs (22 epochs) took 3 min 30 s."),
+        (
+            {"accumulated_batches": 4},
+            "1,253 steps of 4 batches of 128 pairs, each pair with the negatives of its own batch (22 epochs) took",
+        ),
+    ],
+)
+def test_steps_in_words(folder, course, expected):
+    assert expected in section(card(folder, training=TRAINING | course), "Training")
+
+
+def test_a_timm_tower_is_called_by_its_architecture(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= {"architecture": "resnet18", "model_type": "timm_wrapper"}
+    put(folder, "config.json", config)
+    text = card(folder)
+    assert dict(rows(text.split("## Use")[0]))["Image tower"] == "timm resnet18"
+    assert "timm resnet18 reads the pictures, BERT the texts" in text
+    assert "─ timm resnet18, pooled" in text
+    base = 'pip install "transformers>=5.23,<6" torch torchvision accelerate pillow'
+    assert f"```sh\n{base} timm\n```" in section(text, "transformers")
+    assert f"```sh\n{base} timm\n```" in section(text, "The pipeline of transformers")
+
+
+def test_an_example_says_what_to_install(folder):
+    (folder / "modules.json").write_text("[]")
+    put(folder, "onnx/export.json", {"opset": 20})
+    (folder / "onnx" / "example.py").touch()
+    text = card(folder)
+    tidy(text)
+    commands = {
+        title: re.findall("```sh\n(.*)\n```", section(text, title))
+        for title in re.findall("^### (.*)", text.partition("## How it is built")[0], flags=re.MULTILINE)
+    }
+    assert commands == {
+        "transformers": ['pip install "transformers>=5.23,<6" torch torchvision accelerate pillow'],
+        "The pipeline of transformers": [],
+        "hf_clip": [],
+        "sentence-transformers": [
+            'pip install "sentence-transformers>=6.2" "transformers>=5.23,<6" torchvision pillow'
+        ],
+        "onnxruntime, without torch": ["pip install onnxruntime tokenizers numpy pillow huggingface_hub"],
+        "ONNX": [],
+    }
+    assert "It needs the hf_clip package.\n" in section(text, "hf_clip")
+    (folder / "config.json").unlink()
+    adapter = card(folder, adapter={"base_model_name_or_path": "org/base"})
+    for title in ("transformers", "The pipeline of transformers", "PEFT"):
+        assert "accelerate pillow peft\n" in section(adapter, title)
+
+
+def test_parameters_and_temperature_are_those_of_the_weights(folder):
+    model = tiny_model()
+    with torch.no_grad():
+        model.logit_scale.fill_(3.0)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    text = card(folder, training=TRAINING)
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    total = sum(p.numel() for p in model.parameters())
+    table = dict(rows(text.split("## Use")[0]))
+    assert f"{sizes['vision_model'] / 1000:.3g} k parameters" in table["Image tower"]
+    assert f"{sizes['text_model'] / 1000:.3g} k parameters" in table["Text tower"]
+    assert table["Parameters"] == f"{total / 1000:.3g} k, 5.3 M of them trained"
+    assert "cosine / 0.04979 ── InfoNCE" in text  # e⁻³
+
+
+def test_the_drawing_joins_both_towers(folder):
+    (first, middle, last) = re.search(r"```text\n(picture.*?)\n```", card(folder), flags=re.DOTALL)[1].splitlines()
+    assert re.match("picture 32×32 ─+ ResNet, pooled: its own pooler ─+ 40 ─+ linear ─+┐", first)
+    assert re.match("text ─+ BERT, pooled: mean ─+ 32 ─+ linear ─+┘", last)
+    assert first.index("┐") == middle.index("├") == last.index("┘")
+    assert "├─ 16, unit length" in middle
+
+
+def test_figures_stand_beside_chance_and_what_is_possible(folder):
+    text = card(folder, evaluation=results(RETRIEVAL + ZERO_SHOT))
+    assert rows(section(text, "Retrieval")) == [
+        ["", "value", "95 % interval", "chance", "best possible"],
+        ["text → image, recall@1", "0.020", "0.000 to 0.040", "0.005", "1.000"],
+        ["text → image, recall@10", "0.550", "0.500 to 0.600", "0.050", "1.000"],
+        ["text → image, median rank", "8", "", "", ""],
+        ["image → text, recall@1", "0.250", "0.200 to 0.300", "0.005", "0.930"],
+        ["image → text, recall@10", "0.340", "0.300 to 0.400", "0.050", "1.000"],
+        ["image → text, median rank", "17.5", "", "", ""],
+    ]
+    said = section(text, "Zero-shot classification")
+    assert rows(said) == [
+        ["", "value", "95 % interval", "chance"],
+        ["top-1 accuracy", "0.600", "0.500 to 0.700", "0.250"],
+        ["mean per class recall", "0.410", "0.200 to 0.500", "0.250"],
+        ["calibration error", "0.125", "", ""],
+    ]
+    assert "Data: unseen, all rows, content dddddddd: 80 pictures, 4 classes." in said
+    assert "Protocol: templates: “a {c}”, “{c}.”." in said
+    assert "Weights: wwwwwwww, float32." in said
+
+
+def test_what_the_figures_say_against_the_model(folder):
+    changes = {"notes": {"m / zero-shot": ["2 classes tie"]}, "skipped": [[3, "a.png", "no picture"]]}
+    text = card(folder, evaluation=results(RETRIEVAL + ZERO_SHOT, **changes), training=TRAINING)
+    said = section(text, "Limits and biases").strip().splitlines()
+    assert said[:-1] == [
+        "- Retrieval on unseen: given a caption, its picture is among the first 10 of 200 in 55 % of the cases, and "
+        "in 45 % it is not; given a picture, one of its captions is among the first 10 of 400 in 34 %.",
+        "- It finds pictures clearly better than texts: recall@10 is 0.550 [0.500, 0.600] for pictures and "
+        "0.340 [0.300, 0.400] for texts.",
+        "- The median rank of the right picture is 8 of 200, that of the right caption 17.5 of 400.",
+        "- text → image, recall@1: 0.020 [0.000, 0.040] cannot be told from chance (0.005).",
+        "- image → text, recall@1: no model can have more than 0.930 here, as captions stand on several pictures.",
+        "- Zero-shot classification on unseen: of 4 classes the right one comes first for 60 % of the pictures, and "
+        "another for 40 %.",
+        "- Every class counted alike, it is right in 41 %, which is less than over the pictures: rarer classes fare "
+        "worse.",
+        "- Its probabilities are off by 0.125 on average (expected calibration error): do not take them for "
+        "frequencies.",
+        "- mean per class recall: 0.410 [0.200, 0.500] cannot be told from chance (0.250).",
+        "- zero-shot: 2 classes tie.",
+        "- 1 picture of unseen could not be read and was not asked about.",
+        "- Not measured: classification by nearest neighbours; a linear probe; pictures and texts of another kind "
+        "than those above; differences between groups of people.",
+        "- In training, 3 pictures could not be read and were left out.",
+    ]
+    assert "learned from captions" in said[-1]
+
+
+def test_directions_that_may_be_alike_are_not_told_apart(folder):
+    alike = [figure | {"low": 0.3, "high": 0.6} if figure["k"] == 10 else figure for figure in RETRIEVAL]
+    assert "clearly better" not in card(folder, evaluation=results(alike))
+
+
+def test_languages_share_a_table_and_the_best_and_worst_are_named(folder):
+    values, others = {"en": 0.6, "zh": 0.4, "ru": 0.1}, {"high": 0.9, "chance": 0.07}
+    figures = [
+        figure(f"{way}_retrieval_recall@{k}", value / (11 - k), f"retrieval/{name}", low=value / 20, **others)
+        for name, value in values.items()
+        for way in ("image", "text")
+        for k in (1, 10)
+    ]
+    text = card(folder, evaluation=results(figures))
+    assert rows(section(text, "Retrieval by language"))[1:] == [
+        ["en", "10", "0.600 [0.030, 0.900]", "0.070", "0.600 [0.030, 0.900]", "0.070"],
+        ["zh", "10", "0.400 [0.020, 0.900]", "0.070", "0.400 [0.020, 0.900]", "0.070"],
+        ["ru", "10", "0.100 [0.005, 0.900]", "0.070", "0.100 [0.005, 0.900]", "0.070"],
+    ]
+    limits = section(text, "Limits and biases")
+    assert "Of 3 languages it reads en best and ru worst: text → image recall@10 is 0.600 [0.030" in limits
+    assert "ru, text → image, recall@10: 0.100 [0.005, 0.900] cannot be told from chance (0.070)." in limits
+    configs = {result.dataset_config: result.metric_args["k"] for result in ModelCard(text).data.eval_results}
+    assert configs == {"en": 10, "zh": 10, "ru": 10}
+
+
+def of_languages(**images: int) -> list[dict]:
+    about = {"chance": 0.1, "captions": 7}
+    return [
+        figure(f"{way}_retrieval_recall@1", 0.5, f"retrieval/{name}", images=count, **about)
+        for name, count in images.items()
+        for way in ("image", "text")
+    ]
+
+
+def test_languages_of_several_sizes_have_theirs_beside_them(folder):
+    said = section(card(folder, evaluation=results(of_languages(en=90, zh=40))), "Retrieval by language")
+    assert [row[:4] for row in rows(said)] == [
+        ["language", "pictures", "captions", "k"],
+        ["en", "90", "7", "1"],
+        ["zh", "40", "7", "1"],
+    ]
+    assert "content dddddddd." in said
+    said = section(card(folder, evaluation=results(of_languages(en=90, zh=90))), "Retrieval by language")
+    assert rows(said)[0][:2] == ["language", "k"]
+    assert "content dddddddd: 90 pictures, 7 captions." in said
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [(("unseen", "unseen"), ("unseen", "unseen (more)")), (("sparrows", "finches"), ("sparrows", "finches"))],
+)
+def test_two_evaluations_of_a_task_are_told_apart(folder, names, told):
+    for place, name in zip(("evaluation", "evaluation/more"), names, strict=True):
+        figures = [entry | {"value": 0.5 if place == "evaluation" else 0.25} for entry in RETRIEVAL + ZERO_SHOT]
+        put(folder, f"{place}/results.json", results(figures, data={"name": name, "split": "s", "fingerprint": "d"}))
+    text = card(folder)
+    titles = re.findall(r"^### (.*)", text.partition("## Evaluation")[2], flags=re.MULTILINE)
+    assert sorted(title.replace("\\", "") for title in titles) == sorted(
+        f"{task} on {name}" for name in told for task in ("Retrieval", "Zero-shot classification")
+    )
+    limits = section(text, "Limits and biases").strip().splitlines()
+    assert len(set(limits)) == len(limits)
+    figured = [line.replace("\\", "") for line in limits if "0.500" in line or "median rank" in line]
+    assert all(any(name in line for name in told) for line in figured)
+    assert figured
+
+
+def test_what_two_evaluations_left_out_alike_is_said_once(folder):
+    for place, figures in (("evaluation", RETRIEVAL), ("evaluation/more", ZERO_SHOT)):
+        put(folder, f"{place}/results.json", results(figures, skipped=[[3, "a.png", "no picture"]]))
+    text = card(folder)
+    assert text.count("1 picture of unseen could not be read") == 1
+    assert re.findall(r"^### (Retrieval.*)", text, flags=re.MULTILINE) == ["Retrieval"]  # no other has it
+
+
+def test_the_same_evaluation_twice_is_shown_once(folder):
+    for place in ("evaluation", "evaluation/copy"):
+        put(folder, f"{place}/results.json", results())
+    assert re.findall(r"^### (Retrieval.*)", card(folder), flags=re.MULTILINE) == ["Retrieval"]
+
+
+def test_pictures_that_are_there_are_shown_once(folder):
+    names = ("training_curve.png", "retrieval.png", "example.png")
+    for file in (*(f"pictures/{name}" for name in names), "evaluation/a b/pictures/recall.png"):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    put(folder, "evaluation/a b/results.json", results(pictures=["recall.png", "gone.png"]))
+    (folder / "evaluation" / "a b" / "report.md").touch()
+    details = CardDetails(NAME, example_picture="pictures/example.png", example_labels=["a robin"])
+    facts = write_card(folder, details, run_examples=False)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"!\[.*?\]\((.*?)\)", text)) == [
+        "evaluation/a%20b/pictures/recall.png",
+        *(f"pictures/{name}" for name in sorted(names)),
+    ]
+    assert "![example](pictures/example.png)" in section(text, "Use")
+    assert "(evaluation/a%20b/report.md)" in text
+    assert all((folder / file).is_file() for file in card_files(facts))
+    assert len(card_files(facts)) == 5
+
+
+def test_what_int8_costs(folder):
+    recall = {"image_retrieval_recall@1": {"fp32": 0.5, "int8": 0.48, "chance": 0.01}}
+    data = {"name": "unseen", "split": "all rows", "images": 1430}
+    sizes = {
+        "text_model.onnx": 8e6,
+        "vision_model.onnx": 2e6,
+        "text_model_int8.onnx": 2e6,
+        "vision_model_int8.onnx": 1e6,
+    }
+    export = {
+        "largest_difference": {"text_embeds": 2e-7, "image_embeds": 3e-7, "grey_levels": 1},
+        "notes": ["pictures of one size only"],
+        "int8": {"data": data, "bytes": {f"{name}.onnx": size for name, size in sizes.items()}, "recall": recall},
+    }
+    text = card(folder, onnx=export)
+    said = section(text, "ONNX")
+    assert "differ from torch's by 3e-07 at the most. Pictures of one size only." in said
+    assert "they take 3 MB in place of 10 MB. Measured on unseen, all rows, 1,430 pictures:" in said
+    assert rows(said)[1:] == [["text → image, recall@1", "0.500", "0.480", "0.010"]]
+    assert "onnx" in metadata(text)["tags"]
+    tidy(text)
+    tidy(card(folder, onnx={"opset": 20}))
+
+
+def test_the_sigmoid_loss_and_a_fixed_length_are_explained(tmp_path, processor):
+    tiny_model(loss="sigmoid").config.save_pretrained(tmp_path)
+    processor.text_padding, processor.max_text_length = "max_length", 12
+    processor.save_pretrained(tmp_path)
+    text = card(tmp_path)
+    tidy(text)
+    assert "texts padded to 12 tokens" in text
+    assert "shares out a probability of 1 among the labels" in text
+    assert "softmax" not in text
+    assert "sigmoid loss of every pair" in text
+    assert "2303.15343" in text
+    assert "1807.03748" not in text
+
+
+def test_citations_are_of_what_was_used():
+    towers = [
+        {"type": "resnet", "name": "scratch/resnet-10"},
+        {"type": "bert", "name": "sentence-transformers/all-MiniLM-L6-v2"},
+        {"type": "timm_wrapper", "name": "timm/x"},
+        {"type": "unheard-of", "name": None},
+    ]
+    text = citations(towers, "infonce", image_tower_frozen=False)
+    keys = re.findall(r"^@misc\{(.+),$", text, flags=re.MULTILINE)
+    assert keys == ["clip", "infonce", "resnet", "bert", "minilm", "sentence-bert", "timm"]
+    assert text.count("{") == text.count("}")
+    locked = citations([{"type": "siglip_vision_model", "name": None}], "sigmoid", image_tower_frozen=True)
+    assert re.findall(r"@misc\{(\w+)", locked) == ["clip", "siglip", "lit"]
+
+
+def test_percentages_never_round_to_all_or_nothing():
+    assert [percent(share) for share in (0, 0.004, 0.5, 0.996, 1)] == ["0 %", "0.4 %", "50 %", "99.6 %", "100 %"]
+
+
+# ---- what users wrote ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "{{ 7*7 }} {% raw %}", "---\nlicense: mit\n---", "1. no list", "''': x"])
+def test_users_text_is_mere_text(folder, text):
+    plain = " ".join(text.split())
+    details = CardDetails(text, description=text, credit=text, example_labels=[text, "b"], tags=[text])
+    training = TRAINING | {"data": [{"name": text}], "hyperparameters": {"changed": {"x": text}}}
+    training |= {"versions": {text: text}, "vision_model": text, "augmentation": {text: text}}
+    changes = {"notes": {"m / retrieval": [text]}, "data": {"name": text, "split": text, "fingerprint": "d"}}
+    figures = [entry | {"protocol": {"templates": [text]}, "data": text} for entry in RETRIEVAL]
+    made = card(folder, details, training=training, evaluation=results(figures, **changes))
+    clean = card(folder, CardDetails(NAME, description="x"), training=TRAINING, evaluation=results())
+    page = rendered(made.split("\n---\n", 1)[1])
+    html = Page(page)
+    assert {tag for tag, _ in html.tags} - {"ol"} <= {tag for tag, _ in Page(rendered(clean)).tags} | {"h2"}
+    assert "<ol" not in page
+    assert unescape(re.search("<h1>(.*?)</h1>", page)[1]) == plain
+    assert ["x", plain] in html.rows  # a setting
+    assert "49" not in page.split("<table>")[0]
+    data = metadata(made)
+    assert data["tags"][-1] == text
+    assert ModelCard(made).data.eval_results[0].dataset_name.startswith(text)
+
+
+def test_labels_and_outputs_cannot_leave_their_block(folder):
+    evil = "```\n# pwned\n\n<script>\n````"
+    facts = write_card(folder, CardDetails(NAME, example_labels=[evil, "b"]), run_examples=False)
+    for example in facts["examples"]:
+        example["output"] = f"{evil}: 0.5\nb: 0.5"
+    markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark")
+    tokens = markdown.parse(render(facts))
+    fences = [token for token in tokens if token.type == "fence"]
+    codes = [token.content for token in fences if token.info == "python"]
+    assert len(codes) == len(facts["examples"])
+    for code in codes:
+        lists = [ast.literal_eval(node) for node in ast.walk(ast.parse(code)) if is_list_of_strings(node)]
+        assert [evil, "b"] in lists
+    assert [token.content for token in fences].count(f"{evil}: 0.5\nb: 0.5\n") == len(codes)
+    headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
+    assert "pwned" not in headings
+    assert not [token for token in tokens if token.type == "html_block" and "script" in token.content]
+
+
+def is_list_of_strings(node) -> bool:
+    return isinstance(node, ast.List) and all(isinstance(each, ast.Constant) for each in node.elts)
+
+
+def test_nothing_tells_about_the_machine_or_a_token(folder, tmp_path, monkeypatch):
+    token = "hf_" + "a1B2" * 8
+    (tmp_path / "runs" / "bert").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    training = TRAINING | {
+        "vision_model": "scratch//home/jane/resnet",
+        "text_model": "runs/bert",
+        "started_from": "../model",
+        "data": [{"name": str(tmp_path / "My Birds")}],
+        "hyperparameters": {"changed": {"hub_token": "x" * 9, "feature_cache_dir": "/home/jane/cache", "note": token}},
+        "credit": f"from file:///home/jane/list.txt with {token}, see https://example.org/a/b and C:\\Users\\jane\\x",
+    }
+    notes = {"m / retrieval": [f"{tmp_path}/a.png is gone"]}
+    text = card(
+        folder,
+        CardDetails(NAME, description=f"At {tmp_path}/x/y."),
+        training=training,
+        evaluation=results(notes=notes),
+    )
+    for secret in (token, "jane", str(tmp_path), "xxxxxxxxx", "runs/"):
+        assert secret not in text
+    for kept in ("My Birds", "resnet", "see https://example.org/a/b and x", "a.png is gone", "At y."):
+        assert kept in text
+    assert "base_model" not in metadata(text)
+
+
+def test_a_sentence_keeps_its_words(folder, tmp_path, monkeypatch):
+    """Only what is a path of this machine is shortened, and a token goes in any case."""
+    monkeypatch.setenv("HOME", "/home/jane")
+    monkeypatch.chdir(tmp_path)
+    said = "/imagine a model. It is good, and/or bad; ask /dev/team or 1/2/3"
+    token = "hf_" + "a1-_" * 5
+    details = CardDetails(
+        NAME, description=f"{said} {token}", example_labels=["/a/b", "b"], credit=f"See {tmp_path}/a."
+    )
+    facts = write_card(folder, details, run_examples=False)["details"]
+    assert facts["description"] == f"{said} …"
+    assert facts["example_labels"] == ["/a/b", "b"]
+    assert facts["credit"] == "See a."
+    details = CardDetails(NAME, description="At /home/jane/x/y, ~/z and hf_clip-openmoji-languages.")
+    assert write_card(folder, details, run_examples=False)["details"]["description"] == (
+        "At y, z and hf_clip-openmoji-languages."
+    )
+
+
+# ---- the file -----------------------------------------------------------------------------------------------------
+
+
+def test_a_card_is_written_whole_or_not_at_all(folder, monkeypatch):
+    before = card(folder)
+    monkeypatch.setattr(card_module, "render", lambda facts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_card(folder, CardDetails("other/name"), run_examples=False)
+    assert (folder / "README.md").read_text(encoding="utf-8") == before
+    assert not list(folder.glob(".README*"))
+
+
+def test_a_file_that_is_no_json_is_named(folder):
+    (folder / "training.json").write_text("{")
+    with pytest.raises(InputError, match=r"training\.json is no JSON .*: write it again, or remove it"):
+        write_card(folder, CardDetails(NAME), run_examples=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("training.json", [1]),
+        ("training.json", {"data": "birds"}),
+        ("training.json", {"hyperparameters": [1]}),
+        ("evaluation/results.json", []),
+        ("evaluation/results.json", {"models": []}),
+        ("evaluation/results.json", results() | {"figures": [{"model": "m"}]}),
+        ("evaluation/results.json", results(data="unseen")),
+        ("onnx/export.json", "x"),
+    ],
+)
+def test_a_file_of_another_shape_is_named(folder, file, content):
+    put(folder, file, content)
+    with pytest.raises(InputError, match=rf"{file} is (no mapping|not as hf_clip writes it)") as raised:
+        write_card(folder, CardDetails(NAME), run_examples=False)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_template_stands_where_a_reader_looks():
+    place = card_module._TEMPLATE.parents[3] / "model_cards" / "template.md"
+    assert place.resolve() == card_module._TEMPLATE.resolve()
