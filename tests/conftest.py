@@ -4,10 +4,17 @@ import json
 import os
 import tempfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
-_cache = tempfile.TemporaryDirectory()  # removed when the tests end
-os.environ.setdefault("HF_DATASETS_CACHE", _cache.name)
+if "HF_DATASETS_CACHE" not in os.environ:
+    _cache = tempfile.TemporaryDirectory()  # removed when the tests end
+    os.environ["HF_DATASETS_CACHE"] = _cache.name
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if _worker != Path(os.environ["HF_DATASETS_CACHE"]).name:  # what a worker starts shares the worker's
+    os.environ["HF_DATASETS_CACHE"] += f"/{_worker}"
+if _worker:  # together they have as many threads as there are cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

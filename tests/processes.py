@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from conftest import tiny_inputs, tiny_model, tiny_text_config, tiny_vision_config
+from ready_processes import ready_context
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -27,7 +28,10 @@ UNEQUAL, ONE_EMPTY = {2: (4, 3), 3: (3, 1, 3)}, {2: (7, 0), 3: (4, 0, 3)}
 
 
 def run(worker, world_size: int, *args) -> None:
-    torch.multiprocessing.spawn(_start, (worker, world_size, args), nprocs=world_size)
+    ready_context()
+    torch.multiprocessing.start_processes(
+        _start, (worker, world_size, args), nprocs=world_size, start_method="forkserver"
+    )
 
 
 def _start(rank: int, worker, world_size: int, args: tuple) -> None:

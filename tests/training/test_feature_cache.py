@@ -13,6 +13,7 @@ import torch
 from conftest import SAME, tiny_model, tiny_text_config, tiny_vision_config, write_pictures
 from processes import run as run_processes
 from processes import train_heads
+from ready_processes import ready_context
 from torch.utils.data import ConcatDataset, Subset
 from training_runs import cached_trainer as cached
 from training_runs import make_processor, make_trainer
@@ -186,12 +187,9 @@ def test_a_pass_that_breaks_off_goes_on_where_it_was(tmp_path, data, one_thread)
     assert vectors(tmp_path / "cache") == vectors(tmp_path / "uncut")
 
 
-def test_a_killed_process_is_gone_on_from(tmp_path, one_thread, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the process too: its bits are compared
+def test_a_killed_process_is_gone_on_from(tmp_path, one_thread):
     data = write_pictures(tmp_path / "pictures", count=200)
-    process = torch.multiprocessing.get_context("spawn").Process(
-        target=train_heads, args=(0, 1, str(tmp_path), str(data), 1)
-    )
+    process = ready_context().Process(target=train_heads, args=(0, 1, str(tmp_path), str(data), 1))
     process.start()
     root, deadline = tmp_path / "cache", time.monotonic() + 120
     while process.is_alive() and len(list(root.glob("vision-*/vectors-*.json"))) < 3 and time.monotonic() < deadline:

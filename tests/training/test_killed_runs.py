@@ -2,19 +2,19 @@
 
 import contextlib
 import json
-import multiprocessing
 import random
 import re
 import signal
 import statistics
 import time
 from itertools import pairwise
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from pathlib import Path
 
 import killed_run
 import pytest
 from conftest import write_pictures
+from ready_processes import ready_context
 
 from hf_clip.training.trainer import last_checkpoint
 
@@ -51,11 +51,9 @@ RUNS = {
 class Runs:
     """A run's lives, each a process of its own."""
 
-    # A copy of a process that has imported all there is: ready at once.
-    context = multiprocessing.get_context("forkserver")
-
     def __init__(self, folder: Path, data: Path, settings: dict):
         self.folder, self.data, self.settings = folder, data, SETTINGS | settings
+        self.context = ready_context()
 
     def live(self, last_step: int | None = None, seconds: float = 0, last_event: int | None = None) -> list[int]:
         """Starts the run, or goes on with it, until its end or its death.
@@ -91,16 +89,6 @@ class Runs:
     def step(self) -> int:
         """From which it would go on."""
         return int(re.findall(r"-(\d+)$", last_checkpoint(self.folder) or "-0")[0])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ready_processes():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(killed_run.__file__).parent))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        Runs.context.set_forkserver_preload(["killed_run"])
-        forkserver.ensure_running()
-        yield
 
 
 @pytest.mark.parametrize("name", RUNS)
