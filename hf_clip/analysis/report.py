@@ -8,8 +8,8 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
+from ..core.atomic import replace_file
 from ..core.temporary import temporary_folder
-from ..embeddings.store import replace_file
 from ..evaluation.markdown import escaped, table
 from ..evaluation.outcome import Outcome
 from ..evaluation.report import PAGE, PICTURES, can_draw, place_pictures, remove_pictures, written_pictures

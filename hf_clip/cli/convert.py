@@ -12,9 +12,9 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
     folder = _new_folder(settings.output_dir)
 
+    from ..core.atomic import staged
     from ..models.conversion import convert_model, example_logits, open_source, relative_difference
     from ..models.towers import open_model_and_processor
-    from ..training.checkpoints import staged
 
     source, processor = open_source(settings.model)
     expected = example_logits(source, processor)

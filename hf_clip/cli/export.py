@@ -1,8 +1,6 @@
 """`hf-clip export`: writes a trained model as ONNX graphs that need no torch."""
 
 import argparse
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
     _check_use(settings)
 
+    from ..core.atomic import replaced
     from ..embeddings.store import public_name
     from ..publishing.onnx.export import export_onnx, require_onnx
     from ..publishing.onnx.int8 import add_int8
@@ -26,7 +25,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     output = _output(settings, name)
     source = open_data(settings) if settings.int8 else None
     model, processor = open_model(settings.model)
-    with _replaced(output) as folder:
+    with replaced(output) as folder:
         facts = export_onnx(model, processor, folder, name=name)
         if source is not None:
             passing = {name: vars(settings)[name] for name in ("batch_size", "num_workers", "strict")}
@@ -61,22 +60,6 @@ def _output(settings: argparse.Namespace, name: str) -> Path:
     if foreign:
         raise InputError(f"{output} holds {foreign[0]}, which no export wrote: give another folder by --output")
     return output
-
-
-@contextlib.contextmanager
-def _replaced(output: Path) -> Iterator[Path]:
-    """Yields a folder aside, which on success takes the place of `output`, whole: never files of two exports."""
-    from ..training.checkpoints import STAGING, discard, put_back, replace, writing
-
-    output = output.resolve()
-    put_back(output.parent)
-    aside = output.parent / STAGING / output.name
-    discard(aside)
-    with writing(aside):
-        aside.mkdir(parents=True)
-        yield aside
-        replace(aside, output)
-    discard(aside)
 
 
 def _print(printer: Printer, settings: argparse.Namespace, output: Path, facts: dict[str, Any]) -> None:

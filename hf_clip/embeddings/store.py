@@ -8,8 +8,6 @@ one.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedModel
 
+from ..core.atomic import UNFINISHED, replace_file
 from ..core.errors import InputError, first_line
 from ..data.collator import tokenizer_digest
 from ..data.columns import is_bytes, label_numbers, struct_field
@@ -32,7 +31,6 @@ from .encode import EmbeddedBatch, Embeddings, collator_of, embed_batches, split
 MANIFEST = "manifest.json"
 SHARDS = "shards"  # a folder with nothing but parquet, which pandas and pyarrow read as one table
 FORMAT = 2  # 1 had digests of the captions' letters
-UNFINISHED = ".part"
 _FACTS = b"hf_clip"  # key of a shard's own metadata
 # What a resumed pass must have in common with the one before it.
 _SAME = ("format", "model", "preprocessing", "dimension", "data", "class_names", "rows", "shard_size")
@@ -285,23 +283,6 @@ def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     replace_file(folder / MANIFEST, lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def replace_file(file: Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file aside and puts it in its place once it is on the disk."""
-    aside = file.with_name(f".{file.name}{UNFINISHED}")
-    try:
-        write(aside)
-        for place in (aside, file.parent):
-            if place == file.parent:
-                os.replace(aside, file)
-            handle = os.open(place, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
-    except OSError as error:
-        raise InputError(
-            f"{file} could not be written ({first_line(error)}): make room there and run it again, and it goes on"
-        ) from error
 
 
 # ---- shards -------------------------------------------------------------------------------------------------------

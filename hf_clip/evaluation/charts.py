@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..embeddings.store import replace_file
+from ..core.atomic import replace_file
 from .metrics import recall_at_k
 
 INK, FAINT, FRAME = "#333333", "#8c959f", "#dddddd"

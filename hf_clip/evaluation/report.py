@@ -15,10 +15,11 @@ from urllib.parse import quote
 import torch
 from transformers import PreTrainedModel
 
+from ..core.atomic import replace_file
 from ..data.images import skipped_line
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
-from ..embeddings.store import replace_file, weights_digest
+from ..embeddings.store import weights_digest
 from .intervals import compare, confidence_interval, holm
 from .markdown import escaped, table
 from .metrics import recall_at_k

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
+from ..core.atomic import UNFINISHED, replace_file
 from ..core.errors import InputError
 from ..data.augmentation import Augmentation
 from ..data.collator import HFClipCollator, tokenizer_digest
@@ -35,7 +36,7 @@ from ..data.pixels import processed_pixels
 from ..data.sources import Source
 from ..data.split import content_keys
 from ..embeddings.encode import split_rows
-from ..embeddings.store import UNFINISHED, public_name, replace_file, tensors_digest, write_manifest
+from ..embeddings.store import public_name, tensors_digest, write_manifest
 from ..models.modeling_hf_clip import HFClipModel
 from .meeting import Meeting, meeting_in
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..core.atomic import replace_file
 from ..core.errors import InputError, first_line
-from ..embeddings.store import replace_file
 from .distributed import gather_objects
 
 _NAME = ".meeting-"

@@ -11,6 +11,7 @@ from huggingface_hub import HfApi
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.utils import logging
 
+from ..core.atomic import STAGING
 from ..core.errors import InputError, first_line
 from ..core.temporary import temporary_folder
 from ..embeddings.store import public_name
@@ -18,7 +19,6 @@ from ..publishing.card.facts import CardDetails
 from ..publishing.hub import Publication, push_folder
 from ..publishing.hub_process import end_all
 from ..publishing.staging import Content, link_or_copy, refuse_secrets, skipped_in_public, stage, without_folders
-from .checkpoints import STAGING
 
 logger = logging.get_logger(__name__)
 

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from transformers.trainer import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from ..core.atomic import STAGING, put_back, staged
 from ..core.errors import InputError, NotFinite, first_line
 from ..data.augmentation import Augmentation
 from ..data.dataset import CaptionedImages, TrainingPairs
@@ -31,7 +32,6 @@ from ..models.processing_hf_clip import HFClipProcessor
 from ..models.towers import open_model_and_processor
 from ..publishing.staging import EVALUATION
 from .arguments import HFClipTrainingArguments
-from .checkpoints import STAGING, put_back, staged
 from .facts import MeasureEmissions, Origin, can_measure_emissions
 from .interrupt import StopOnInterrupt
 from .trainer import HFClipTrainer, last_checkpoint

@@ -23,6 +23,7 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
+from ..core.atomic import STAGING, discard, replace, staged, writing
 from ..core.errors import InputError, NotFinite, first_line
 from ..data.evaluation_set import EvaluationSet, positions_of
 from ..data.images import broken_picture, skipped_line
@@ -39,7 +40,7 @@ from ..publishing.hub import look_first, open_repository
 from ..publishing.staging import TRAINING, Content
 from .arguments import HFClipTrainingArguments
 from .averaging import LAST_WEIGHTS, WeightAverage
-from .checkpoints import STAGING, discard, remove_oldest, replace, staged, writing
+from .checkpoints import remove_oldest
 from .data_wait import DataWait
 from .distributed import (
     GlobalBatch,

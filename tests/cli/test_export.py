@@ -8,8 +8,8 @@ import pytest
 from conftest import tiny_model
 
 from hf_clip.cli.main import main
+from hf_clip.core.atomic import STAGING
 from hf_clip.publishing.onnx import export as onnx_export
-from hf_clip.training.checkpoints import STAGING
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from huggingface_hub import ModelCard
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from ...embeddings.store import replace_file
+from ...core.atomic import replace_file
 from ...evaluation.markdown import escaped, table
 from .citations import citations
 from .facts import CardDetails, card_facts, check_details, is_hub_id, model_facts
