@@ -15,6 +15,8 @@ from accelerate.utils.other import get_free_port
 from safetensors.torch import load_file
 from torch.distributed.fsdp import StateDictType
 
+from hf_clip.recipes import list_launches
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 CONFIGS = {
     "ddp_8_gpus": (DistributedType.MULTI_GPU, 1, 8),
@@ -24,11 +26,11 @@ CONFIGS = {
 
 
 def config(name: str) -> str:
-    return str(SCRIPTS / "accelerate" / f"{name}.yaml")
+    return str(list_launches()[name])
 
 
 def test_every_config_is_tested():
-    assert {file.stem for file in (SCRIPTS / "accelerate").iterdir()} == CONFIGS.keys()
+    assert list_launches().keys() == CONFIGS.keys()
 
 
 @pytest.mark.parametrize("name", CONFIGS)

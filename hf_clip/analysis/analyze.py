@@ -11,13 +11,12 @@ from tqdm.auto import tqdm
 from ..data.images import read_image
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
-from ..evaluation.metrics import ROUNDING, check_finite, pair_cosines
+from ..evaluation.metrics import ROUNDING, check_finite, clip_score, pair_cosines
 from ..evaluation.outcome import Outcome
 
 BLOCK = (1024, 4096)  # rows and columns of a matrix product: nothing of the size of the data squared is made
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NEIGHBOURS = 10
-_CLIP_SCORE_WEIGHT = 2.5
 _ROWS = 16_384  # more are gathered at a time only to be multiplied
 
 
@@ -244,17 +243,6 @@ def score_word_pairs(image_embeds: Tensor, pair_embeds: Tensor, logit_scale: Ten
     """
     difference = pair_embeds[:, 0].float() - pair_embeds[:, 1].float()  # (pairs, dim)
     return (image_embeds.float() @ difference.T * torch.as_tensor(logit_scale).float().exp()).sigmoid()
-
-
-def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
-    """(pairs,) CLIPScores, 2.5 · max(cosine, 0), in [0, 2.5] (Hessel et al. 2021, arXiv:2104.08718, eq. 1).
-
-    The paper puts "A photo depicts" before each caption; here captions are as they are embedded.
-
-    Args:
-        image_embeds, text_embeds: (pairs, dim), unit length: row i of the one with row i of the other.
-    """
-    return _CLIP_SCORE_WEIGHT * (image_embeds.float() * text_embeds.float()).sum(1).clamp(min=0)
 
 
 def fit_shares(

@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": "make a CLIP, SigLIP or dual encoder of transformers an hf_clip model",
     "export": "write a trained model as ONNX",
     "publish": "send a trained model with its card to the Hub, in one commit",
+    "recipe": "list settings that were tried, for --recipe, and configurations for `accelerate launch`",
 }
 
 

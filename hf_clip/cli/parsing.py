@@ -10,13 +10,17 @@ from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from ..core.errors import InputError
+from ..recipes import find_recipe
 from .settings_file import FileSetting, read_settings
+
+_OF_FILES = ("recipe", "config")  # settings that name where other settings stand
 
 
 class _SettingsParser(argparse.ArgumentParser):
     """Raises `InputError` instead of printing its usage and leaving, and takes `--config file.yaml`.
 
-    A file's settings become the parser's defaults, so those of the command line stand above them.
+    A file's settings become the parser's defaults, so those of the command line stand above them. A parser with
+    `add_recipe` takes `--recipe name` too, above whose settings stand those of a file.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -28,19 +32,34 @@ class _SettingsParser(argparse.ArgumentParser):
             "it start from the working directory",
         )
 
+    def add_recipe(self) -> None:
+        self.add_argument(
+            "--recipe",
+            metavar="NAME",
+            help="settings that were tried, of which `hf-clip recipe` has the list; --config stands above them",
+        )
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         self._check_names(args)
-        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        finder.add_argument("--config", nargs="?")
-        if file := finder.parse_known_args(args)[0].config:
+        for file in self._files(args):
             for setting in read_settings(file):
                 self._make_default(setting)
         namespace, rest = super().parse_known_args(args, namespace)
-        vars(namespace).pop("config", None)
+        for name in _OF_FILES:
+            vars(namespace).pop(name, None)
         return namespace, rest
+
+    def _files(self, args: Any) -> list[str]:
+        """Of settings, the later above the earlier."""
+        finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        for name in _OF_FILES:
+            finder.add_argument(f"--{name}", nargs="?")
+        found = finder.parse_known_args(args)[0]
+        recipe = str(find_recipe(found.recipe)) if found.recipe else None
+        return [file for file in (recipe, found.config) if file]
 
     def _check_names(self, arguments: Sequence[str]) -> None:
         for argument in arguments:
@@ -52,7 +71,7 @@ class _SettingsParser(argparse.ArgumentParser):
 
     def _make_default(self, setting: FileSetting) -> None:
         # Reversed: of a setting's two actions (--x and --no_x) the first counts.
-        known = {action.dest: action for action in reversed(self._actions) if action.dest not in ("config", "help")}
+        known = {action.dest: action for action in reversed(self._actions) if action.dest not in (*_OF_FILES, "help")}
         if setting.name not in known:
             raise InputError(f"{setting.where}: unknown setting {setting.name}{_nearest(setting.name, known)}")
         action = known[setting.name]

@@ -243,13 +243,14 @@ def _missing(towers: TowerSettings, choices: dict[str, Any]) -> dict[str, Any]:
 def parse(
     arguments: list[str],
 ) -> tuple[TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments, dict[str, Any]]:
-    """The settings of a command line and its `--config` file, and as a mapping that as such a file makes the same run.
+    """The settings of a command line and its files, and as a mapping that as such a file makes the same run.
 
     Raises:
         InputError: for what cannot be; a misspelt setting with the nearest right one.
     """
     kinds = (TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments)
     parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train")
+    parser.add_recipe()
     parser.set_defaults(eval_strategy=None)
     values = vars(parser.parse_args(arguments))
     for name in ("train_data", "output_dir"):

@@ -20,12 +20,12 @@ from datasets import Features, List, Value
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..analysis.analyze import clip_score
 from ..core.errors import InputError
 from .metrics import (
     average_precision,
     check_finite,
     class_ranks,
+    clip_score,
     mean_per_class_recall,
     median_rank,
     recall_at_k,

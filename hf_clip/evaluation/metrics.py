@@ -11,6 +11,8 @@ ROUNDING = 1e-6
 TIE = torch.finfo(torch.float32).eps
 # A query's candidates within `ROUNDING` of its positive; of more than that, all are taken for ties.
 _LOOKED_AT = 256
+# Of CLIPScore: Hessel et al. 2021, arXiv:2104.08718, eq. 1.
+_CLIP_SCORE_WEIGHT = 2.5
 # More pairs than that are gathered at a time only to be multiplied.
 _PAIRS = 8192
 
@@ -290,3 +292,14 @@ def calibration(probabilities: Tensor, right: Tensor, bins: int = 15) -> tuple[f
     accuracy = torch.bincount(place, right.double(), minlength=bins) / count.clamp(min=1)
     error = (count / max(len(right), 1) * (accuracy - confidence).abs()).sum().item()
     return error, torch.stack([count, confidence, accuracy], dim=1)
+
+
+def clip_score(image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+    """(pairs,) CLIPScores, 2.5 · max(cosine, 0), in [0, 2.5] (Hessel et al. 2021, arXiv:2104.08718, eq. 1).
+
+    The paper puts "A photo depicts" before each caption; here captions are as they are embedded.
+
+    Args:
+        image_embeds, text_embeds: (pairs, dim), unit length: row i of the one with row i of the other.
+    """
+    return _CLIP_SCORE_WEIGHT * (image_embeds.float() * text_embeds.float()).sum(1).clamp(min=0)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +18,7 @@ from transformers import AutoModel, AutoProcessor
 from hf_clip.cli import train
 from hf_clip.cli.main import main
 from hf_clip.core.errors import InputError
-
-RECIPES = Path(__file__).parents[2] / "scripts" / "recipes"
+from hf_clip.recipes import list_recipes
 
 
 @pytest.fixture
@@ -286,17 +284,17 @@ def test_goes_on_from_a_trained_model_with_a_tower_exchanged(command, tmp_path, 
 # ---- recipes ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("recipe", list_recipes())
 def test_a_recipe_trains(recipe, command, tmp_path, capsys):
     """With towers and a size of its own above it; without, it would ask the Hub for towers."""
     own = [*command, "--max_steps", "2", "--num_train_epochs", "2"]
-    if recipe.stem == "full_finetune":
+    if recipe == "full_finetune":
         assert main([*command, "--output_dir", str(tmp_path / "before")]) == 0
         own = ["train", "--model", str(tmp_path / "before"), *own[own.index("--train_data") :]]
         own = [part for part in own if part not in ("--projection_dim", "16")]
-    assert main([own[0], "--config", str(recipe), *own[1:]]) == 0
+    assert main([own[0], "--recipe", recipe, *own[1:]]) == 0
     kept = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())
-    written = yaml.safe_load(recipe.read_text())
+    written = yaml.safe_load(list_recipes()[recipe].read_text())
     above = {
         "model",
         "vision_model",
