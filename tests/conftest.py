@@ -36,7 +36,10 @@ from hf_clip.publishing.hub_process import ask_in_a_process
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
 # The files that travel with a saved model.
-_PARTS = ("configuration", "decoding", "loss", "modeling", "pipelines", "processing", "requirements")
+_PARTS = (
+    "checkpointing", "configuration", "decoding", "loss", "modeling", "pipelines", "pooling", "processing",
+    "requirements", "towers",
+)  # fmt: skip
 CODE = {f"{part}_hf_clip.py" for part in _PARTS}
 COLORS = ["red", "green", "blue", "yellow", "black", "orange", "purple", "brown"]
 

@@ -151,7 +151,7 @@ def _own(kind: str, rows: slice, outputs, labels=None, num_items_in_batch=None) 
 
 def shard(model: torch.nn.Module) -> torch.nn.Module:
     """FSDP2 without accelerate: each block of a tower, and what is around them."""
-    from hf_clip.models.modeling_hf_clip import repeated_blocks
+    from hf_clip.models.checkpointing_hf_clip import repeated_blocks
 
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for tower in (model.text_model, model.vision_model):

@@ -80,6 +80,8 @@ class HFClipConfig(PreTrainedConfig):
             ln 100, for the sigmoid loss no cap.
         logit_bias_init_value: where the bias of the sigmoid loss starts.
         text_width, vision_width: widths of the pooled tower outputs; measured when the model is first built.
+        text_unused, vision_unused: which parameters of a tower its pooled output does not depend on, and a digest of
+            the tower and pooling that this was measured for; measured anew where they are no longer those.
 
     Raises:
         ValueError: for a pooling, projection or loss that does not exist, naming those that do.
@@ -110,6 +112,8 @@ class HFClipConfig(PreTrainedConfig):
     logit_bias_init_value: int | float = -10.0
     text_width: int | None = None
     vision_width: int | None = None
+    text_unused: dict[str, Any] | None = None
+    vision_unused: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -6,51 +6,27 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 
 import contextlib
 import copy
-import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
-from transformers import (
-    MODEL_FOR_TEXT_ENCODING_MAPPING,
-    MODEL_MAPPING,
-    AutoConfig,
-    AutoModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisionModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .checkpointing_hf_clip import make_checkpointable, repeated_blocks, statistics_moved
 from .configuration_hf_clip import HFClipConfig
 from .loss_hf_clip import contrastive_loss, score, sigmoid_loss
+from .pooling_hf_clip import last_map_of, patch_mask, pool, with_pooled
+from .towers_hf_clip import example_pixels, freeze_unused, load_tower, patch_numbers, settle_tower, tower_config
 
-# Residual blocks of the convolutional towers that transformers does not checkpoint itself.
-_CHECKPOINTED_BLOCKS = {
-    "ResNetBasicLayer",
-    "ResNetBottleNeckLayer",
-    "RegNetXLayer",
-    "RegNetYLayer",
-    "ConvNextLayer",
-    "ConvNextV2Layer",
-    "CvtLayer",
-    "DINOv3ConvNextLayer",
-    "EfficientNetBlock",
-    "LevitResidualLayer",
-    "MobileNetV1ConvLayer",
-    "MobileNetV2InvertedResidual",
-    "MPNetLayer",
-    "PoolFormerLayer",
-}
 # Towers that were trained on texts padded to a fixed length, and to read the padding.
 _READS_PADDING = {"siglip_text_model", "siglip2_text_model"}
 
@@ -133,7 +109,7 @@ class HFClipPreTrainedModel(PreTrainedModel):
         """As of any model of transformers; what a tower has but never uses comes out frozen."""
         loaded = super().from_pretrained(*args, **kwargs)
         for tower in (loaded[0] if isinstance(loaded, tuple) else loaded)._towers():
-            _freeze_unused(tower)
+            freeze_unused(tower, tower.unused_parameters)
         return loaded
 
     def enable_input_require_grads(self) -> None:
@@ -154,308 +130,10 @@ class HFClipPreTrainedModel(PreTrainedModel):
     ) -> None:
         """Checkpoints every block of every tower, with BatchNorm statistics untouched by the recomputation."""
         for tower in self._towers():
-            if not tower.supports_gradient_checkpointing:
-                _make_blocks_checkpointable(tower)
-            for module in tower.modules():
-                if isinstance(module, _BatchNorm) and not isinstance(module, _CountsABatchOnce):
-                    module.__class__ = _subclass(_CountsABatchOnce, type(module))  # type: ignore
+            make_checkpointable(tower)
             tower._set_gradient_checkpointing(
                 enable=enable, gradient_checkpointing_func=gradient_checkpointing_func, every_n_layers=every_n_layers
             )
-
-
-def _make_blocks_checkpointable(tower: PreTrainedModel) -> None:
-    """Turns the residual blocks of a tower into transformers' checkpointing layers.
-
-    Their class is exchanged for a subclass of the same name, so weights, names and hooks stay as they are.
-    """
-    blocks = [module for module in tower.modules() if type(module).__name__ in _CHECKPOINTED_BLOCKS]
-    if not blocks:
-        raise ValueError(
-            f"{type(tower).__name__} does not support gradient checkpointing: freeze this tower or train without"
-        )
-    for block in blocks:
-        if not isinstance(block, GradientCheckpointingLayer):
-            block.__class__ = _subclass(GradientCheckpointingLayer, type(block))  # type: ignore
-
-
-def repeated_blocks(tower: PreTrainedModel) -> list[nn.Module]:
-    """The blocks that a tower is a pile of, from its input to its output; none where transformers marks none."""
-    return [
-        module
-        for module in tower.modules()
-        if isinstance(module, GradientCheckpointingLayer) or type(module).__name__ in _CHECKPOINTED_BLOCKS
-    ]
-
-
-@functools.cache
-def _subclass(addition: type[nn.Module], module_class: type[nn.Module]) -> type[nn.Module]:
-    return type(module_class.__name__, (addition, module_class), {"__module__": module_class.__module__})
-
-
-class _CountsABatchOnce(nn.Module):
-    """Laid over a BatchNorm: a forward inside a backward pass is a recomputation, and moves no running statistics.
-
-    A compiled model recomputes inside its own graph, where it moves none either.
-    """
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
-            return super().forward(*args, **kwargs)
-        with statistics_moved([self]):  # type: ignore[list-item]
-            return super().forward(*args, **kwargs)
-
-
-@contextlib.contextmanager
-def statistics_moved(norms: list[_BatchNorm], momentum: float = 0.0) -> Iterator[None]:
-    """BatchNorm layers normalise by the batch and save the same tensors, but move their statistics by this momentum
-    (0: not at all, 1: to those of the batch), and count no batch."""
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = momentum, None
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
-
-
-def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The class of a tower's configuration: the encoder alone, where transformers has it as a class (T5)."""
-    classes = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None) or MODEL_MAPPING.get(type(config), None)
-    if classes is None:  # half of a pair, which AutoModel does not build alone (SigLIP's text tower)
-        classes = getattr(transformers, type(config).__name__.removesuffix("Config") + "Model", None)
-    if classes is None:
-        raise ValueError(f"transformers has no tower for the model type {config.model_type!r}")
-    return classes[0] if isinstance(classes, (list, tuple)) else classes
-
-
-def _encoder(model: PreTrainedModel) -> PreTrainedModel:
-    """Of an encoder-decoder without such a class (BART), its encoder."""
-    has_class = type(model.config) in MODEL_FOR_TEXT_ENCODING_MAPPING
-    return model.get_encoder() if model.config.is_encoder_decoder and not has_class else model
-
-
-def _tower_arguments(config: PreTrainedConfig, pooling: str) -> dict[str, bool]:
-    """Leaves out a pooler that would never be used: under DDP its parameters would wait for gradients forever."""
-    accepted = inspect.signature(_tower_class(config).__init__).parameters
-    return {"add_pooling_layer": False} if pooling != "pooler" and "add_pooling_layer" in accepted else {}
-
-
-def _new_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
-    tower_class = _tower_class(config)
-    if not (tower_class._supports_sdpa or tower_class._supports_flash_attn):
-        config._attn_implementation = "eager"  # a tower without attention refuses any other choice
-    return _encoder(tower_class._from_config(config, **_tower_arguments(config, pooling)))
-
-
-def build_tower(config: PreTrainedConfig, pooling: str) -> PreTrainedModel:
-    return _without_unused(_new_tower(config, pooling), pooling)
-
-
-def load_tower(
-    name: str, side: str, config: PreTrainedConfig, pooling: str, **kwargs: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """A pretrained tower, and the names of its parameters that the checkpoint lacks.
-
-    Of a checkpoint that holds both (CLIP, SigLIP, a trained HFClip), the tower of one `side`: "text" or "vision".
-    """
-    if tower_config(config, side) is config:
-        arguments = _tower_arguments(config, pooling) | {"config": config} | kwargs
-        opened: Any = _tower_class(config).from_pretrained(name, output_loading_info=True, **arguments)
-        model, report = opened
-        tower, prefix = _encoder(model), ""
-    else:
-        opened = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
-        model, report = opened
-        tower, prefix = getattr(model, f"{side}_model", None), f"{side}_model."
-        if not isinstance(tower, PreTrainedModel):
-            raise ValueError(f"a {config.model_type} model has no {side} tower that stands alone")
-    modules = {id(p) for p in _without_unused(tower, pooling).parameters() if p.requires_grad}
-    lacking = [key for key, p in model.named_parameters() if key in report["missing_keys"] and id(p) in modules]
-    return tower, [key.removeprefix(prefix) for key in lacking]
-
-
-def tower_config(config: PreTrainedConfig, side: str) -> PreTrainedConfig:
-    """The configuration of one side ("text" or "vision") of a checkpoint that holds both; else the whole."""
-    return getattr(config, f"{side}_config", None) or config
-
-
-def _without_unused(tower: PreTrainedModel, pooling: str) -> PreTrainedModel:
-    """Drops a pooler that the pooling leaves unused, and freezes what else never gets a gradient (a mask token, a
-    last norm beside the pooling, …): under DDP it would be waited for forever. Nothing is hidden from ViT-MAE, which
-    leaves out three quarters of an image at random, in evaluation too, unless told otherwise."""
-    if tower.config.model_type == "vit_mae":
-        tower.config.mask_ratio = 0.0
-    if _tower_arguments(tower.config, pooling) and getattr(tower, "pooler", None) is not None:
-        tower.pooler = None
-    example, pooled = _run_example(tower.config, pooling)
-    leaves = _leaves(pooled)
-    unused = {name for name, p in example.named_parameters() if p not in leaves}
-    for tied in example.all_tied_weights_keys.items():  # inside `from_pretrained` they are two parameters still
-        unused -= set() if unused.issuperset(tied) else set(tied)
-    tower.unused_parameters = unused  # type: ignore[assignment]
-    _freeze_unused(tower)
-    return tower
-
-
-def _freeze_unused(tower: PreTrainedModel) -> None:
-    unused: Any = tower.unused_parameters
-    for name, parameter in tower.named_parameters():
-        if name in unused:
-            parameter.requires_grad_(False)
-
-
-def _leaves(tensor: Tensor) -> set[Tensor]:
-    """The parameters that a tensor was computed from."""
-    found, seen, waiting = set(), set(), [tensor.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            found |= {node.variable} if hasattr(node, "variable") else set()
-            waiting += [before for before, _ in node.next_functions]
-    return found
-
-
-def _pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tensor | None = None) -> Tensor:
-    """One vector an item, (batch, width), from a tower's output: (batch, tokens, width) or (batch, width, h, w).
-
-    Padding counts neither in the mean nor as the last token.
-    """
-    if pooling == "pooler":
-        if output.get("pooler_output") is None:
-            raise ValueError("this tower has no pooler: set its pooling to 'mean', 'cls' or 'last'")
-        return output.pooler_output.flatten(1)
-    if pooling == "cls" and output.get("cls_token_value") is not None:  # CvT's, beside its map of patches
-        return output["cls_token_value"].flatten(1)
-    hidden = output.last_hidden_state
-    if hidden.ndim == 4:
-        hidden = hidden.flatten(2).transpose(1, 2)  # (batch, h·w, width)
-    if attention_mask is None:
-        attention_mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
-    attention_mask = attention_mask.to(hidden.device)  # a tower may end on another device than it begins
-    if pooling == "mean":
-        weights = attention_mask[:, :, None].to(hidden.dtype)  # (batch, tokens, 1)
-        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-    positions = torch.arange(hidden.shape[1], device=hidden.device)
-    # The first token that is no padding, or the last: a tokenizer may pad on either side.
-    rank = positions if pooling == "last" else positions.flip(0) + 1
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), (rank * attention_mask).argmax(1)]
-
-
-def _with_pooled(output: BaseModelOutputWithPooling, pooled: Tensor) -> BaseModelOutputWithPooling:
-    """A tower's output with another pooled vector, of one class for every tower: a tower's own may know no pooler
-    and hold a cache, of which `torch.export` can make no output."""
-    return BaseModelOutputWithPooling(
-        last_hidden_state=output.last_hidden_state,
-        pooler_output=pooled,
-        hidden_states=output.get("hidden_states"),
-        attentions=output.get("attentions"),
-    )
-
-
-def _measure_width(config: PreTrainedConfig, pooling: str, text: bool) -> int:
-    """The width of a tower's pooled output, by a forward pass: configurations tell it unreliably."""
-    refuse_other_input(config, "text" if text else "vision")
-    return _run_example(config, pooling)[1].shape[-1]
-
-
-_INPUTS = {"text": "input_ids", "vision": "pixel_values"}
-_SIDES = {"text": "a text tower", "vision": "an image tower"}
-
-
-def refuse_other_input(config: PreTrainedConfig, side: str) -> None:
-    """
-    Args:
-        side: "text" or "vision", of which the tower is to be.
-
-    Raises:
-        ValueError: a tower that reads something else, or needs something else beside it, saying what.
-    """
-    kind, (wanted, *more) = config.model_type, _inputs_of(config)
-    if "spatial_shapes" in more:
-        raise ValueError(
-            f"a {kind} model reads patches of images of any shape (NaFlex), with a mask and their shapes, where an "
-            "image tower is given images of one size: take a SigLIP 2 of one resolution (google/siglip2-…-patch16-256)"
-        )
-    if side == "vision" and (getattr(config, "num_frames", None) or 0) > 1:
-        raise ValueError(f"a {kind} model reads videos, of {config.num_frames} frames, and no single images")
-    if wanted == _INPUTS[side] and not more:
-        return
-    other = next((other for other, name in _INPUTS.items() if name == wanted and not more and other != side), None)
-    if other is None or kind == "imagegpt":  # whose input_ids are the colors of an image
-        raise ValueError(f"a {kind} model reads {' and '.join((wanted, *more))}, and {_SIDES[side]} {_INPUTS[side]}")
-    raise ValueError(f"a {kind} model is no {_SIDES[side].split(' ', 1)[1]} but {_SIDES[other]}: were they exchanged?")
-
-
-def _inputs_of(config: PreTrainedConfig) -> list[str]:
-    """The names of what a tower's forward is given first, and of whatever else it cannot do without."""
-    _, first, *others = inspect.signature(_tower_class(config).forward).parameters.values()
-    required = [p for p in others if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    return [parameter.name for parameter in (first, *required)]
-
-
-def _run_example(config: PreTrainedConfig, pooling: str) -> tuple[PreTrainedModel, Tensor]:
-    """A new tower and what it pools of an example, without memory where the tower allows it.
-
-    Raises:
-        ValueError: the tower does not run, in its own words.
-    """
-    config = copy.deepcopy(config)
-    config.output_attentions = False  # some towers refuse it
-    images = _inputs_of(config)[0] == "pixel_values"
-
-    def run() -> tuple[PreTrainedModel, Tensor]:
-        with torch.enable_grad():
-            tower = _new_tower(config, pooling).eval()
-            if not images:
-                return tower, _pool(_call(tower, input_ids=torch.zeros(1, 4, dtype=torch.long)), pooling)
-            pixels = _example_pixels(config, 1).to(tower.dtype)
-            return tower, _pool(_features(_call(tower, pixel_values=pixels)), pooling)
-
-    try:
-        with torch.device("meta"):
-            return run()
-    except (NotImplementedError, RuntimeError):  # it looks at values, which the meta device has not
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            return run()
-
-
-def _call(tower: PreTrainedModel, **inputs: Tensor) -> Any:
-    try:
-        return tower(**inputs)
-    except (NotImplementedError, RuntimeError):
-        raise
-    except Exception as error:  # towers fail in as many ways as there are
-        said = f"{type(error).__name__}: {error}"
-        raise ValueError(f"a {tower.config.model_type} model does not run on an example ({said})") from error
-
-
-def _features(output: Any) -> BaseModelOutputWithPooling:
-    """An image tower's output; of a backbone (HGNet) the last of its maps, (batch, width, height, width)."""
-    if "last_hidden_state" in output or "feature_maps" not in output:
-        return output
-    return BaseModelOutputWithPooling(last_hidden_state=output["feature_maps"][-1])
-
-
-def _example_pixels(config: PreTrainedConfig, images: int) -> Tensor:
-    """(images, channels, height, width) of zeros, of a size that the tower takes."""
-    size = getattr(config, "image_size", None) or getattr(config, "pretrained_cfg", {}).get("input_size", [64])[-1]
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return torch.zeros(images, getattr(config, "num_channels", 3), height, width)
-
-
-def _text_width(config: HFClipConfig) -> int:
-    if config.text_width is None:
-        config.text_width = _measure_width(config.text_config, config.text_pooling, text=True)
-    return config.text_width
-
-
-def _vision_width(config: HFClipConfig) -> int:
-    if config.vision_width is None:
-        config.vision_width = _measure_width(config.vision_config, config.vision_pooling, text=False)
-    return config.vision_width
 
 
 def _build_projection(config: HFClipConfig, width: int) -> nn.Module:
@@ -478,31 +156,6 @@ def _normalize(embeds: Tensor) -> Tensor:
     # In fp32 or better: the squares of a half-precision vector overflow or vanish.
     wide = embeds.to(torch.promote_types(embeds.dtype, torch.float32))
     return nn.functional.normalize(wide, dim=-1).to(embeds.dtype)
-
-
-def _patch_mask(tower: PreTrainedModel, output: BaseModelOutputWithPooling, pixel_values: Tensor) -> Tensor | None:
-    """(batch, tokens): 0 for the class and register tokens that come before the patches of a ViT, which no mean over
-    the picture should count; `None` for a tower without."""
-    size = getattr(tower.config, "patch_size", None)
-    if tower.config.model_type == "timm_wrapper":
-        special = getattr(tower.timm_model, "num_prefix_tokens", 0)
-    elif size is None or output.last_hidden_state.ndim != 3:
-        special = 0
-    else:
-        height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        patches = (pixel_values.shape[-2] // height) * (pixel_values.shape[-1] // width)
-        special = output.last_hidden_state.shape[1] - patches
-    if special <= 0 or output.last_hidden_state.ndim != 3:
-        return None
-    positions = torch.arange(output.last_hidden_state.shape[1], device=pixel_values.device)
-    return (positions >= special).long().expand(pixel_values.shape[0], -1)
-
-
-def _patch_numbers(tower: PreTrainedModel, pixel_values: Tensor) -> Tensor:
-    """(batch, patches), rising: ViT-MAE lays its patches in the order of this noise, drawn anew in each call."""
-    size = tower.config.patch_size
-    patches = (pixel_values.shape[-2] // size) * (pixel_values.shape[-1] // size)
-    return torch.arange(patches, dtype=torch.float32, device=pixel_values.device).expand(pixel_values.shape[0], -1)
 
 
 class _TextTower(HFClipPreTrainedModel):
@@ -538,11 +191,11 @@ class _TextTower(HFClipPreTrainedModel):
         if "use_cache" in self._text_arguments:
             kwargs["use_cache"] = False  # keys and values for tokens that will never follow
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
-        return _with_pooled(output, _pool(output, self.config.text_pooling, attention_mask))
+        return with_pooled(output, pool(output, self.config.text_pooling, attention_mask))
 
     def _encode_text(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         output = self._run_text_tower(*args, **kwargs)
-        return _with_pooled(output, self.text_projection(output.pooler_output))
+        return with_pooled(output, self.text_projection(output.pooler_output))
 
 
 class _VisionTower(HFClipPreTrainedModel):
@@ -566,16 +219,14 @@ class _VisionTower(HFClipPreTrainedModel):
             kwargs["output_attentions"] = False  # timm records none, and refuses to be asked
         pixel_values = pixel_values.to(self.vision_model.dtype)
         if self.config.vision_config.model_type == "vit_mae":
-            kwargs.setdefault("noise", _patch_numbers(self.vision_model, pixel_values))
-        output = _features(self.vision_model(pixel_values=pixel_values, return_dict=True, **kwargs))
-        patches = (
-            _patch_mask(self.vision_model, output, pixel_values) if self.config.vision_pooling == "mean" else None
-        )
-        return _with_pooled(output, _pool(output, self.config.vision_pooling, patches))
+            kwargs.setdefault("noise", patch_numbers(self.vision_model, pixel_values))
+        output = last_map_of(self.vision_model(pixel_values=pixel_values, return_dict=True, **kwargs))
+        patches = patch_mask(self.vision_model, output, pixel_values) if self.config.vision_pooling == "mean" else None
+        return with_pooled(output, pool(output, self.config.vision_pooling, patches))
 
     def _encode_image(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         output = self._run_image_tower(*args, **kwargs)
-        return _with_pooled(output, self.visual_projection(output.pooler_output))
+        return with_pooled(output, self.visual_projection(output.pooler_output))
 
 
 class HFClipModel(_TextTower, _VisionTower):
@@ -594,16 +245,10 @@ class HFClipModel(_TextTower, _VisionTower):
         text_model: PreTrainedModel | None = None,
     ):
         super().__init__(config)
-        text_width, vision_width = _text_width(config), _vision_width(config)
-        if text_model is None:
-            text_model = _new_tower(config.text_config, config.text_pooling)
-        if vision_model is None:
-            vision_model = _new_tower(config.vision_config, config.vision_pooling)
-        self.text_model = _without_unused(text_model, config.text_pooling)
-        self.vision_model = _without_unused(vision_model, config.vision_pooling)
-        config.text_config, config.vision_config = text_model.config, vision_model.config
-        self.text_projection = _build_projection(config, text_width)
-        self.visual_projection = _build_projection(config, vision_width)
+        self.text_model = settle_tower(config, "text", text_model)
+        self.vision_model = settle_tower(config, "vision", vision_model)
+        self.text_projection = _build_projection(config, config.text_width)
+        self.visual_projection = _build_projection(config, config.vision_width)
         # One dimension: FSDP2 refuses parameters without any.
         self.logit_scale = nn.Parameter(torch.full((1,), config.logit_scale_init_value, dtype=torch.float32))
         self.logit_bias = None
@@ -692,7 +337,7 @@ class HFClipModel(_TextTower, _VisionTower):
     def _embed_no_images(self) -> Tensor:
         """(0, projection_dim): the tower runs on a placeholder, so that the hooks of DDP and FSDP do, and gradients
         of zero come of it."""
-        pixels = _example_pixels(self.config.vision_config, 2).to(self.vision_model.device)
+        pixels = example_pixels(self.config.vision_config, 2).to(self.vision_model.device)
         with statistics_moved([m for m in self.vision_model.modules() if isinstance(m, _BatchNorm)]):
             return _normalize(self.get_image_features(pixels).pooler_output)[:0]
 
@@ -792,9 +437,8 @@ class HFClipTextModelWithProjection(_TextTower):
 
     def __init__(self, config: HFClipConfig):
         super().__init__(config)
-        width = _text_width(config)
-        self.text_model = build_tower(config.text_config, config.text_pooling)
-        self.text_projection = _build_projection(config, width)
+        self.text_model = settle_tower(config, "text")
+        self.text_projection = _build_projection(config, config.text_width)
         self.post_init()
 
     @can_return_tuple
@@ -827,9 +471,8 @@ class HFClipVisionModelWithProjection(_VisionTower):
 
     def __init__(self, config: HFClipConfig):
         super().__init__(config)
-        width = _vision_width(config)
-        self.vision_model = build_tower(config.vision_config, config.vision_pooling)
-        self.visual_projection = _build_projection(config, width)
+        self.vision_model = settle_tower(config, "vision")
+        self.visual_projection = _build_projection(config, config.vision_width)
         self.post_init()
 
     @can_return_tuple

@@ -28,8 +28,9 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ..core.errors import InputError, first_line
 from .configuration_hf_clip import HFClipConfig
-from .modeling_hf_clip import HFClipModel, build_tower, load_tower, refuse_other_input, tower_config
+from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor, tokenizer_limit
+from .towers_hf_clip import build_tower, load_tower, refuse_other_input, tower_config
 
 # (layer type, blocks a stage, widths of the stages): table 1 of arXiv:1512.03385, and half of its smallest.
 _RESNETS = {

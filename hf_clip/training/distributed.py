@@ -18,8 +18,9 @@ from transformers import TrainingArguments
 from ..core.errors import InputError
 from ..embeddings.encode import split_rows
 from ..embeddings.store import flattened
+from ..models.checkpointing_hf_clip import repeated_blocks
 from ..models.loss_hf_clip import contrastive_loss, sigmoid_loss
-from ..models.modeling_hf_clip import HFClipModel, HFClipOutput, repeated_blocks
+from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
 
 
 @dataclass

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from ..models.modeling_hf_clip import HFClipOutput, statistics_moved
+from ..models.checkpointing_hf_clip import statistics_moved
+from ..models.modeling_hf_clip import HFClipOutput
 from .distributed import largest_of_processes, without_gradient_sync
 
 _OF_IMAGES = ("pixel_values", "pooled_image")

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from ..core.errors import InputError
-from ..models.modeling_hf_clip import repeated_blocks
+from ..models.checkpointing_hf_clip import repeated_blocks
 from .arguments import HFClipTrainingArguments
 
 

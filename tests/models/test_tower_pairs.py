@@ -340,7 +340,7 @@ def test_a_fault_of_our_own_is_not_called_the_tower_s(monkeypatch):
     def broken(*_):
         raise AttributeError("a fault of our own")
 
-    monkeypatch.setattr("hf_clip.models.modeling_hf_clip._pool", broken)
+    monkeypatch.setattr("hf_clip.models.towers_hf_clip.pool", broken)
     with pytest.raises(AttributeError, match="a fault of our own"):
         pair("vision vit")
 

@@ -438,7 +438,7 @@ def test_a_file_of_another_shape_is_one_line(side, file, text, tower_folders):
     [
         "models.towers.load_tower",
         "models.towers._sentence_transformers_pooling",
-        "models.modeling_hf_clip._without_unused",
+        "models.towers_hf_clip.drop_pooler",
     ],
 )
 def test_a_fault_of_our_own_is_not_called_the_user_s(inner, tower_folders, monkeypatch):
