@@ -187,7 +187,7 @@ def _with_hf_clip(name: str, imports: str, picture: str, labels: str) -> str:
     return f"""{imports}
 
 from hf_clip import HFClipModel, HFClipProcessor
-from hf_clip.embedding import embed_images, embed_texts
+from hf_clip.embeddings.encode import embed_images, embed_texts
 
 model = HFClipModel.from_pretrained({name})
 processor = HFClipProcessor.from_pretrained({name})
