@@ -1,7 +1,5 @@
 """Items into a batch: captions tokenised together and padded."""
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import BaseImageProcessor, BatchEncoding, PreTrainedTokenizerBase
 
+from ..core.digests import content_id
 from ..core.errors import InputError
 from ..models.processing_hf_clip import PADDINGS
-from .images import content_id
 from .pixels import PixelNormalization
 from .text import check_text
 
@@ -134,24 +132,6 @@ class HFClipCollator:
 def _nothing(names: Iterable[str]) -> Tokenized:
     tokens = {name: torch.zeros(0, 1, dtype=torch.long) for name in names}
     return Tokenized(tokens, _int64([]), _int64([]), torch.zeros(0, dtype=torch.bool))
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of all that decides which tokens a text becomes, but for the length of the cut."""
-    if tokenizer.is_fast:
-        rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        rules |= {"truncation": None, "padding": None}  # of its last call
-    else:
-        elsewhere = ("name_or_path", "model_max_length")  # where it lies, and the cut
-        given = {
-            name: str(value)
-            for name, value in tokenizer.init_kwargs.items()
-            if name not in elsewhere and not name.endswith(("_file", "_class"))
-        }
-        rules = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab(), "settings": given}
-    sides = [tokenizer.padding_side, tokenizer.truncation_side, tokenizer.model_input_names]
-    settings = json.dumps([rules, sides, tokenizer.special_tokens_map], sort_keys=True, default=str)
-    return hashlib.blake2b(settings.encode(), digest_size=10).hexdigest()
 
 
 def _check_items(items: list[Any]) -> None:

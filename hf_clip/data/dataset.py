@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor
 from transformers import BaseImageProcessor
 
+from ..core.digests import content_id
 from ..core.errors import InputError
 from .augmentation import Augmentation, replayable
 from .columns import caption_lengths
 from .features import Features
-from .images import UnreadableImage, content_id, read_image
+from .images import UnreadableImage, read_image
 from .pairs import Pairs
 from .pixels import PixelNormalization, eight_bit_pixels, processed_pixels, shortest_side
 from .sources import Source, no_source

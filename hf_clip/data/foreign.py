@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.digests import content_id
 from ..core.errors import InputError
-from .images import content_id
 
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids", "position_ids")
 _OURS = (

@@ -1,12 +1,12 @@
 """One picture, whatever its file holds, as 8-bit RGB."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..core.digests import content_id
 from ..core.errors import InputError, first_line, shortened
 from ..models.decoding_hf_clip import Undecodable, decode_image, to_rgb
 from .base64_images import decoded_base64
@@ -48,11 +48,6 @@ def read_image(value: Any, folder: Path | None = None, at_least: int | None = No
     except Exception as error:  # what Pillow's decoders raise has no common type: RuntimeError, SyntaxError, …
         raise UnreadableImage(f"not a whole picture ({_reason(error)})") from error
     return rgb, content_id(str(rgb.size).encode() + rgb.tobytes() if content is None else content)
-
-
-def content_id(content: bytes) -> int:
-    """A signed 64-bit BLAKE2b digest, which fits an int64 tensor."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
 
 def image_name(value: Any) -> str:

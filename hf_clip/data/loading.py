@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+from ..core.digests import content_id
 from ..core.errors import InputError, first_line
 from .column_checks import check_stream
 from .columns import Columns
@@ -18,7 +19,6 @@ from .csv_check import check_csv
 from .csv_text import converters_of, csv_header
 from .finding import Found
 from .folders import say_once
-from .images import content_id
 from .json_check import check_json
 from .webdataset import part_names
 

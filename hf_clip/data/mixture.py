@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..core.digests import content_id
 from ..core.errors import InputError
-from .images import content_id
 from .pairs import Pairs
 from .weights import check_weights, shares_of
 from .wrappers import WrappedPairs, as_pairs, gathered, renumbered

@@ -3,7 +3,6 @@
 OpenMoji (https://openmoji.org) is licensed CC BY-SA 4.0: `ATTRIBUTION` goes wherever its pictures are shown.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.digests import digest_of
 from ..core.errors import InputError
 
 ATTRIBUTION = "Emoji pictures: OpenMoji (openmoji.org), CC BY-SA 4.0"
@@ -91,11 +91,7 @@ def _plainest_first(item: Emoji) -> tuple[bool, int, str]:
 
 def held_out(concepts: Iterable[str], seed: int = 0) -> set[str]:
     """A tenth of the concepts, another tenth for each seed, by digests of their names: the same on every machine."""
-
-    def digest(concept: str) -> bytes:
-        return hashlib.blake2b(f"{seed} {concept}".encode()).digest()
-
-    ordered = sorted(set(concepts), key=digest)
+    ordered = sorted(set(concepts), key=lambda concept: digest_of([f"{seed} {concept}".encode()], size=64))
     return set(ordered[: len(ordered) // 10])
 
 

@@ -1,7 +1,6 @@
 """Splits a source in two, by picture: none is on both sides, in whatever rows and under whatever names it stands."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ..core.digests import digest_of
 from ..core.errors import InputError
 from .columns import column_batches, is_bytes, struct_field
 from .sources import Source
@@ -34,7 +34,8 @@ def split_by_image(source: Source, share: float, seed: int = 0) -> tuple[Source,
             f"a share of {share} of the {len(pictures)} pictures of {source.name} leaves one side empty: "
             "give one between 0 and 1 that does not"
         )
-    order = sorted(range(len(pictures)), key=lambda i: _digest(b"%d " % seed, int(pictures[i]).to_bytes(8, "little")))
+    seeded = [digest_of([b"%d " % seed, int(picture).to_bytes(8, "little")], size=8) for picture in pictures]
+    order = sorted(range(len(pictures)), key=seeded.__getitem__)
     is_held_out = np.zeros(len(pictures), dtype=bool)
     is_held_out[order[:count]] = True
     by_row = is_held_out[rows]
@@ -97,11 +98,4 @@ def _key_of_file(folder: Path, path: str | None, exact: bool) -> int:
 
 
 def _number(size: int, *parts: bytes | memoryview) -> int:
-    return int.from_bytes(_digest(b"%d " % size, *parts), "little")
-
-
-def _digest(*parts: bytes | memoryview) -> bytes:
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
+    return int.from_bytes(digest_of([b"%d " % size, *parts], size=8), "little")

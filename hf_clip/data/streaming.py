@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from transformers import BaseImageProcessor
 
+from ..core.digests import content_id
 from ..core.errors import InputError
 from .augmentation import Augmentation
 from .dataset import PairDrawer, check_captioned
-from .images import content_id
 from .sources import Source
 from .weights import check_weights
 

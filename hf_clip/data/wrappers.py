@@ -1,6 +1,5 @@
 """Follows torch's Subset and ConcatDataset down to the sets within: which row of which set stands at a position."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
+from ..core.digests import digest_of
 from ..core.errors import InputError
 from .dataset import CaptionedImages
 from .pairs import Pairs
@@ -38,7 +38,7 @@ class Layout:
     @property
     def digest(self) -> str:
         """Another one where other rows stand, or in another order."""
-        return hashlib.blake2b(self.which.tobytes() + self.rows.tobytes(), digest_size=8).hexdigest()
+        return digest_of([self.which.tobytes(), self.rows.tobytes()], size=8).hex()
 
 
 def gathered(which: np.ndarray, read: Callable[[int, np.ndarray], list]) -> list:

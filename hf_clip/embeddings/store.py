@@ -6,8 +6,8 @@ image_id (digest of the content), caption_ids (digests of the tokens), captions_
 one.
 """
 
-import hashlib
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..core.atomic import UNFINISHED, replace_file
+from ..core.digests import digest_of, tensors_digest, tokenizer_digest
 from ..core.errors import InputError, first_line
-from ..data.collator import tokenizer_digest
 from ..data.columns import is_bytes, label_numbers, struct_field
 from ..data.images import broken_picture
 from ..data.sources import Source
@@ -206,16 +206,6 @@ def weights_digest(model: PreTrainedModel) -> str:
     return tensors_digest(model, (model.config.text_pooling, model.config.vision_pooling))
 
 
-def tensors_digest(module: torch.nn.Module, settings: object) -> str:
-    """BLAKE2b of a module's weights and buffers, by name, and of what else counts, as `repr` shows it."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr(settings).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def public_name(name: str) -> str:
     """A Hub id as it is; of a path its last part: where it lies is nobody's business."""
     return Path(name).absolute().name if name and (Path(name).exists() or Path(name).is_absolute()) else name
@@ -232,16 +222,17 @@ def data_facts(source: Source) -> dict[str, Any]:
 
 def _fingerprint(source: Source) -> str:
     """BLAKE2b of captions, labels and pictures' names, and of the pictures' sizes, beginnings and ends."""
-    digest = hashlib.blake2b(content_keys(source).tobytes(), digest_size=16)
+    return digest_of(_parts_of(source)).hex()
+
+
+def _parts_of(source: Source) -> Iterator[Any]:
+    yield content_keys(source)
     for batch in source.rows.with_format("arrow").iter(10_000):
         columns = [
             struct_field(column, "path") if name == source.image_column and pa.types.is_struct(column.type) else column
             for name, column in zip(batch.column_names, batch.columns, strict=True)
         ]
-        for column in columns:
-            if not is_bytes(column.type):
-                digest.update(json.dumps(column.to_pylist(), default=str).encode())
-    return digest.hexdigest()
+        yield from (json.dumps(c.to_pylist(), default=str).encode() for c in columns if not is_bytes(c.type))
 
 
 # ---- the folder ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ any of them has another folder. Within it, checksums tell shards that are whole 
 
 import contextlib
 import functools
-import hashlib
 import io
 import json
 import zlib
@@ -25,9 +24,10 @@ from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
 from ..core.atomic import UNFINISHED, replace_file
+from ..core.digests import digest_of, tensors_digest, tokenizer_digest
 from ..core.errors import InputError
 from ..data.augmentation import Augmentation
-from ..data.collator import HFClipCollator, tokenizer_digest
+from ..data.collator import HFClipCollator
 from ..data.columns import find_path
 from ..data.dataset import TrainingPairs, read_picture
 from ..data.features import MANIFEST, Features, facts_file, index_file, read_facts, read_index, vectors_file
@@ -36,7 +36,7 @@ from ..data.pixels import processed_pixels
 from ..data.sources import Source
 from ..data.split import content_keys
 from ..embeddings.encode import split_rows
-from ..embeddings.store import public_name, tensors_digest, write_manifest
+from ..embeddings.store import public_name, write_manifest
 from ..models.modeling_hf_clip import HFClipModel
 from .meeting import Meeting, meeting_in
 
@@ -317,7 +317,7 @@ def _describe(tower: _Tower, pairs: TrainingPairs, shard_size: int) -> tuple[dic
     positions = np.empty_like(order)
     positions[order] = np.arange(len(order))
     index = {"starts": np.append(0, counts.cumsum()), "positions": positions[numbers], "firsts": firsts[order]} | more
-    data = _digest(*(array.tobytes() for array in (counts, keys, *more.values())))
+    data = digest_of([counts, keys, *more.values()], size=10).hex()
     manifest = {
         "format": FORMAT,
         "hf_clip": __version__,
@@ -337,14 +337,7 @@ def _describe(tower: _Tower, pairs: TrainingPairs, shard_size: int) -> tuple[dic
 def _key(manifest: dict[str, Any]) -> str:
     counts = {name: value for name, value in manifest.items() if name not in ("hf_clip", "complete")}
     counts["data"] = manifest["data"]["fingerprint"]
-    return _digest(json.dumps(counts, sort_keys=True).encode())
-
-
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=10)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+    return digest_of([json.dumps(counts, sort_keys=True).encode()], size=10).hex()
 
 
 @contextlib.contextmanager

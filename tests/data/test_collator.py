@@ -10,10 +10,10 @@ import torch
 from conftest import SAME, write_pictures
 from transformers import ByT5Tokenizer
 
+from hf_clip.core.digests import content_id
 from hf_clip.core.errors import InputError
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.dataset import CaptionedImages
-from hf_clip.data.images import content_id
 from hf_clip.data.sources import open_source
 from hf_clip.models.towers import square_image_processor
 

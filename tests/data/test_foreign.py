@@ -2,8 +2,8 @@
 
 import torch
 
+from hf_clip.core.digests import content_id
 from hf_clip.data.foreign import CompletedBatches, completed
-from hf_clip.data.images import content_id
 
 SKIPPED = (3, "3.png", "cannot be decoded")
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_clip.data.images import UnreadableImage, content_id, image_name, read_image
+from hf_clip.core.digests import content_id
+from hf_clip.data.images import UnreadableImage, image_name, read_image
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
