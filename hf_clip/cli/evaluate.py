@@ -1,28 +1,38 @@
 """`hf-clip evaluate`: how good trained models are on captioned or labelled pictures."""
 
+import argparse
+import importlib.util
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
 from ..core.temporary import temporary_folder
-from .evaluation_data import ROLES, TASKS, EvaluationData
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, open_model, positive_int
 from .report_folder import prepare_folder
+
+if TYPE_CHECKING:
+    from ..evaluation.data import EvaluationData, EvaluationSettings
+
+_TASKS = ("retrieval", "zero-shot", "knn", "linear-probe")  # as evaluation has them, which `--help` need not import
 
 
 def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
 
     from ..evaluation import report
+    from ..evaluation.data import EvaluationData
     from ..evaluation.prompts import open_class_names, open_templates
 
     folder = prepare_folder(settings.output, report.RESULTS)
     classes = open_class_names(settings.class_names) if settings.class_names else None
     open_templates(settings.templates)  # before the work
     models = _names(settings.model)
-    data = EvaluationData(settings, classes)
+    if len(models) > 1 and importlib.util.find_spec("scipy") is None:
+        raise InputError('to compare models needs scipy: pip install "hf_clip[eval]"')
+    data = EvaluationData(_settings_of(settings, classes))
     if len(models) > 1:  # not to find after hours that the last one cannot be opened
         for model_name in models.values():
             data.check(open_model(model_name)[0])
@@ -30,7 +40,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     grids = []
     with temporary_folder() as aside:
         for name, model_name in models.items():
-            grids += _measure(name, model_name, data, evaluation, aside)
+            grids += _measure(name, model_name, data, settings, evaluation, aside)
         if report.can_draw():
             evaluation.pictures = report.draw(evaluation.measured, aside) + grids
         else:
@@ -62,26 +72,43 @@ def _names(models: list[str]) -> dict[str, str]:
     return dict(zip(called, models, strict=True))
 
 
-def _measure(name: str, model_name: str, data: EvaluationData, report: Any, folder: Path) -> list[str]:
+def _settings_of(settings: argparse.Namespace, classes: list[list[str]] | None) -> "EvaluationSettings":
+    """What the command line says of the data."""
+    from ..evaluation.data import EvaluationSettings
+
+    own = {
+        "tasks": settings.task or (),
+        "class_names": classes,
+        "ks": settings.k,
+        "languages": _pairs(settings.languages),
+    }
+    shared = {field.name: vars(settings)[field.name] for field in fields(EvaluationSettings) if field.name not in own}
+    return EvaluationSettings(**shared, **own)
+
+
+def _measure(
+    name: str, model_name: str, data: "EvaluationData", settings: argparse.Namespace, report: Any, folder: Path
+) -> list[str]:
     """Adds what one model reaches to the report; the names of the pictures that show its captions."""
     from ..data.sources import Source
+    from ..evaluation.data import ROLES
     from ..evaluation.report import Measured, can_draw, draw_best_and_worst, model_facts
     from ..evaluation.tasks.registry import measure
 
     model, processor = open_model(model_name)
     facts = model_facts(model, name)
-    if data.test and not isinstance(data.test, Source):
+    if not isinstance(data.test, Source | None):
         facts["precision"] += ", stored as float16"
     embeddings, others = data.embed(model, processor)
-    grids = []
+    grids: list[str] = []
     for task in data.tasks:
-        outcome = measure(task, model, processor, embeddings, _protocol(data), **others)
+        outcome = measure(task, model, processor, embeddings, _protocol(settings, data), **others)  # type: ignore[arg-type]
         for role in ROLES.get(task, ()):
             if role in others:
                 outcome.protocol[f"{role}_data"] = data.facts_by_role[role]
         report.measured.append(Measured(facts, task, outcome))
         if task == "retrieval" and isinstance(data.test, Source) and can_draw():
-            number = len(report.models()) if len(data.settings.model) > 1 else ""
+            number = len(report.models()) if len(settings.model) > 1 else ""
             grids = draw_best_and_worst(data.test, embeddings, outcome, folder, number)
     report.skipped = embeddings.skipped if embeddings else []
     report.skipped_of = {role: other.skipped for role, other in others.items()}
@@ -90,14 +117,13 @@ def _measure(name: str, model_name: str, data: EvaluationData, report: Any, fold
     return grids
 
 
-def _protocol(data: EvaluationData) -> Any:
+def _protocol(settings: argparse.Namespace, data: "EvaluationData") -> Any:
     from ..evaluation.tasks.registry import Protocol
 
-    settings = data.settings
     return Protocol(
         ks=settings.k,
         templates=settings.templates,
-        class_names=data.classes,
+        class_names=data.settings.class_names,
         features=settings.features,
         neighbours=settings.neighbours,
         shots=settings.shots,
@@ -105,7 +131,7 @@ def _protocol(data: EvaluationData) -> Any:
     )
 
 
-def _measure_languages(model: Any, processor: Any, facts: dict[str, Any], data: EvaluationData, report: Any) -> None:
+def _measure_languages(model: Any, processor: Any, facts: dict[str, Any], data: "EvaluationData", report: Any) -> None:
     from ..evaluation.report import Measured
     from ..evaluation.tasks.languages import evaluate_languages
 
@@ -114,7 +140,7 @@ def _measure_languages(model: Any, processor: Any, facts: dict[str, Any], data: 
         model,
         processor,
         data.languages,
-        settings.k,
+        settings.ks,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         strict=settings.strict,
@@ -158,7 +184,7 @@ def _parser() -> Parser:
     add_shared_settings(parser, several_models=True)
     add_data_settings(parser, ", or a folder that `hf-clip embed` wrote")
     parser.add_argument(
-        "--task", choices=TASKS, nargs="+", help="default: retrieval where there are captions, zero-shot with classes"
+        "--task", choices=_TASKS, nargs="+", help="default: retrieval where there are captions, zero-shot with classes"
     )
     parser.add_argument("--output", default="hf_clip_evaluation", help="folder for results.json, report.md, pictures")
     parser.add_argument("--k", type=positive_int, nargs="+", help="of recall@k; default: 1 5 10, as far as they go")
@@ -185,3 +211,15 @@ def _parser() -> Parser:
     parser.add_argument("--seeds", type=positive_int, default=3, help="draws of each few-shot probe")
     parser.add_argument("--resamples", type=positive_int, default=2000, help="of the confidence intervals")
     return parser
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    """Columns by language."""
+    pairs: dict[str, str] = {}
+    for language, _, column in (setting.partition("=") for setting in settings):
+        if not (language and column):
+            raise InputError(f"--languages {language}: give language=column, as in zh=captions.zh")
+        if language in pairs:
+            raise InputError(f"--languages names {language} twice: give one column for each language")
+        pairs[language] = column
+    return pairs

@@ -9,7 +9,7 @@ import torch
 from conftest import tiny_model, write_pictures
 from PIL import Image
 
-import hf_clip.embeddings.encode
+import hf_clip.evaluation.data
 from hf_clip.cli.main import main
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import embed_source
@@ -64,7 +64,7 @@ def test_json_is_the_only_thing_on_stdout(command, pictures, processor, monkeypa
         print("a library's noise")
         return embed_source(*args, **kwargs)
 
-    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", noisy)
+    monkeypatch.setattr(hf_clip.evaluation.data, "embed_source", noisy)
     assert main([*command, "--json", "--batch_size", "3"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1
@@ -192,7 +192,7 @@ def test_two_models_side_by_side(command, other_folder, pictures, processor, tmp
 
 
 def test_a_model_given_twice(command, model_folder, monkeypatch, capsys):
-    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(hf_clip.evaluation.data, "embed_source", lambda *args, **kwargs: 1 / 0)
     command.insert(command.index("--data"), str(model_folder))
     assert "names a model twice: give each once" in complaint(command, capsys)
 
@@ -312,7 +312,7 @@ def test_what_is_not_installed_is_named_before_the_work(command, module, setting
 
 
 def test_nothing_of_the_users_is_written_over(command, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(hf_clip.evaluation.data, "embed_source", lambda *args, **kwargs: 1 / 0)
     folder = tmp_path / "evaluation"
     folder.write_text("mine")
     assert "no folder that can be written: " in complaint(command, capsys)
@@ -434,7 +434,7 @@ def test_of_the_last_report_only_its_own_files_go(command, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["pictures/holiday.png", "table.csv", "results.json"])
 def test_what_another_wrote_is_something_else(command, name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(hf_clip.evaluation.data, "embed_source", lambda *args, **kwargs: 1 / 0)
     file = tmp_path / "evaluation" / name
     file.parent.mkdir(parents=True)
     file.write_text("{}")
@@ -443,7 +443,7 @@ def test_what_another_wrote_is_something_else(command, name, tmp_path, monkeypat
 
 
 def test_all_models_are_opened_before_the_first_is_measured(command, monkeypatch, capsys):
-    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(hf_clip.evaluation.data, "embed_source", lambda *args, **kwargs: 1 / 0)
     command.insert(command.index("--data"), "typo")
     assert "model 'typo' cannot be opened" in complaint(command, capsys)
     assert "give k up to 8" in complaint([*command, "--k", "9"], capsys), "and k is looked at before them"
@@ -477,7 +477,7 @@ def embedded_texts(monkeypatch):
         counted.append(len((found := embed_source(*args, **kwargs)).text_embeds))
         return found
 
-    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", counting)
+    monkeypatch.setattr(hf_clip.evaluation.data, "embed_source", counting)
     return counted
 
 
