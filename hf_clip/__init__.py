@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from .models.conversion import convert_model, convert_model_and_processor
     from .models.towers import create_model_and_processor
     from .training.arguments import HFClipTrainingArguments
-    from .training.trainer import HFClipTrainer
+    from .training.contrastive import HFClipTrainer
 
 # Names whose modules bring the Trainer, datasets or torchvision along: loaded when first asked for.
 _LATER = {
     "HFClipCollator": ".data.collator",
-    "HFClipTrainer": ".training.trainer",
+    "HFClipTrainer": ".training.contrastive",
     "HFClipTrainingArguments": ".training.arguments",
     "convert_model": ".models.conversion",
     "convert_model_and_processor": ".models.conversion",

@@ -269,7 +269,7 @@ def _let_accelerate_shard_on_cpus() -> None:
     """It keeps FSDP to GPUs, and we refuse it elsewhere for that; all that follows is the same code on gloo."""
     from accelerate.state import AcceleratorState, DistributedType, PartialState
 
-    from hf_clip.training import trainer
+    from hf_clip.training import base
 
     original = AcceleratorState.__init__
 
@@ -280,7 +280,7 @@ def _let_accelerate_shard_on_cpus() -> None:
             self.fsdp_plugin = fsdp_plugin
 
     AcceleratorState.__init__ = init
-    trainer.check_processes = lambda args: None
+    base.check_processes = lambda args: None
 
 
 def train_with_other_settings(rank: int, world_size: int, folder: str, data: str, others: list[dict]) -> None:
@@ -288,7 +288,7 @@ def train_with_other_settings(rank: int, world_size: int, folder: str, data: str
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
     from training_runs import make_trainer
 
-    from hf_clip.training.distributed import check_same_settings
+    from hf_clip.training.processes import check_same_settings
 
     _join(rank, world_size, folder)
     said = []

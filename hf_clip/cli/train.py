@@ -11,7 +11,7 @@ from ..core.errors import InputError
 from ..data.augmentation import Augmentation
 from ..evaluation.tasks.registry import TASKS
 from ..training.arguments import HFClipTrainingArguments
-from ..training.evaluation_checks import of_no_set, set_of
+from ..training.named_sets import of_no_set, set_of
 from .output import Printer, metric_rows
 from .parsing import DataclassParser
 

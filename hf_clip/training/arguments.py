@@ -1,22 +1,17 @@
-"""What can be set about a training run, on top of every `TrainingArguments` field."""
+"""What can be set about the training of a dual encoder."""
 
-import re
 from dataclasses import dataclass, field
-
-import torch
-from transformers import TrainingArguments
-from transformers.training_args import OptimizerNames
 
 from ..core.errors import InputError
 from ..evaluation.prompts import TEMPLATES, open_templates
 from ..evaluation.tasks.registry import TASKS, Protocol, check_installed
 from ..evaluation.tasks.retrieval import KS
-from .distributed import check_ranks
+from .base_arguments import BaseTrainingArguments, check_share
 from .inherited import refuse_settings
 
 
 @dataclass
-class HFClipTrainingArguments(TrainingArguments):
+class HFClipTrainingArguments(BaseTrainingArguments):
     """`TrainingArguments` with the settings of a dual encoder, and CLIP's defaults (arXiv:2103.00020, table 18).
 
     Below 1, `warmup_steps` is the share of all steps; `learning_rate` is that of every part without one of its own.
@@ -68,17 +63,6 @@ class HFClipTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Learning rate of a tower's block as a share of the block's above it, such as 0.75."},
     )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "Evaluate and save an exponential moving average of the weights, such as 0.999, in place of the "
-            "last ones; it is warmed up, as (1 + step) / (10 + step)."
-        },
-    )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "Stop after so many evaluations without a better metric_for_best_model."},
-    )
     eval_tasks: list[str] | None = field(
         default=None,
         metadata={
@@ -98,15 +82,6 @@ class HFClipTrainingArguments(TrainingArguments):
         metadata={"help": "Of knn and linear-probe: projected, or pooled: what the image tower gives before it."},
     )
     eval_neighbours: int = field(default=20, metadata={"help": "Pictures that vote in knn."})
-    hub_overwrite: bool = field(
-        default=False,
-        metadata={"help": "Push also into a repository that holds what hf_clip did not put there."},
-    )
-    hub_timeout: float | None = field(
-        default=None,
-        metadata={"help": "Seconds that a push may take in all; default: ten minutes, and one for each 100 kB."},
-    )
-    strict: bool = field(default=False, metadata={"help": "Stop at the first picture that cannot be read."})
     mask_duplicates: bool = field(
         default=True,
         metadata={"help": "Pairs that share a picture or a caption are no negatives of each other."},
@@ -130,72 +105,37 @@ class HFClipTrainingArguments(TrainingArguments):
         default=0.1, metadata={"help": "Steps of linear warm-up; below 1 it is the share of all steps."}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate after warm-up."})
-    dataloader_persistent_workers: bool = field(
-        default=True, metadata={"help": "Keep the loader's workers from epoch to epoch; without workers it is off."}
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay off: content ids and rows are for the loss, not for the model."}
-    )
 
     def __post_init__(self):
         if (self.metric_for_best_model or "").endswith(("median_rank", "error")) and self.greater_is_better is None:
             self.greater_is_better = False
-        # A resumed run is as patient as the one that was cut.
-        self.restore_callback_states_from_checkpoint |= self.early_stopping_patience is not None
-        check_ranks()
         refuse_settings(self)
         super().__post_init__()
         self.label_names = []
-        self.dataloader_pin_memory &= torch.cuda.is_available()
-        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
-        self.check()
 
     def check(self) -> None:
-        """To be called again where settings have changed since they were made, as a trial of a search changes them.
+        """As `BaseTrainingArguments` has it.
 
         Raises:
             InputError: a setting that is refused, or would have no effect.
             ValueError: values that cannot be, or not together.
         """
         refuse_settings(self)
-        self._check_effects()
+        super().check()
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise InputError(
+                "train_sampling_strategy=batch_rebalance counts tokens of rows that are tokenised already, and these "
+                "are not: set group_by_length"
+            )
+        if self.prediction_loss_only and self.eval_tasks:
+            raise InputError(
+                "prediction_loss_only measures the loss alone, and none of eval_tasks: leave out one of them"
+            )
         if self.feature_cache_dir is not None and not self.cache_frozen_features:
             raise ValueError("feature_cache_dir is for cache_frozen_features: set that too, or leave it out")
-        for name, share in {"layer_decay": self.layer_decay, "ema_decay": self.ema_decay}.items():
-            if share is not None and not 0 < share <= 1:
-                raise ValueError(f"{name} must be more than 0 and at most 1, not {share}")
+        check_share("layer_decay", self.layer_decay)
         self._check_chunks()
         self._check_evaluation()
-        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
-            raise ValueError("early_stopping_patience needs load_best_model_at_end and metric_for_best_model")
-
-    def _check_effects(self) -> None:
-        """Values that nothing would look at, of settings that are not refused altogether."""
-        for is_wrong, reason in (
-            (
-                "fp16" in (self.mixed_precision, self.fp16 and "fp16") and self.device.type == "cpu",
-                "fp16 needs a GPU, and would have no effect: leave it out, or set bf16, which CPUs have too",
-            ),
-            (
-                (self.fp16 and self.mixed_precision != "fp16") or (self.bf16 and self.mixed_precision != "bf16"),
-                "bf16 and fp16 have no effect once the arguments are made: set them when making them",
-            ),
-            (
-                self.optim_target_modules and not re.match("galore|apollo", OptimizerNames(self.optim).value),
-                f"optim_target_modules is for GaLore and APOLLO, not for optim={OptimizerNames(self.optim).value}",
-            ),
-            (
-                self.train_sampling_strategy == "batch_rebalance",
-                "train_sampling_strategy=batch_rebalance counts tokens of rows that are tokenised already, and these "
-                "are not: set group_by_length",
-            ),
-            (
-                self.prediction_loss_only and self.eval_tasks,
-                "prediction_loss_only measures the loss alone, and none of eval_tasks: leave out one of them",
-            ),
-        ):
-            if is_wrong:
-                raise InputError(reason)
 
     def _check_evaluation(self) -> None:
         for task in self.eval_tasks or ():

@@ -10,6 +10,7 @@ from ..core.errors import InputError
 from ..data.evaluation_set import EvaluationSet
 from ..evaluation.tasks.registry import TASKS
 from .arguments import HFClipTrainingArguments
+from .named_sets import of_no_set, set_of
 
 _FAMILIES = dict(zip(("(image|text)_retrieval_", "zero_shot_", r"knn\d*_", "linear_probe_"), TASKS, strict=True))
 
@@ -48,20 +49,6 @@ def check_evaluation(
             _check_best(own, tasks, rows, called, args)
         if "retrieval" in tasks:
             _check_ks(args.eval_k or (), own if name == chosen else "", len(rows), called)
-
-
-def set_of(metric: str, names: Mapping[str, Any] | Sequence[str]) -> str | None:
-    """The set that a metric is of, by the name that it begins with; None where it is of none."""
-    return max((name for name in names if not name or metric.startswith(f"{name}_")), key=len, default=None)
-
-
-def of_no_set(metric: str, names: Mapping[str, Any] | Sequence[str]) -> str:
-    """What is wrong with a metric that is of none of the named sets."""
-    examples = " or ".join(f"{name}_loss" for name in names)
-    return (
-        f"metric_for_best_model {metric!r} (loss where none is given) is of no evaluation set: "
-        f"begin it with the name of one, as in {examples}"
-    )
 
 
 def _check_task(task: str, source: EvaluationSet, called: str, neighbours: int) -> None:

@@ -5,7 +5,7 @@ import importlib.metadata
 import importlib.util
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from ..core.version import __version__
 from ..data.augmentation import Augmentation
@@ -24,7 +24,6 @@ from ..data.split import rows_of
 from ..data.streaming import StreamedPairs
 from ..data.wrappers import WrappedPairs, as_pairs
 from ..embeddings.store import public_name
-from .arguments import HFClipTrainingArguments
 
 _LOOKED_AT = 10_000  # captions whose length is counted
 _PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "huggingface_hub")
@@ -94,17 +93,15 @@ def can_measure_emissions() -> bool:
 
 
 def training_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
-    """What `training.json` holds: of an `HFClipTrainer`, as far as it has come. No path, no secret, JSON."""
+    """What `training.json` holds of any run, as far as it has come. No path, no secret, JSON."""
     args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
     dataset = trainer.train_dataset
     return {
         "hf_clip": __version__,
-        "vision_model": _tower_name(origin.vision_model, model.config.vision_config),
-        "text_model": _tower_name(origin.text_model, model.config.text_config),
         "started_from": public_name(origin.started_from) or None,
         "data": [_data_facts(source, weight, origin.data) for source, weight in _weighted_sources(dataset)],
         "skipped_pictures": len({row for row, *_ in trainer.skipped_everywhere} | set(trainer.skipped_images)),
-        "parameters": _parameter_counts(model),
+        "parameters": _parameter_counts(model, ()),
         "hyperparameters": _hyperparameters(args),
         "augmentation": _augmentation(dataset),
         "batch_size": args.train_batch_size * args.world_size,  # of the loss; accumulation adds no negatives
@@ -117,9 +114,19 @@ def training_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), "hf_clip": __version__}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "temperature": _logged(trainer, "temperature"),
         "credit": origin.credit,
         "pictures_may_be_shown": origin.pictures_may_be_shown,
+    }
+
+
+def pair_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
+    """The same of a dual encoder's run: and its towers, and its temperature."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    return training_facts(trainer, origin) | {
+        "vision_model": _tower_name(origin.vision_model, model.config.vision_config),
+        "text_model": _tower_name(origin.text_model, model.config.text_config),
+        "parameters": _parameter_counts(model, ("text_model", "vision_model")),
+        "temperature": _logged(trainer, "temperature"),
     }
 
 
@@ -193,16 +200,18 @@ def _data_facts(source: Source, weight: float | None, described: str) -> dict[st
     return facts
 
 
-def _parameter_counts(model: Any) -> dict[str, int]:
-    parts = {"text_model": 0, "vision_model": 0, "heads": 0, "trained": 0}
+def _parameter_counts(model: Any, towers: Sequence[str]) -> dict[str, int]:
+    """Of the towers, if any, of all else, and of what trains."""
+    rest = "heads" if towers else "model"
+    parts = {**dict.fromkeys(towers, 0), rest: 0, "trained": 0}
     for name, parameter in model.named_parameters():
-        part = next((part for part in ("text_model", "vision_model") if f"{part}." in name), "heads")
+        part = next((part for part in towers if f"{part}." in name), rest)
         parts[part] += parameter.numel()
         parts["trained"] += parameter.numel() if parameter.requires_grad else 0
     return parts
 
 
-def _hyperparameters(args: HFClipTrainingArguments) -> dict[str, dict[str, Any]]:
+def _hyperparameters(args: TrainingArguments) -> dict[str, dict[str, Any]]:
     said = {name: _plain(value) for name, value in args.to_dict().items() if not name.startswith(_NOT_OF_LEARNING)}
     usual = {
         field.name: _plain(field.default if field.default_factory is dataclasses.MISSING else field.default_factory())

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 from ..models.checkpointing_hf_clip import statistics_moved
 from ..models.modeling_hf_clip import HFClipOutput
-from .distributed import largest_of_processes, without_gradient_sync
+from .processes import largest_of_processes, without_gradient_sync
 
 _OF_IMAGES = ("pixel_values", "pooled_image")
 # What the loss takes from the towers; its gradients go back the same way.

@@ -55,7 +55,7 @@ _FOR_SCRIPTS = Inherited("for scripts to read: no Trainer looks at it")
 _ON_GPUS = Inherited("of accelerate and torch, around the model")
 
 _TRAINER, _SETTINGS, _ARGUMENTS, _PUSHES = (
-    f"training/test_{name}.py::test_" for name in ("trainer", "settings", "arguments", "pushes")
+    f"training/test_{name}.py::test_" for name in ("contrastive", "settings", "arguments", "pushes")
 )
 _INHERITED, _LOSS, _SEARCH, _METRICS = (
     f"training/test_{name}.py::test_" for name in ("inherited", "own_loss", "search", "own_metrics")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.atomic import replace_file
 from ..core.errors import InputError, first_line
-from .distributed import gather_objects
+from .processes import gather_objects
 
 _NAME = ".meeting-"
 _LOOK, _BEAT = 0.1, 2.0  # seconds between two looks for a file, and between two signs of life

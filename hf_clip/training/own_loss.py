@@ -9,7 +9,8 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..models.loss_hf_clip import score
 from ..models.modeling_hf_clip import HFClipOutput
-from .distributed import GlobalBatch, mean_of_processes
+from .distributed import GlobalBatch
+from .processes import mean_of_processes
 
 
 @dataclass(kw_only=True)

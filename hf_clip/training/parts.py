@@ -7,7 +7,6 @@ from typing import Any
 import datasets
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from transformers import TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from ..core.errors import InputError
@@ -20,28 +19,13 @@ from ..models.configuration_hf_clip import HFClipConfig
 from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
 from .arguments import HFClipTrainingArguments
+from .frozen import frozen_modules
 
 # What decides about pixels.
 _PIXELS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "crop_pct", "do_pad", "do_convert_rgb"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
 )
-
-
-def check_arguments(args: Any) -> None:
-    """
-    Raises:
-        InputError: for arguments of another class; for values that cannot be.
-    """
-    if not isinstance(args, HFClipTrainingArguments):
-        kind = "TrainingArguments" if isinstance(args, TrainingArguments) else type(args).__name__
-        raise InputError(f"args are {kind}: give HFClipTrainingArguments, which have the same fields and more")
-    try:
-        args.check()
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 def check_parts(model: Any, given: Mapping[str, Any]) -> None:
@@ -142,15 +126,12 @@ def batches_of(collator: Callable | None, model: Any, processor: Any) -> Callabl
 
 
 def freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module]:
-    """Freezes what was asked for, and gives all that must stay in evaluation mode: towers of which nothing trains,
-    and BatchNorm whose weights do not (below an adapter, say): moved statistics would be lost with the adapter."""
+    """Freezes what was asked for, and gives all that must stay in evaluation mode."""
     if args.freeze_text:
         model.text_model.requires_grad_(False)
     if args.freeze_vision:
         model.vision_model.requires_grad_(False)
-    towers = [model.text_model, model.vision_model]
-    norms = [module for tower in towers for module in tower.modules() if isinstance(module, _BatchNorm)]
-    return [module for module in towers + norms if not any(p.requires_grad for p in module.parameters())]
+    return frozen_modules([model.text_model, model.vision_model])
 
 
 def check_steps(args: HFClipTrainingArguments, model: nn.Module, fsdp: bool, deepspeed: bool) -> None:
@@ -161,8 +142,6 @@ def check_steps(args: HFClipTrainingArguments, model: nn.Module, fsdp: bool, dee
     Raises:
         InputError: for settings that this model, or what shards it, cannot have.
     """
-    if args.ema_decay and (fsdp or deepspeed):
-        raise InputError("ema_decay cannot follow weights that FSDP or DeepSpeed has sharded: leave it out")
     if (args.bf16_full_eval or args.fp16_full_eval) and (fsdp or deepspeed):
         raise InputError("bf16_full_eval and fp16_full_eval cannot turn weights that are sharded: leave them out")
     if args.train_batch_size * args.world_size < 2:

@@ -32,9 +32,10 @@ from ..models.processing_hf_clip import HFClipProcessor
 from ..models.towers import open_model_and_processor
 from ..publishing.staging import EVALUATION
 from .arguments import HFClipTrainingArguments
+from .base import last_checkpoint
+from .contrastive import HFClipTrainer
 from .facts import MeasureEmissions, Origin, can_measure_emissions
 from .interrupt import StopOnInterrupt
-from .trainer import HFClipTrainer, last_checkpoint
 
 logger = logging.get_logger(__name__)
 
@@ -239,7 +240,7 @@ def _run_trainer(trainer: HFClipTrainer, stop: StopOnInterrupt, checkpoint: str 
         with contextlib.suppress(
             InputError
         ):  # of a disk that is full, say, which is what was wrong in the first place
-            trainer._save_checkpoint(trainer.model, trial=None)
+            trainer.save_checkpoint()
         newest = last_checkpoint(trainer.args.output_dir)
         raise InputError(f"{error}; what was trained so far is in {newest}" if newest else str(error)) from error
     if stop.stopped:

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from ..core.errors import InputError
-from .arguments import HFClipTrainingArguments
-from .evaluation_checks import of_no_set, set_of
+from .named_sets import of_no_set, set_of
 
 
-def objective_of(args: HFClipTrainingArguments, eval_dataset: Any) -> tuple[Callable[[dict[str, float]], float], str]:
+def objective_of(args: TrainingArguments, eval_dataset: Any) -> tuple[Callable[[dict[str, float]], float], str]:
     """(the objective of what `evaluate()` gives, "maximize" or "minimize"): `metric_for_best_model`, or else the loss.
 
     Raises:

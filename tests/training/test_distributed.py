@@ -12,7 +12,8 @@ from training_runs import make_trainer
 
 from hf_clip import HFClipModel, HFClipTrainingArguments
 from hf_clip.core.errors import InputError
-from hf_clip.training.distributed import check_processes, check_ranks, gather_batch, in_batch_accuracy
+from hf_clip.training.distributed import gather_batch, in_batch_accuracy
+from hf_clip.training.processes import check_processes, check_ranks
 
 STEPS = {
     world_size: [

@@ -16,7 +16,7 @@ from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.streaming import StreamedPairs
-from hf_clip.training.facts import MeasureEmissions, Origin, training_facts
+from hf_clip.training.facts import MeasureEmissions, Origin
 from hf_clip.training.run import training_pairs
 
 
@@ -26,7 +26,8 @@ def data(tmp_path):
 
 
 def facts_of(trainer, **origin):
-    facts = training_facts(trainer, Origin(**origin))
+    trainer.origin = Origin(**origin)
+    facts = trainer.training_facts()
     return json.loads(json.dumps(facts, allow_nan=False))
 
 
@@ -210,9 +211,9 @@ def test_skipped_pictures_are_those_of_all_processes(tmp_path, data, monkeypatch
     here, there = {1: ("1.png", "empty"), 2: ("2.png", "empty")}, {2: ("2.png", "empty"), 7: ("7.png", "empty")}
     trainer.skipped_images = here
     assert facts_of(trainer)["skipped_pictures"] == 2
-    monkeypatch.setattr("hf_clip.training.trainer.gather_objects", lambda own: [own, there])
+    monkeypatch.setattr("hf_clip.training.base.gather_objects", lambda own: [own, there])
     trainer.skipped_in_all_processes()
-    monkeypatch.setattr("hf_clip.training.trainer.gather_objects", None)  # one process alone must not ask
+    monkeypatch.setattr("hf_clip.training.base.gather_objects", None)  # one process alone must not ask
     assert facts_of(trainer)["skipped_pictures"] == 3
     here[5] = ("5.png", "empty")
     assert facts_of(trainer)["skipped_pictures"] == 4

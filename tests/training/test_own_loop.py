@@ -45,7 +45,7 @@ def test_its_pixels_and_its_loss_are_the_trainer_s(tmp_path, processor):
     collator = HFClipCollator(processor.tokenizer, image_processor=processor.image_processor)
     batch = collator(items)
     assert (eight_bit["pixel_values"].dtype, batch["pixel_values"].dtype) == (torch.uint8, torch.float32)
-    torch.testing.assert_close(batch["pixel_values"], trainer._normalized(eight_bit)["pixel_values"])
+    torch.testing.assert_close(batch["pixel_values"], trainer.normalized(eight_bit)["pixel_values"])
     inputs = {name: batch[name] for name in ("pixel_values", *processor.tokenizer.model_input_names)}
     model = trainer.model.eval()
     loss = global_contrastive_loss(

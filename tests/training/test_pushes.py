@@ -211,7 +211,7 @@ def test_where_no_links_are_allowed_files_are_copied(own_hub, tmp_path, data, wi
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("name"), InputError("so it is")])
-@pytest.mark.parametrize("step", ["pushes.stage", "pushes._link_checkpoint", "trainer.training_facts"])
+@pytest.mark.parametrize("step", ["pushes.stage", "pushes._link_checkpoint", "contrastive.pair_facts"])
 def test_whatever_fails_in_a_push_in_between_is_a_warning(
     step, error, own_hub, tmp_path, data, without_examples, monkeypatch, caplog
 ):

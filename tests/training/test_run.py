@@ -260,7 +260,7 @@ def test_a_run_that_overflows_keeps_its_last_checkpoint_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyError("models"), OSError(28, "No space left on device"), InputError("so it is")])
-@pytest.mark.parametrize("step", ["run._write_results", "run._draw", "trainer.write_card", "trainer.training_facts"])
+@pytest.mark.parametrize("step", ["run._write_results", "run._draw", "hub.write_card", "contrastive.pair_facts"])
 def test_a_report_that_fails_costs_no_run(step, error, tmp_path, pictures, monkeypatch, caplog):
     def fail(*args, **settings):
         raise error

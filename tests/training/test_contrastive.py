@@ -27,7 +27,7 @@ from hf_clip.embeddings.encode import embed_source
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 from hf_clip.evaluation.tasks.zero_shot import class_embeddings, evaluate_zero_shot
-from hf_clip.training import trainer as trainer_module
+from hf_clip.training import contrastive, evaluation
 
 
 def weights_of(model) -> dict[str, torch.Tensor]:
@@ -69,7 +69,7 @@ def test_the_loss_is_clip_s(tmp_path, pictures):
     trainer = make_trainer(tmp_path / "run", pictures)
     batch = next(iter(trainer.get_train_dataloader()))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids", "pixel_values")}
-    inputs = trainer._normalized(inputs)
+    inputs = trainer.normalized(inputs)
     model = trainer.model.eval()
     expected = image_text_contrastive_loss(model(**inputs).logits_per_text)
     torch.testing.assert_close(trainer.compute_loss(model, dict(batch)), expected)
@@ -142,7 +142,7 @@ def test_each_epoch_draws_anew_in_the_process_and_in_workers(tmp_path):
 
 def test_accumulation_says_once_that_it_adds_no_negatives(tmp_path, pictures, monkeypatch):
     said = []
-    monkeypatch.setattr(trainer_module.logger, "warning", said.append)
+    monkeypatch.setattr(contrastive.logger, "warning", said.append)
     make_trainer(tmp_path / "run", pictures, gradient_accumulation_steps=2).train()
     assert len([line for line in said if "negatives of one batch only" in line]) == 1
 
@@ -216,7 +216,7 @@ def test_logs(tmp_path):
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids", "pixel_values")}
     trainer.model.train()
     with torch.no_grad():
-        choices = copy.deepcopy(trainer.model)(**trainer._normalized(inputs)).logits_per_image.argmax(1)
+        choices = copy.deepcopy(trainer.model)(**trainer.normalized(inputs)).logits_per_image.argmax(1)
     trainer.train()
     logs = trainer.state.log_history[0]
     assert logs["captions_cut"] == 0.25
@@ -454,8 +454,8 @@ def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
         assert task == "retrieval"
         return Outcome({"image_retrieval_recall@4": next(scores)})
 
-    original = trainer_module.measure
-    trainer_module.measure = scripted
+    original = evaluation.measure
+    evaluation.measure = scripted
     try:
         trainer = make_trainer(
             tmp_path / "run",
@@ -469,7 +469,7 @@ def test_retrieval_chooses_the_best_checkpoint(tmp_path, pictures):
         )
         trainer.train()
     finally:
-        trainer_module.measure = original
+        evaluation.measure = original
     best = tmp_path / "run" / "checkpoint-4"
     assert trainer.state.best_model_checkpoint == str(best)
     saved = HFClipModel.from_pretrained(best).state_dict()

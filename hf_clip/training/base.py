@@ -1,0 +1,596 @@
+"""The `transformers` Trainer of every family: whole checkpoints, exact resume, finite weights, averages, pushes."""
+
+import contextlib
+import copy
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
+from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, seed_worker
+from transformers.utils import logging
+
+from ..core.atomic import STAGING, discard, replace, staged, writing
+from ..core.errors import InputError, NotFinite, first_line
+from ..data.images import broken_picture, skipped_line
+from ..data.pixels import PixelNormalization
+from ..data.streaming import StreamedPairs
+from ..data.wrappers import WrappedPairs, as_pairs
+from .averaging import LAST_WEIGHTS, WeightAverage
+from .base_arguments import BaseTrainingArguments, check_arguments
+from .checkpoints import remove_oldest
+from .data_wait import DataWait
+from .facts import Origin, training_facts
+from .frozen import frozen_modules
+from .hub import RunOnHub
+from .loaders import ByLength, check_batches, make_loader, seed_of_workers
+from .processes import check_processes, check_same_rows, check_same_settings, gather_objects, sharded_by, whole
+from .pushes import SKIPPED_IMAGES, in_own_words, remove_staging
+from .search import check_search, objective_of
+
+logger = logging.get_logger(__name__)
+
+# What a batch says beside the inputs of a model.
+_NOT_OF_THE_MODEL = ("rows", "image_ids", "skipped")
+
+
+class BaseTrainer(Trainer):
+    """Trains a model of any family on items of our data sets, or of one's own.
+
+    Every `Trainer` argument works as it does there. Beyond it: a checkpoint is never half written, and what resumes
+    from it ends with the bits of the run that was never cut; weights and losses that are NaN end the run; frozen
+    parts stay in evaluation mode; with `ema_decay` the averaged weights are evaluated and saved; pictures that cannot
+    be read are counted; pushes are whole repositories with a card. Sets may stand in torch's `Subset` and
+    `ConcatDataset`, at any depth.
+
+    A family's trainer is a subclass. It may override, and need not:
+        `arguments`: the class of its arguments;
+        `parts_for(model, given)`: refuses parts that do not fit together, fills in what is missing;
+        `make_ready(model)`: freezes, and says what stays in evaluation mode;
+        `blocks_of(model)`: what FSDP gathers at a time;
+        `own_callbacks()`: what a training of it needs;
+        `check_run()`: what is refused once a training's model and settings are known;
+        `compute_loss(model, inputs, …)`: where the model gives no `loss` of its own; `model_inputs` of a batch are
+            what it takes. `meter` has a figure of the step logged as a mean over processes and steps;
+        `evaluation_loop(…)`: where evaluation is not the Trainer's; inside `averaged_weights()`;
+        `training_facts()`: what `training.json`, and so the card, is told. All else of a card and of what is
+            published is asked of the family's entry in `core.families`.
+
+    `skipped_images` holds the pictures that could not be read so far: row → (name, reason).
+
+    Args:
+        origin: what the model was made of, and the pictures, for the model card.
+    """
+
+    arguments: type[BaseTrainingArguments] = BaseTrainingArguments
+    args: Any
+    model: Any
+    hub_model_id: Any
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None = None,
+        args: BaseTrainingArguments | None = None,
+        *others: Any,
+        origin: Origin | None = None,
+        **kwargs: Any,
+    ):
+        given = inspect.signature(Trainer.__init__).bind(self, model, args, *others, **kwargs).arguments
+        del given["self"]
+        args = given["args"] = args or self.arguments("tmp_trainer")
+        check_arguments(args, self.arguments)
+        check_processes(args)
+        self.origin = origin or Origin()
+        self.resumed = False
+        self.skipped_images: dict[int, tuple[str, str]] = {}
+        self.skipped_everywhere: list[list[Any]] = []  # as all processes last said together
+        self.hub = self.push_in_progress = RunOnHub(self)
+        self._resumes_from: str | None = None
+        self._staging: Path | None = None  # where a checkpoint is being written
+        self._searched_with: Any = None  # the arguments that a search leaves as they are
+        self._callbacks: list[TrainerCallback] = []
+        self._first_model = None if model is not None else self._make_first_model(given.get("model_init"), args)
+        first = self._first_model if model is None else model
+        super().__init__(**self.parts_for(first, given))
+        processor = getattr(self.processing_class, "image_processor", None)
+        self._normalize = PixelNormalization.of(processor) if processor else None
+        self._take_up(first)
+
+    # ---- what a family may override -------------------------------------------------------------------------------
+
+    def parts_for(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments that the Trainer is made with.
+
+        Args:
+            model: given, or made by `model_init`.
+            given: by the user, by name.
+
+        Raises:
+            InputError: parts that do not fit together.
+        """
+        return given
+
+    def make_ready(self, model: Any) -> list[nn.Module]:
+        """Prepares a model for training: the one given, or each that `model_init` makes.
+
+        Returns:
+            The modules that stay in evaluation mode.
+        """
+        return frozen_modules(model.children())
+
+    def blocks_of(self, model: Any) -> Iterable[str]:
+        """Names of the classes whose weights FSDP gathers at a time; none: accelerate's choice."""
+        return ()
+
+    def own_callbacks(self) -> list[TrainerCallback]:
+        """Of each training anew, before those of the base."""
+        return []
+
+    def check_run(self) -> None:
+        """Called before a training begins.
+
+        Raises:
+            InputError: for what cannot be trained or evaluated with these settings.
+        """
+
+    def training_facts(self) -> dict[str, Any]:
+        """What `training.json` holds; see `training.facts`."""
+        return training_facts(self, self.origin)
+
+    # ---- a training -----------------------------------------------------------------------------------------------
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As the Trainer does it, with the model's blocks told to FSDP."""
+        model = self._first_model if self.model is None else self.model
+        with sharded_by(self.blocks_of(model)):
+            super().create_accelerator_and_postprocess()
+
+    def _take_up(self, model: Any) -> None:
+        """Makes a model ready to be trained by the arguments, and the callbacks of that training."""
+        args = self.args
+        if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise InputError("ema_decay cannot follow weights that FSDP or DeepSpeed has sharded: leave it out")
+        self._frozen = self.make_ready(model)
+        self._meters: dict[str, Tensor] = {}
+        self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
+        self._data_wait = DataWait()
+        for callback in self._callbacks:
+            self.remove_callback(callback)
+        self._callbacks = [self._data_wait, _AnnounceEpoch(), *self.own_callbacks()]
+        if self._average:
+            self._callbacks.append(self._average)
+        if args.early_stopping_patience is not None:
+            self._callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+        for callback in self._callbacks:
+            self.add_callback(callback)
+
+    def _make_first_model(self, model_init: Callable | None, args: BaseTrainingArguments) -> Any:
+        """What the Trainer would make as it is made itself, before that: its processes and parts depend on it."""
+        if model_init is None:
+            raise InputError("there is nothing to train: give a model, or model_init, which makes one")
+        set_seed(args.seed)
+        self.model_init = model_init
+        return super().call_model_init()
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """As the Trainer does it, once the first model is taken."""
+        first, self._first_model = self._first_model, None
+        return super().call_model_init(trial) if first is None else first
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
+        """As the Trainer does it, once all processes have compared their settings.
+
+        Raises:
+            InputError: for settings that differ between processes; for what `check_run` refuses.
+        """
+        if trial is not None and self._searched_with is not None:
+            self.args = copy.copy(self._searched_with)  # for the trial's settings to be written into
+        self._resumes_from = (
+            last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint or None
+        )
+        self.resumed = self._resumes_from is not None
+        self._take_back_what_was_counted()
+        self._train_batch_size = self.args.train_batch_size  # a search may have left that of its last trial
+        try:
+            return super().train(resume_from_checkpoint, trial, *args, **kwargs)
+        except KeyboardInterrupt:
+            self.hub.give_up()
+            raise
+        finally:
+            self.is_in_train = False
+            remove_staging(self.hub.run)
+
+    def _take_back_what_was_counted(self) -> None:
+        """Patience of the training before, of which a checkpoint has its own; and what was skipped until then."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience_counter = 0
+        skipped = Path(self._resumes_from or "", SKIPPED_IMAGES)
+        if self._resumes_from and skipped.is_file():
+            self.skipped_images = {row: (name, reason) for row, name, reason in json.loads(skipped.read_text())}
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """Called once the model to train is there: of a trial, with settings of its own on top of those given."""
+        super()._hp_search_setup(trial)
+        if trial is not None:
+            check_arguments(self.args, self.arguments)
+        if self.model_init is not None:
+            self._take_up(self.model)
+        others = {
+            "number of training pairs": len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None,
+            "the checkpoint to go on from": Path(self._resumes_from).name if self._resumes_from else None,
+        }
+        rows = as_pairs(self.train_dataset)  # a wrapper that would hide epochs is refused before anything begins
+        check_same_settings(self.args, self.model, others)
+        check_same_rows(rows.layout.digest if isinstance(rows, WrappedPairs) else "", "the training set")
+        self.check_run()
+
+    def hyperparameter_search(  # type: ignore[override]
+        self,
+        hp_space: Callable | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the Trainer does it, each trial with a new model of `model_init`, and the settings given but for its own.
+
+        Args:
+            compute_objective: default: `metric_for_best_model`, or the evaluation's loss.
+            direction: default: the better one for that metric.
+
+        Raises:
+            InputError: there is no `model_init`; for an objective that is of no evaluation set; for trials at once.
+        """
+        check_search(self, kwargs)
+        if compute_objective is None:
+            compute_objective, better = objective_of(self.args, self.eval_dataset)
+            direction = direction or better
+        self._searched_with = self.args
+        try:
+            return super().hyperparameter_search(
+                hp_space, compute_objective, n_trials, direction or "minimize", **kwargs
+            )
+        finally:
+            self.args = self._searched_with
+            self._searched_with = self.hp_search_backend = None
+
+    # ---- the step -------------------------------------------------------------------------------------------------
+
+    def compute_loss_context_manager(self) -> Any:
+        """Entered for each forward pass, when the Trainer has just put the whole model into training mode."""
+        for module in self._frozen:
+            module.eval()
+        return super().compute_loss_context_manager()
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The loss that the model gives for a batch."""
+        return super().compute_loss(model, self.model_inputs(inputs), *args, **kwargs)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """As the Trainer takes it, once what the batch has skipped is reported.
+
+        Raises:
+            NotFinite: the loss is not; what was saved before is good.
+        """
+        for row, name, reason in inputs.get("skipped", ()):
+            self._report_skipped(row, name, reason)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not loss.isfinite():
+            raise self.not_finite("the loss")
+        return loss
+
+    def not_finite(self, what: str) -> NotFinite:
+        """The error that ends a run in this step."""
+        return NotFinite(
+            f"step {self.state.global_step + 1}: {what} became NaN or infinite: lower learning_rate, or lengthen "
+            "warmup_steps"
+        )
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer takes it."""
+        return super().prediction_step(model, self.model_inputs(inputs), *args, **kwargs)
+
+    def model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What a model takes of a batch."""
+        return self.normalized({name: value for name, value in inputs.items() if name not in _NOT_OF_THE_MODEL})
+
+    def normalized(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs with 8-bit pixels as the model wants them."""
+        pixels = inputs.get("pixel_values")  # none where the batch brings what a frozen tower made of them
+        if pixels is None or pixels.dtype != torch.uint8:
+            return inputs
+        if self._normalize is None:
+            raise InputError("training pictures wait as 8-bit pixels: give the trainer processing_class=processor")
+        return inputs | {"pixel_values": self._normalize(pixels)}
+
+    def meter(self, name: str, total: Tensor, count: int) -> None:
+        """Adds to a figure, which is logged as its mean since the last log, over all processes.
+
+        Args:
+            total: of `count` items of this process's step. Every process meters the same figures.
+        """
+        step = torch.stack([total.detach().float(), torch.tensor(float(count), device=total.device)])
+        self._meters[name] = self._meters[name] + step if name in self._meters else step
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means since the last log of what each step metered on all processes, and `data_wait`."""
+        if "loss" in logs:
+            for name, meter in self._meters.items():
+                total, count = self.accelerator.reduce(meter).tolist()
+                logs[name] = total / max(count, 1)
+            self._meters.clear()
+            times = torch.tensor(self._data_wait.take(), device=self.args.device)
+            waited, total = self.accelerator.reduce(times).tolist()
+            logs["data_wait"] = waited / max(total, 1e-9)
+        super().log(logs, start_time)
+
+    def _report_skipped(self, row: int, name: str, reason: str) -> None:
+        self.stop_if_strict(row, name, reason)
+        if row not in self.skipped_images:
+            self.skipped_images[row] = (name, reason)
+            logger.warning(f"skipped {skipped_line(row, name, reason)}")
+
+    def stop_if_strict(self, row: int, name: str, reason: str) -> None:
+        """Of a picture that could not be read."""
+        if self.args.strict:
+            raise broken_picture(row, name, reason)
+
+    def skipped_in_all_processes(self) -> list[list[Any]]:
+        """[row, name, reason] of each picture that no process could read, by row."""
+        parts = gather_objects(self.skipped_images)
+        together = {row: why for part in parts for row, why in part.items()}
+        self.skipped_everywhere = [[row, *why] for row, why in sorted(together.items())]
+        return self.skipped_everywhere
+
+    # ---- data -----------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, *args: Any) -> Any:
+        """As the Trainer does it; the share of the steps that it takes is logged as `data_wait`."""
+        return self._data_wait.fetch(lambda: super(BaseTrainer, self).get_batch_samples(*args))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Reads torch's wrappers as the sets within them.
+
+        A stream is dealt out to the processes already; accelerate would have each of them read all of it.
+        """
+        args, size = self.args, self._train_batch_size
+        rows = as_pairs(self.train_dataset)
+        if rows is None:
+            raise InputError("there is nothing to train on: give train_dataset")
+        how: dict[str, Any] = {
+            "batch_size": size,
+            "persistent_workers": args.dataloader_persistent_workers,
+            "in_order": args.dataloader_in_order,
+        }
+        if isinstance(rows, StreamedPairs):
+            how |= {"drop_last": args.dataloader_drop_last, "generator": seed_of_workers(args)}
+            return make_loader(args, rows, self.data_collator, **how)
+        check_batches(args, rows, size)
+        if not isinstance(rows, IterableDataset):
+            seed = partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index)
+            order = {"sampler": self._order_of(rows), "drop_last": args.dataloader_drop_last, "worker_init_fn": seed}
+            how |= order
+        loader: Any = self.accelerator.prepare(make_loader(args, rows, self.data_collator, **how))
+        loader.base_dataloader.generator = seed_of_workers(args)  # not before: accelerate would shuffle by it
+        return loader
+
+    def _order_of(self, rows: Any) -> Sampler | None:
+        """Knows the captions' lengths for `train_sampling_strategy="group_by_length"`."""
+        by_length = self.args.train_sampling_strategy == "group_by_length" and hasattr(rows, "caption_lengths")
+        return ByLength(rows, self.args) if by_length else self._get_train_sampler(rows)
+
+    # ---- evaluation -----------------------------------------------------------------------------------------------
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the Trainer does it.
+
+        Raises:
+            InputError: in training, where `metric_for_best_model` is none of the figures.
+        """
+        metrics = super().evaluate(eval_dataset, *args, **kwargs)
+        best = self.args.metric_for_best_model
+        chooses = best is not None and eval_dataset is None and self.is_in_train and self.args.eval_strategy != "no"
+        if chooses and f"eval_{best.removeprefix('eval_')}" not in metrics:
+            raise InputError(
+                f"metric_for_best_model {best!r} is none of the figures: choose one of {', '.join(metrics)}"
+            )
+        return metrics
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As the Trainer has it, of the averaged weights where there are some."""
+        with self.averaged_weights():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def averaged_weights(self) -> contextlib.AbstractContextManager:
+        """The model holds its average within, where it has one."""
+        return self._average.in_place(self.model) if self._average else contextlib.nullcontext()
+
+    # ---- saving and resuming --------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The Trainer's checkpoint, written aside and renamed when every process has finished its part.
+
+        Raises:
+            NotFinite: the weights are not: the checkpoint before is the last good one.
+        """
+        self.check_finite()
+        run = Path(super()._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        aside = run / STAGING / name
+        if self.args.should_save:
+            discard(aside)
+        self.accelerator.wait_for_everyone()
+        with writing(aside):
+            with self._written_into(run / STAGING):
+                super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            skipped = self.skipped_in_all_processes()
+            best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            if self.state.best_global_step and (best.exists() or best.name == name):
+                self.state.best_model_checkpoint = str(best)
+            if self.args.should_save:
+                self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
+                (aside / SKIPPED_IMAGES).write_text(json.dumps(skipped))
+                replace(aside, run / name)
+        if self.args.should_save:
+            discard(aside)
+            if self.args.push_to_hub:
+                self.hub.push_checkpoint(run / name)
+            remove_oldest(run, self.args.save_total_limit, {name, Path(self.state.best_model_checkpoint or "").name})
+        self.accelerator.wait_for_everyone()
+
+    def save_checkpoint(self) -> None:
+        """Of the last step, whatever the settings."""
+        self._save_checkpoint(self.model, trial=None)
+
+    @contextlib.contextmanager
+    def _written_into(self, staging: Path) -> Iterator[None]:
+        self._staging = staging
+        try:
+            yield
+        finally:
+            self._staging = None
+
+    def check_finite(self) -> None:
+        """
+        Raises:
+            NotFinite: for weights, or BatchNorm's running statistics, that are NaN or infinite.
+        """
+        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            if not whole(tensor.detach().isfinite().all()):
+                raise NotFinite(f"step {self.state.global_step}: {name} is NaN or infinite, and was not saved")
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Saves the model, file by file atomically where the folder exists."""
+        if self._staging is not None:
+            with self.averaged_weights():
+                super()._save(output_dir, state_dict)
+            if self._average and self.args.should_save:
+                self._average.save_last_weights(self.model, output_dir)
+            return
+        if not self.args.should_save:
+            return
+        with staged(output_dir or self.args.output_dir) as aside:
+            super()._save(str(aside), state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"checkpoint {resume_from_checkpoint} cannot be gone on from ({first_line(error)}): give an older one"
+            ) from error
+        if self._average and Path(resume_from_checkpoint, LAST_WEIGHTS).is_file():
+            self._average.resume(self.model, resume_from_checkpoint)
+
+    def _init_training_state(self, max_steps: int, *others: Any) -> Any:
+        """(epochs, batches of the next one) that were trained: all, where a run was cut after its last step."""
+        trained = super()._init_training_state(max_steps, *others)
+        _, epochs, *_ = others
+        return (epochs, 0) if self.state.global_step >= max_steps or self._is_out_of_patience() else trained
+
+    def _is_out_of_patience(self) -> bool:
+        return any(
+            callback.early_stopping_patience_counter
+            >= (self.args.early_stopping_patience or callback.early_stopping_patience)
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Leaves the averaged weights in the model, unless the best checkpoint, an average too, takes their place."""
+        if self._average:
+            self._average.settle(self.model)
+        if self.args.should_save and self.args.save_total_limit == 1 and self.state.best_model_checkpoint:
+            best = Path(self.state.best_model_checkpoint)  # the Trainer too leaves only this, but removes in place
+            remove_oldest(best.parent, 1, {best.name})
+        return super()._finalize_training(*args, **kwargs)
+
+    # ---- the Hub --------------------------------------------------------------------------------------------------
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes the repository that `hub_model_id` names, before hours of training that could not be pushed."""
+        self.hub.open(self.hub.where(token=token, private=private))
+
+    def create_model_card(self, **said: Any) -> None:  # type: ignore[override]
+        """Writes `training.json` and the card, `README.md`, into the run folder.
+
+        Args:
+            said: fields of `CardDetails` (license, language, datasets, base_model, tags, description, …), also by the
+                Trainer's names for them; `model_name`, by default the repository's, or the run folder's.
+
+        Raises:
+            InputError: for a word that is unknown; for a card that cannot be written.
+        """
+        words, others = in_own_words(said)
+        if others:
+            raise InputError(f"{', '.join(others)}: not for a card, but for push_to_hub")
+        if self.args.should_save:
+            self.hub.write_card(words)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        overwrite: bool | None = None,
+        timeout: float | None = None,
+        **said: Any,
+    ) -> Any:
+        """Saves the model and publishes the run folder, as `hf-clip publish` does: one commit with card and figures.
+
+        Args:
+            blocking: `False` gives a future.
+            overwrite, timeout: as `push_folder` has them; default: `hub_overwrite` and `hub_timeout`.
+            said: as for `create_model_card`, and fields of `Content`.
+
+        Returns:
+            A `Publication`, on the first process.
+
+        Raises:
+            InputError: a word that is unknown, a token that will not do, or a repository that is somebody's, before
+                anything is saved; what the Hub refuses; the run folder is whole.
+        """
+        words, of_content = in_own_words(said)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        told = {"token": token, "revision": revision, "private": private, "overwrite": overwrite, "timeout": timeout}
+        where = self.hub.where(commit_message, **told)
+        self.hub.look(where)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        return self.hub.push_run(words, of_content, blocking, where)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Not yet: the checkpoint is still aside."""
+
+
+class _AnnounceEpoch(TrainerCallback):
+    """Tells the data set which epoch begins: what is drawn of it is drawn anew."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        dataset = train_dataloader.dataset
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(int(state.epoch or 0))
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest whole checkpoint of a run folder, or None."""
+    return get_last_checkpoint(str(folder)) if os.path.isdir(folder) else None

@@ -1,0 +1,202 @@
+"""The trainer of dual encoders: the loss of the global batch, gradient cache, rates by part, the temperature."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer_utils import TrainOutput
+from transformers.utils import logging
+
+from ..core.errors import InputError
+from ..embeddings.encode import is_convolutional
+from ..models.checkpointing_hf_clip import repeated_blocks
+from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
+from .arguments import HFClipTrainingArguments
+from .distributed import GlobalBatch, gather_batch, in_batch_accuracy, loss_of_global_batch
+from .evaluation import EmbeddingTrainer
+from .evaluation_checks import check_evaluation
+from .facts import pair_facts
+from .feature_cache import UseFrozenFeatures
+from .gradient_cache import GradientCache
+from .inherited import refuse_arguments
+from .own_loss import own_loss
+from .parameter_groups import parameter_groups
+from .parts import batches_of, check_parts, check_steps, enough_for_batch_norm, freeze, learns_statistics
+from .processes import wants_fsdp
+
+logger = logging.get_logger(__name__)
+
+
+class HFClipTrainer(EmbeddingTrainer):
+    """Trains an `HFClipModel` on items of `TrainingPairs`, batched by `HFClipCollator`.
+
+    Every `Trainer` argument works as it does there, and all of `BaseTrainer`. Beyond it: the loss is that of the
+    global batch over all processes; a frozen tower stays in evaluation mode; the temperature is clamped after each
+    step; `evaluate()` gives retrieval recalls of a `CaptionedImages`, and `predict()` its embeddings too.
+
+    Args:
+        origin: what the towers and the pictures are, for the model card.
+    """
+
+    arguments = HFClipTrainingArguments
+    args: HFClipTrainingArguments
+    model: HFClipModel
+
+    # Losses are means over a batch: accumulated steps are averaged, those of a `compute_loss_func` too.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: HFClipModel | None = None,
+        args: HFClipTrainingArguments | None = None,
+        *others: Any,
+        **kwargs: Any,
+    ):
+        self._cache: GradientCache | None = None  # of the step that is being taken
+        super().__init__(model, args, *others, **kwargs)
+        if self.args.gradient_accumulation_steps > 1:
+            logger.warning(
+                f"gradient_accumulation_steps={self.args.gradient_accumulation_steps} averages gradients of separate "
+                f"batches: each pair still has the negatives of one batch only. A larger batch needs a larger "
+                f"per_device_train_batch_size (gradient_cache_chunk_size makes it fit) or more processes."
+            )
+
+    # ---- what the base asks ---------------------------------------------------------------------------------------
+
+    def parts_for(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """Of a dual encoder; the collator is by default that of the processor."""
+        refuse_arguments(given)
+        check_parts(model, given)
+        return given | {"data_collator": batches_of(given.get("data_collator"), model, given.get("processing_class"))}
+
+    def make_ready(self, model: HFClipModel) -> list[nn.Module]:
+        """Freezes the towers that are to be, and stores convolutions channels-last."""
+        args = self.args
+        frozen = freeze(model, args)
+        if not wants_fsdp(args) and args.channels_last and is_convolutional(model):  # FSDP shards no layout
+            model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        self._learns_statistics = any(map(learns_statistics, model.modules()))
+        check_steps(args, model, self.is_fsdp_enabled, self.is_deepspeed_enabled)
+        self._cache = None
+        return frozen
+
+    def blocks_of(self, model: HFClipModel) -> list[str]:
+        """The repeated blocks of both towers."""
+        blocks = repeated_blocks(model.text_model) + repeated_blocks(model.vision_model)
+        return [type(block).__name__ for block in blocks]
+
+    def own_callbacks(self) -> list[TrainerCallback]:
+        """The temperature's clamp, and the feature cache."""
+        cached = [UseFrozenFeatures(self)] if self.args.cache_frozen_features else []
+        return [_ClampTemperature(), *cached]
+
+    def check_run(self) -> None:
+        """Refuses what the first evaluation would stumble over."""
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        check_evaluation(self.args, sets, self.tasks_of, self.compute_metrics is not None)
+
+    def training_facts(self) -> dict[str, Any]:
+        """And of the towers."""
+        return pair_facts(self, self.origin)
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
+        """As `BaseTrainer` does it."""
+        refuse_arguments({"train.ignore_keys_for_eval": next(iter(args), kwargs.get("ignore_keys_for_eval"))})
+        return super().train(resume_from_checkpoint, trial, *args, **kwargs)
+
+    # ---- the step -------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of the global batch; see `training.distributed`. This process's part of it may be empty."""
+        inputs = {name: value for name, value in inputs.items() if name not in ("rows", "skipped")}
+        if (inputs.pop("caption_counts") != 1).any():
+            raise InputError("a training item needs one caption: train on TrainingPairs, not on CaptionedImages")
+        ids = {name: inputs.pop(name) for name in ("image_ids", "caption_ids")}
+        captions_cut = inputs.pop("captions_cut", None)  # a collator of one's own need not count them
+        with enough_for_batch_norm():
+            output = self._output(model, inputs)
+        ids = ids if self.args.mask_duplicates else {}
+        world = gather_batch(output.image_embeds, output.text_embeds, **ids)
+        loss = self.loss_of_batch(output, world)
+        self._stop_if_not_finite(loss, world)
+        pairs = len(output.text_embeds)
+        if captions_cut is not None:
+            self.meter("captions_cut", captions_cut.sum(), pairs)
+        # Of a thousand pictures the share is known well enough; of all it would cost a fourth of the loss.
+        looked_at = min(pairs, 1024)
+        self.meter("in_batch_accuracy", in_batch_accuracy(world, looked_at), looked_at)
+        return (loss, output) if return_outputs else loss
+
+    def _output(self, model: nn.Module, inputs: dict[str, Any]) -> HFClipOutput:
+        if not self.args.gradient_cache_chunk_size:
+            return model(**self.normalized(inputs), return_logits=False)
+        self._cache = GradientCache(
+            inputs,
+            self.args.gradient_cache_chunk_size,
+            self.args.gradient_cache_text_chunk_size,
+            prepare=self.normalized,
+            context=self.compute_loss_context_manager,
+            least_images=2 if self._learns_statistics else 1,
+        )
+        return self._cache.embed(model)
+
+    def loss_of_batch(self, output: HFClipOutput, world: GlobalBatch) -> Tensor:
+        """Of the pairs of all processes: the model's, or `compute_loss_func`."""
+        if self.compute_loss_func is not None:
+            return own_loss(self.compute_loss_func, output, world)
+        return loss_of_global_batch(output, world, self.args.loss_tile_size)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """With a gradient cache the Trainer's step comes as far as the embeddings, and goes on from there."""
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if self._cache:
+            self._cache.backward(model)
+            self._cache = None
+        return loss
+
+    def _stop_if_not_finite(self, loss: Tensor, world: GlobalBatch) -> None:
+        """Every process sees the same loss, and stops at the same step."""
+        if loss.isfinite():
+            return
+        towers = {"image": world.image_embeds, "text": world.text_embeds}
+        broken = [f"the {tower} tower's embeddings" for tower, embeds in towers.items() if not embeds.isfinite().all()]
+        raise self.not_finite(" and ".join(broken) or "the temperature or the loss")
+
+    def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
+        """Any optimiser that `TrainingArguments` names, or `optimizer_cls_and_kwargs`, over `parameter_groups`."""
+        if self.optimizer is not None:
+            return super().create_optimizer(model)
+        opt_model = self.model if model is None else model
+        given = self.optimizer_cls_and_kwargs
+        optimizer_class, kwargs = given or self.get_optimizer_cls_and_kwargs(self.args, opt_model)
+        groups = parameter_groups(opt_model, self.args, kwargs.get("lr"))
+        self.optimizer_cls_and_kwargs = (optimizer_class, {"params": groups} | kwargs)
+        try:
+            return super().create_optimizer(model)
+        finally:
+            self.optimizer_cls_and_kwargs = given
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """And the temperature."""
+        if "loss" in logs:
+            logs["temperature"] = (-self.temperature()[0]).exp().item()
+        super().log(logs, start_time)
+
+
+class _ClampTemperature(TrainerCallback):
+    """Keeps 1/temperature at or below its cap, after the optimiser's step (arXiv:2103.00020, §2.5)."""
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        cap = model.config.logit_scale_max
+        if cap is not None:
+            with torch.no_grad():
+                model.logit_scale.clamp_(max=cap)

@@ -1,0 +1,154 @@
+"""A run on the Hub: its repository, its card, and what goes up while it trains and at its end."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import HfApi
+from transformers.trainer_utils import HubStrategy
+
+from ..core.atomic import staged
+from ..core.errors import InputError, first_line
+from ..publishing.card.facts import is_hub_id
+from ..publishing.card.render import CardDetails, write_card
+from ..publishing.hub import look_first, open_repository
+from ..publishing.staging import TRAINING, Content
+from .interrupt import StopOnInterrupt
+from .pushes import finish, give_up, push_checkpoint, push_run, remove_staging
+
+if TYPE_CHECKING:
+    from .base import BaseTrainer
+
+
+class RunOnHub:
+    """What a `BaseTrainer` tells the Hub, and what of it is under way.
+
+    The Trainer finds it as its `push_in_progress`, and asks it at the end of training (`is_done`, `wait_until_done`).
+    """
+
+    def __init__(self, trainer: "BaseTrainer"):
+        self.trainer = trainer
+        self.jobs: list[Any] = []
+
+    # ---- what is under way ----------------------------------------------------------------------------------------
+
+    def is_done(self) -> bool:
+        return all(job.done() for job in self.jobs)
+
+    def wait_until_done(self) -> None:
+        """As `pushes.finish`."""
+        finish(self.jobs, self._is_asked_to_stop)
+
+    def give_up(self) -> None:
+        """Else Python would wait for their thread."""
+        give_up(self.jobs)
+
+    def _is_asked_to_stop(self) -> bool:
+        callbacks = self.trainer.callback_handler.callbacks
+        return any(callback.asked for callback in callbacks if isinstance(callback, StopOnInterrupt))
+
+    # ---- where it goes, and what is said of it --------------------------------------------------------------------
+
+    @property
+    def run(self) -> Path:
+        return Path(self.trainer.args.output_dir)
+
+    def where(self, message: str | None = None, **given: Any) -> dict[str, Any]:
+        """Arguments of `push_folder`: what was given, and for the rest the run's settings."""
+        args = self.trainer.args
+        usual = {
+            "token": args.hub_token,
+            "revision": args.hub_revision,
+            "private": args.hub_private_repo,
+            "overwrite": args.hub_overwrite,
+            "timeout": args.hub_timeout,
+        }
+        where = usual | {name: value for name, value in given.items() if value not in (None, "")}
+        return where | {
+            "repo_id": self.trainer.hub_model_id,
+            "commit_message": message or "End of training",
+            "private": bool(where["private"]),
+        }
+
+    def open(self, where: dict[str, Any]) -> None:
+        """Makes the repository, on the first process."""
+        if self.trainer.is_world_process_zero():
+            name = self.trainer.args.hub_model_id or self.run.resolve().name
+            self.trainer.hub_model_id = open_repository(**_before_a_push(where) | {"repo_id": name})
+
+    def look(self, where: dict[str, Any]) -> None:
+        """Whether a push may be, before anything is saved for it; makes the repository where it is not known yet."""
+        if self.trainer.hub_model_id is None:
+            self.open(where)
+            where["repo_id"] = self.trainer.hub_model_id
+        elif self.trainer.is_world_process_zero():
+            look_first(**_before_a_push(where))
+
+    def write_card(self, words: dict[str, Any]) -> None:
+        """`training.json`, and the card.
+
+        Raises:
+            InputError: they cannot be written.
+        """
+        try:
+            with staged(self.run) as folder:
+                text = json.dumps(self.trainer.training_facts(), indent=2, ensure_ascii=False, allow_nan=False)
+                (folder / TRAINING).write_text(text + "\n", encoding="utf-8")
+            write_card(self.run, self._details(words), run_examples=False)
+        except InputError:
+            raise
+        except OSError as error:
+            raise InputError(
+                f"the card of {self.run} could not be written ({type(error).__name__}: {first_line(error)}): the "
+                "model in it is whole; mend that, and call create_model_card() or `hf-clip publish`"
+            ) from error
+
+    def _details(self, words: dict[str, Any]) -> CardDetails:
+        trainer = self.trainer
+        name = trainer.hub_model_id or trainer.args.hub_model_id or self.run.resolve().name
+        named: dict[str, Any] = {"name": words.get("model_name") or name}
+        return CardDetails(**named | {name: value for name, value in words.items() if name != "model_name"})
+
+    def _adapted(self) -> str | None:
+        """Of an adapter, the Hub id of the model that it was trained over, where the run knows one."""
+        base = self.trainer.origin.started_from
+        is_adapter = hasattr(self.trainer.accelerator.unwrap_model(self.trainer.model), "peft_config")
+        return base if is_adapter and is_hub_id(base) and not Path(base).exists() else None
+
+    # ---- what goes up ---------------------------------------------------------------------------------------------
+
+    def push_run(self, words: dict[str, Any], content: dict[str, Any], blocking: bool, where: dict[str, Any]) -> Any:
+        """The run folder as it is, and its card; a future where it is not `blocking`."""
+        self.write_card(words)
+        self.wait_until_done()
+        whole = Content(self._details(words), **{"adapter_of": self._adapted()} | content)
+        if not blocking:
+            return HfApi().run_as_future(push_run, self.run, whole, **where)
+        try:
+            return push_run(self.run, whole, **where)
+        finally:
+            remove_staging(self.run)
+
+    def push_checkpoint(self, checkpoint: Path) -> None:
+        """As `hub_strategy` says, in a thread; not while another push is under way, unless `hub_always_push`."""
+        trainer, strategy = self.trainer, self.trainer.args.hub_strategy
+        if strategy == HubStrategy.END or not (self.is_done() or trainer.args.hub_always_push):
+            return
+        trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
+
+        def content() -> Content:
+            facts = trainer.training_facts()
+            return Content(self._details({}), adapter_of=self._adapted(), facts=facts, run_examples=False)
+
+        places: dict[Any, str] = {
+            HubStrategy.CHECKPOINT: "last-checkpoint",
+            HubStrategy.ALL_CHECKPOINTS: checkpoint.name,
+        }
+        where = self.where(f"Training in progress, step {trainer.state.global_step}")
+        job = push_checkpoint(self.run, checkpoint, content, places.get(strategy), **where)
+        if job is not None:
+            self.jobs = [job, *(before for before in self.jobs if not before.done())]
+
+
+def _before_a_push(where: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in where.items() if name != "commit_message"}
