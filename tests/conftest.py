@@ -1,5 +1,7 @@
 """Tiny random towers, a tokenizer that spells, and small folders of captioned pictures. Nothing is downloaded."""
 
+import copy
+import gc
 import json
 import os
 import tempfile
@@ -58,10 +60,20 @@ def tiny_vision_config(layer_type: str = "basic", **changes) -> ResNetConfig:
     return ResNetConfig(layer_type=layer_type, **(sizes | changes))
 
 
+_models: dict[str, tuple[HFClipModel, torch.Tensor]] = {}  # of each seed and configuration the first, never handed out
+
+
 def tiny_model(seed: int = 0, **config) -> HFClipModel:
-    torch.manual_seed(seed)
-    config = {"text_config": tiny_text_config(), "vision_config": tiny_vision_config(), "projection_dim": 16} | config
-    return HFClipModel(HFClipConfig(**config))
+    """A model of one's own; torch's generator is left as building it would leave it."""
+    defaults = {"text_config": tiny_text_config(), "vision_config": tiny_vision_config(), "projection_dim": 16}
+    whole = HFClipConfig(**(defaults | config))
+    key = f"{seed} {whole.to_json_string(use_diff=False)}"
+    if key not in _models:
+        torch.manual_seed(seed)
+        _models[key] = HFClipModel(whole), torch.get_rng_state()
+    model, state = _models[key]
+    torch.set_rng_state(state)
+    return copy.deepcopy(model)
 
 
 def tiny_inputs(pairs: int = 4, seed: int = 0, size: int = 32) -> dict[str, torch.Tensor]:
@@ -73,6 +85,12 @@ def tiny_inputs(pairs: int = 4, seed: int = 0, size: int = 32) -> dict[str, torc
         "attention_mask": attention_mask,
         "pixel_values": torch.randn(pairs, 3, size, size, generator=generator),
     }
+
+
+def pytest_collection_finish():
+    """The Trainer collects garbage whenever it has trained, and would look each time at all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
