@@ -100,6 +100,7 @@ def run_rows(name: str, settings: Settings) -> list[dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> int:
     names, settings, output = parse(argv)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     report: dict[str, Any] = {
         "machine": machine(settings.device, settings.size == "tiny"),
         "size": settings.size,

@@ -132,9 +132,9 @@ def test_bad_arguments_end_in_one_line(arguments, said, capsys):
 
 
 def test_a_run_of_toy_towers_fills_the_folder(tmp_path):
-    report = _run(tmp_path, "embed_captions", "loss_time", "trainer", "frozen_towers", "frozen_text")
+    report = _run(tmp_path, "embed_captions", "loss_time", "trainer", "frozen_towers", "frozen_text", "opening")
     assert {row["row"] for row in report["rows"]} == {
-        "embed_captions", "loss_time", "trainer", "frozen_towers", "frozen_text",
+        "embed_captions", "loss_time", "trainer", "frozen_towers", "frozen_text", "opening",
     }  # fmt: skip
 
 

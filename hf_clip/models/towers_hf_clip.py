@@ -129,7 +129,7 @@ def freeze_unused(tower: PreTrainedModel, names: Iterable[str]) -> PreTrainedMod
     """Freezes what never gets a gradient (a mask token, a last norm beside the pooling, …): under DDP it would be
     waited for forever. The tower remembers it, for what replaces its parameters."""
     tower.unused_parameters = frozenset(names)  # type: ignore[assignment]
-    for name, parameter in tower.named_parameters():
+    for name, parameter in tower.named_parameters() if tower.unused_parameters else ():
         if name in tower.unused_parameters:
             parameter.requires_grad_(False)
     return tower

@@ -24,5 +24,6 @@ ROWS = {
         "evaluation_against_open_clip",
         "JPEGs of 0.3 and 12 megapixels, whole, as evaluation opens them",
     ),
+    "opening": ("opening", "against_its_towers", "opening a saved pair against opening its two towers"),
     "import": ("importing", "above_transformers", "import hf_clip above the classes that it extends"),
 }
