@@ -17,7 +17,7 @@ def run(arguments: list[str], printer: Printer) -> None:
 
     from ..analysis.analyze import Rows, analyze
     from ..analysis.report import RESULTS, AnalysisReport
-    from ..embeddings.store import public_name
+    from ..core.public import public_name
 
     folder = prepare_folder(settings.output, RESULTS)
     data = _open_data(settings)

@@ -58,7 +58,7 @@ def run(arguments: list[str], printer: Printer) -> None:
 def _names(models: list[str]) -> dict[str, str]:
     """Folders and Hub ids by what they are called in the report; of folders of the same name, with those above them as
     far as it takes to tell them apart."""
-    from ..embeddings.store import public_name
+    from ..core.public import public_name
 
     if len({Path(model).resolve() for model in models}) < len(models):
         raise InputError(f"--model {' '.join(models)} names a model twice: give each once")

@@ -16,7 +16,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     _check_use(settings)
 
     from ..core.atomic import replaced
-    from ..embeddings.store import public_name
+    from ..core.public import public_name
     from ..publishing.onnx.export import export_onnx, require_onnx
     from ..publishing.onnx.int8 import add_int8
 

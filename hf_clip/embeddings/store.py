@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from ..core.atomic import UNFINISHED, replace_file
 from ..core.digests import digest_of, tensors_digest, tokenizer_digest
 from ..core.errors import InputError, first_line
+from ..core.public import public_name
 from ..data.columns import is_bytes, label_numbers, struct_field
 from ..data.images import broken_picture
 from ..data.sources import Source
@@ -204,11 +205,6 @@ def describe(
 def weights_digest(model: PreTrainedModel) -> str:
     """BLAKE2b of all weights, by name, and of how the towers' outputs are pooled."""
     return tensors_digest(model, (model.config.text_pooling, model.config.vision_pooling))
-
-
-def public_name(name: str) -> str:
-    """A Hub id as it is; of a path its last part: where it lies is nobody's business."""
-    return Path(name).absolute().name if name and (Path(name).exists() or Path(name).is_absolute()) else name
 
 
 def data_facts(source: Source) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The questions to the Hub: whose the token is, what is there, and a push: one atomic commit, none where none is due.
 
-`hub_process` runs them in a process of its own: of hf_clip this imports its siblings `hub_*` and `errors` alone.
+`hub_process` runs them in a process of its own: of hf_clip this imports its siblings `hub_*`, and of `core` only
+`errors` and `public`.
 """
 
 import json
@@ -19,9 +20,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
 
 from ..core.errors import InputError
+from ..core.public import without_secrets
 from .hub_calls import AGAIN, FAILURES, Stumbled, asked, bounded, called
 from .hub_contents import File, Head, digests, head_of, is_named_as_ours, is_sha, left_by_us, refuse_to_replace
-from .hub_errors import REFUSALS, explain, logs_without_secrets, without_secrets
+from .hub_errors import REFUSALS, explain, logs_without_secrets
 
 
 @dataclass(frozen=True)

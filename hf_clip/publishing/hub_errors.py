@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
 from ..core.errors import InputError
+from ..core.public import without_secrets
 from .hub_calls import AGAIN, CONNECT, Stumbled, httpx
 
 REFUSALS = {
@@ -79,12 +80,6 @@ def _explain_xet(said: str, hub: str, repo: str) -> str:
     if status:
         return REFUSALS[int(status[1])].format(hub=hub, repo=repo, said=said)
     return f"{hub} gives no way to its Xet storage ({said}): run again, or set HF_HUB_DISABLE_XET=1 to upload by LFS"
-
-
-def without_secrets(text: str, token: str) -> str:
-    """No token, no name and password before a host, no query of an address."""
-    text = text.replace(token, "(token)") if token else text
-    return re.sub(r"(https?://)[^\s/@'\"]+@", r"\1", re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled
 
-from .hub_errors import without_secrets
+from ..core.public import without_secrets
 
 # Both packages are declared, not imported: of them the process needs a few small modules, and torch takes seconds.
 _PROGRAM = """

@@ -5,12 +5,11 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import huggingface_hub
@@ -19,13 +18,14 @@ from safetensors.torch import load_file
 from transformers.utils import logging
 
 from ..core.errors import InputError, first_line
-from ..embeddings.store import public_name, weights_digest
+from ..core.public import refuse_secrets, skipped_in_public, without_folders
+from ..embeddings.store import weights_digest
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
 from ..models.configuration_hf_clip import HFClipConfig
 from ..models.processing_hf_clip import HFClipProcessor
 from ..models.towers import open_model_and_processor
 from .adapters import is_adapter, stage_adapter
-from .card.facts import TOKEN, as_written, check_details, read_json
+from .card.facts import as_written, check_details, read_json
 from .card.render import CardDetails, write_card
 from .hub_contents import write_manifest
 from .onnx.export import FACTS as EXPORT
@@ -39,8 +39,6 @@ _EXAMPLE = f"{PICTURES}/example.png"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # These show figures; any other picture shows pictures of the data.
 _CHARTS = ("training_curve", "recall_", "similarities_", "reliability_", "confusion_")
-_NUMBERS = (".safetensors", ".onnx", ".data", ".pt", ".pth", ".bin", ".png", ".model")  # no text is in these
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")  # where "/home/" is a word like others
 
 
 @dataclass
@@ -184,19 +182,6 @@ def write_json(file: Path, value: Any) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def without_folders(value: Any) -> Any:
-    """JSON in which a text that is a path says only its last part: where it lies is nobody's business."""
-    if isinstance(value, dict):
-        return {name: without_folders(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [without_folders(inner) for inner in value]
-    if isinstance(value, str) and "\n" not in value:
-        for kind in (PurePosixPath, PureWindowsPath):
-            if kind(value).is_absolute() and len(kind(value).parts) > 2:
-                return kind(value).name
-    return value
-
-
 # ---- figures and pictures -----------------------------------------------------------------------------------------
 
 
@@ -248,11 +233,6 @@ def _of_this_model(results: dict[str, Any], digest: str, name: str) -> dict[str,
     }
 
 
-def skipped_in_public(skipped: list[list[Any]]) -> list[list[Any]]:
-    """What could not be read, by names that say nothing of the machine; the reason may hold the path once more."""
-    return [[row, public_name(name), reason.replace(name, public_name(name))] for row, name, reason in skipped]
-
-
 def _stage_pictures(folder: Path, target: Path, shown: bool) -> None:
     _copy([file for file in sorted(folder.glob("*.png")) if shown or file.name.startswith(_CHARTS)], target)
 
@@ -298,32 +278,3 @@ def link_or_copy(file: str | Path, target: str | Path) -> None:
         os.link(Path(file).resolve(), target)
     except OSError:
         shutil.copyfile(file, target)
-
-
-# ---- what must not go up ------------------------------------------------------------------------------------------
-
-
-def refuse_secrets(folder: Path, source: Path, token: str | None = None) -> None:
-    """
-    Args:
-        token: the Hub's, beside that which this machine has.
-
-    Raises:
-        InputError: a token, or a path of this machine, in one of the folder's texts.
-    """
-    tokens = [each for each in (token, huggingface_hub.get_token()) if each]
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in _NUMBERS):
-        text, name = file.read_text(encoding="utf-8", errors="replace"), file.relative_to(folder)
-        if any(each in text for each in tokens) or TOKEN.search(text):
-            raise InputError(f"{name} would hold an access token: take it out of what the card or the run says")
-        if file.name not in _VOCABULARIES and (path := _path_of_this_machine(text, source)):
-            raise InputError(f"{name} would tell of {path} on this machine: name it otherwise")
-
-
-def _path_of_this_machine(text: str, source: Path) -> str | None:
-    here = (Path.home(), Path.cwd(), source.resolve().parent, Path(tempfile.gettempdir()))
-    for found in re.finditer(r"(?<![\w.<])(?:/[\w.@+-]+)+", text):  # in an address a host stands before it
-        path = Path(found[0])
-        if len(path.parts) > 2 and (path.exists() or any(folder in path.parents for folder in here if folder.name)):
-            return found[0]
-    return None

@@ -8,13 +8,13 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
+from ..core.public import is_path, public_name
 from ..core.version import __version__
 from ..data.augmentation import Augmentation
 from ..data.dataset import CaptionedImages, PairDrawer
@@ -23,7 +23,6 @@ from ..data.sources import Source
 from ..data.split import rows_of
 from ..data.streaming import StreamedPairs
 from ..data.wrappers import WrappedPairs, as_pairs
-from ..embeddings.store import public_name
 
 _LOOKED_AT = 10_000  # captions whose length is counted
 _PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "huggingface_hub")
@@ -133,7 +132,7 @@ def pair_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
 def _tower_name(given: str, config: Any) -> str:
     """As it was given, or as transformers remembers it; a folder is no name that others could use."""
     known = given or getattr(config, "_name_or_path", "") or ""
-    return public_name(known) if given else "" if Path(known).is_absolute() or Path(known).exists() else known
+    return public_name(known) if given else "" if is_path(known) else known
 
 
 def _course(trainer: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from transformers.utils import logging
 from ..core.atomic import UNFINISHED, replace_file
 from ..core.digests import digest_of, tensors_digest, tokenizer_digest
 from ..core.errors import InputError
+from ..core.public import public_name
 from ..data.augmentation import Augmentation
 from ..data.collator import HFClipCollator
 from ..data.columns import find_path
@@ -36,7 +37,7 @@ from ..data.pixels import processed_pixels
 from ..data.sources import Source
 from ..data.split import content_keys
 from ..embeddings.encode import split_rows
-from ..embeddings.store import public_name, write_manifest
+from ..embeddings.store import write_manifest
 from ..models.modeling_hf_clip import HFClipModel
 from .meeting import Meeting, meeting_in
 

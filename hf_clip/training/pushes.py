@@ -13,12 +13,12 @@ from transformers.utils import logging
 
 from ..core.atomic import STAGING
 from ..core.errors import InputError, first_line
+from ..core.public import public_name, refuse_secrets, skipped_in_public, without_folders
 from ..core.temporary import temporary_folder
-from ..embeddings.store import public_name
 from ..publishing.card.facts import CardDetails
 from ..publishing.hub import Publication, push_folder
 from ..publishing.hub_process import end_all
-from ..publishing.staging import Content, link_or_copy, refuse_secrets, skipped_in_public, stage, without_folders
+from ..publishing.staging import Content, link_or_copy, stage
 
 logger = logging.get_logger(__name__)
 

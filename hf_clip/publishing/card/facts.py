@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
@@ -14,18 +14,9 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import safe_open
 
 from ...core.errors import InputError, first_line
-from ...embeddings.store import public_name
+from ...core.public import public_facts, public_name
 
-# The Hub's tokens; the names that this project gives begin with hf_ too.
-TOKEN = re.compile(r"\bhf_(?!clip[_-])[A-Za-z0-9_-]{16,}")
-# What may be a path in a sentence; in an address (https://…) a host stands before it.
-_PATH = re.compile(r"(?<![\w/.~])~?(?:/[\w.@+-]*[\w@+-])+")
-# In a name, what comes before a path's last part.
-_FOLDERS = re.compile(r"(?<![\w/.~])~?/(?:[\w.@+-]+/)+")
-# What is a path in a sentence too.
-_SURELY_PATH = re.compile(r"\bfile://(?:/?[\w.@+-]+/)*/?|\b[A-Za-z]:\\(?:[^\\\s]+\\)*")
 _SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates")
-_SECRETS = ("token", "password", "secret")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
 _LICENSE = re.compile(r"[a-z0-9.-]+")
 _LANGUAGE = re.compile(r"multilingual|[a-z]{2,3}(-[A-Za-z]+)?")
@@ -110,7 +101,7 @@ def card_facts(folder: Path, details: CardDetails, examples: Sequence[Example]) 
     check_details(details)
     facts = {
         "details": asdict(details),
-        "adapter_of": _name(_adapter_base(folder)),
+        "adapter_of": _named(_adapter_base(folder)),
         "sentence_transformers": (folder / "modules.json").is_file(),
         "model": model_facts(folder),
         "training": _training(folder),
@@ -119,7 +110,7 @@ def card_facts(folder: Path, details: CardDetails, examples: Sequence[Example]) 
         "pictures": sorted(f"pictures/{file.name}" for file in folder.glob("pictures/*.png")),
     }
     # What an example says has been run, and stays as it is.
-    return _public(facts) | {"examples": [asdict(example) for example in examples]}
+    return public_facts(facts, _SENTENCES) | {"examples": [asdict(example) for example in examples]}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -147,59 +138,19 @@ def as_written(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _public(value: Any, *, sentence: bool = False) -> Any:
-    """The same without tokens and without where things lay on a machine; a sentence keeps its other words."""
-    if isinstance(value, dict):
-        kept = {name: inner for name, inner in value.items() if not name.endswith(_SECRETS)}
-        return {name: _public(inner, sentence=sentence or name in _SENTENCES) for name, inner in kept.items()}
-    if isinstance(value, list):
-        return [_public(inner, sentence=sentence) for inner in value]
-    if isinstance(value, str):
-        text = value if sentence else _FOLDERS.sub("", _last_part(value))
-        return TOKEN.sub("…", _SURELY_PATH.sub("", _PATH.sub(_without_folder, text)))
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _last_part(text: str) -> str:
-    """Of a text that is a path, and may hold spaces."""
-    for kind in (PurePosixPath, PureWindowsPath):
-        if kind(text).is_absolute() and "\n" not in text:
-            return kind(text).name
-    return text
-
-
-def _without_folder(found: re.Match[str]) -> str:
-    """The last name of a path of this machine; what only looks like a path stays."""
-    path = Path(found[0]).expanduser() if found[0].startswith("~/") else Path(found[0])
-    own = any(folder.name and path.is_relative_to(folder) for folder in (Path.home(), Path.cwd()))
-    return path.name if len(path.parts) > 2 and (own or _exists(path)) else found[0]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long, a folder that nobody may read
-        return False
-
-
-def _name(name: str | None) -> str | None:
-    """A Hub id as it is; of a path its last part, for a card must not tell about a machine."""
-    if not name:
-        return None
-    before = "scratch/" if name.startswith("scratch/") else ""
-    rest = name.removeprefix(before)
-    return before + (Path(rest).expanduser().resolve().name if rest.startswith((".", "~")) else public_name(rest))
+def _named(name: str | None) -> str | None:
+    return public_name(name) if name else None
 
 
 def _training(folder: Path) -> dict[str, Any]:
     file = folder / "training.json"
     training = read_json(file)
     with as_written(file):
-        names = {key: _name(training.get(key)) for key in ("vision_model", "text_model", "started_from")}
+        names = {key: _named(training.get(key)) for key in ("vision_model", "text_model", "started_from")}
         data = training.get("data") or []
         if not (isinstance(data, list) and all(isinstance(entry, dict) for entry in data)):
             raise TypeError("data is no list of mappings")
-        data = [entry | {"name": _name(entry.get("name"))} for entry in data]
+        data = [entry | {"name": _named(entry.get("name"))} for entry in data]
         for key in ("parameters", "hyperparameters", "augmentation", "hardware", "versions", "emissions"):
             if not isinstance(training.get(key) or {}, dict):
                 raise TypeError(f"{key} is no mapping")
