@@ -327,7 +327,7 @@ def train_with_moving_statistics(rank: int, world_size: int, folder: str, data: 
     torch.save({"metrics": metrics, "rows": rows}, Path(folder, f"{rank}.pt"))
 
 
-def train_heads(rank: int, world_size: int, folder: str, data: str, shard_size: int) -> None:
+def train_heads(rank: int, world_size: int, folder: str, data: str, segment_size: int) -> None:
     """Both towers frozen, their features kept in `folder/cache`; what each process ran its towers on."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
     from training_runs import cached_trainer
@@ -338,7 +338,7 @@ def train_heads(rank: int, world_size: int, folder: str, data: str, shard_size: 
         Path(folder),
         Path(data),
         "run",
-        shard_size,
+        segment_size,
         per_device_train_batch_size=4 // world_size,
         num_train_epochs=2,
         learning_rate=1e-2,
@@ -353,7 +353,7 @@ def fill_a_cache_slowly(rank: int, world_size: int, folder: str, data: str, seco
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
     from training_runs import cached_trainer
 
-    from hf_clip.training import feature_cache
+    from hf_clip.training import feature_cache, frozen_towers
 
     _join(rank, world_size, folder)
     trainer, seen = cached_trainer(Path(folder), Path(data), "run", freeze_vision=False)
@@ -371,14 +371,14 @@ def fill_a_cache_slowly(rank: int, world_size: int, folder: str, data: str, seco
     def fail(*args):
         raise InputError("row 3 is no text\nand more")
 
-    feature_cache._TextTower.items = slowly(feature_cache._TextTower.items)
+    frozen_towers.TextTower.items = slowly(frozen_towers.TextTower.items)
     feature_cache._fill = slowly(feature_cache._fill)
     dist.barrier()
     set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
     set_timeout(timedelta(seconds=seconds))
     callback.on_train_begin(trainer.args, None, None)
     found = {"ids": trainer.train_dataset.text_features.ids.tolist(), "seen": dict(seen)}
-    feature_cache._TextTower.items = fail
+    frozen_towers.TextTower.items = fail
     try:
         callback.on_train_begin(trainer.args, None, None)
     except InputError as error:

@@ -68,7 +68,7 @@ def make_trainer(
     return HFClipTrainer(model, training, **parts)
 
 
-def cached_trainer(folder: Path, data: Path, name: str = "cached", shard_size: int = 4, **settings: Any):
+def cached_trainer(folder: Path, data: Path, name: str = "cached", segment_size: int = 4, **settings: Any):
     """A trainer of heads alone, with their features kept in `folder/cache`, and what `count_runs` gives."""
     defaults = {
         "freeze_text": True,
@@ -80,7 +80,7 @@ def cached_trainer(folder: Path, data: Path, name: str = "cached", shard_size: i
     trainer = make_trainer(folder / name, data, **(defaults | settings))
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, UseFrozenFeatures):
-            callback.shard_size = shard_size
+            callback.segment_size = segment_size
     return trainer, count_runs(trainer.model)
 
 

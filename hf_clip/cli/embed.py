@@ -1,4 +1,4 @@
-"""`hf-clip embed`: writes the embeddings of pictures and captions to parquet; run again, it goes on."""
+"""`hf-clip embed`: writes the embeddings of pictures and captions into a folder; run again, it goes on."""
 
 import argparse
 import contextlib
@@ -36,7 +36,7 @@ def run(arguments: list[str], printer: Printer) -> None:
 
 def _embed(settings: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     """(manifest, whether this process prints it)"""
-    from ..embeddings.store import processes, write_embeddings
+    from ..embeddings.writing import processes, write_embeddings
 
     source = open_data(settings, captions_required=False)
     state = processes()  # before the model is opened: it says which GPU is this process's own
@@ -47,7 +47,7 @@ def _embed(settings: argparse.Namespace) -> tuple[dict[str, Any], bool]:
         source,
         settings.output,
         model_name=settings.model,
-        shard_size=settings.shard_size,
+        segment_size=settings.segment_size,
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         strict=settings.strict,
@@ -92,8 +92,8 @@ def _parser() -> Parser:
     parser = Parser("hf-clip embed", description=__doc__)
     add_shared_settings(parser)
     add_data_settings(parser)
-    parser.add_argument("--output", required=True, help="folder for the parquet files")
-    parser.add_argument("--shard_size", type=positive_int, default=10_000, help="source rows of a file")
+    parser.add_argument("--output", required=True, help="folder for the embeddings")
+    parser.add_argument("--segment_size", type=positive_int, default=10_000, help="source rows of a segment")
     parser.add_argument(
         "--num_processes", type=positive_int, default=1, help="processes that share the work, each on a GPU or on CPU"
     )

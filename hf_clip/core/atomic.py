@@ -36,6 +36,10 @@ def replace_file(file: Path, write: Callable[[Path], Any]) -> None:
         ) from error
 
 
+def write_text(file: Path, text: str) -> None:
+    replace_file(file, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
 @contextlib.contextmanager
 def staged(folder: str | Path) -> Iterator[Path]:
     """Yields an empty folder aside; on success its content takes the place of `folder`.
@@ -65,9 +69,15 @@ def _aside(parent: Path, name: str) -> Iterator[Path]:
     aside = parent / STAGING / name
     shutil.rmtree(aside, ignore_errors=True)
     with writing(aside):
-        aside.mkdir(parents=True)
+        _make(aside)
         yield aside
     discard(aside)
+
+
+def _make(aside: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another process has just removed the staging folder, empty
+        aside.mkdir(parents=True)
+    aside.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager

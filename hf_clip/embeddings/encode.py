@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..core.errors import InputError
+from ..core.segments import split_rows
 from ..data.collator import HFClipCollator
 from ..data.dataset import CaptionedImages
 from ..data.evaluation_set import EvaluationSet
@@ -247,10 +248,6 @@ def embed_source(
                 yield batch
 
     return with_labels(join_batches(embedded(), skipped), source)
-
-
-def split_rows(rows: range, batch_size: int) -> list[range]:
-    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 
 def embed_batches(

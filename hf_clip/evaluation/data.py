@@ -11,7 +11,8 @@ from ..core.errors import InputError
 from ..data.named_splits import ANY
 from ..data.sources import Source, holds_classes, open_source
 from ..embeddings.encode import Embeddings, embed_source, with_labels
-from ..embeddings.store import MANIFEST, check_made_by, data_facts, open_embeddings, read_manifest
+from ..embeddings.provenance import data_facts
+from ..embeddings.store import MANIFEST, check_made_by, open_embeddings, read_manifest
 from ..models.processing_hf_clip import HFClipProcessor
 from .tasks.registry import TASKS, check_installed, tasks_for
 

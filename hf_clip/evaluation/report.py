@@ -19,7 +19,7 @@ from ..core.atomic import replace_file
 from ..data.images import skipped_line
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
-from ..embeddings.store import weights_digest
+from ..embeddings.provenance import weights_digest
 from .intervals import compare, confidence_interval, holm
 from .markdown import escaped, table
 from .metrics import recall_at_k

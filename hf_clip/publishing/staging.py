@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from ..core.errors import InputError, first_line
 from ..core.public import refuse_secrets, skipped_in_public, without_folders
-from ..embeddings.store import weights_digest
+from ..embeddings.provenance import weights_digest
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
 from ..models.configuration_hf_clip import HFClipConfig
 from ..models.processing_hf_clip import HFClipProcessor

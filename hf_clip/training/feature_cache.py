@@ -1,69 +1,45 @@
 """A frozen tower runs once over the training data; what it gives is kept on disk, for this run and the next ones.
 
 A cache's folder is named by a digest of all that its vectors depend on (weights, preprocessing, data): what changes
-any of them has another folder. Within it, checksums tell shards that are whole from those to embed (again).
+any of them has another folder. Within it, checksums tell segments that are whole from those to embed (again).
 """
 
 import contextlib
 import functools
-import io
 import json
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
-from ..core.atomic import UNFINISHED, replace_file
-from ..core.digests import digest_of, tensors_digest, tokenizer_digest
+from ..core.atomic import replace_file
+from ..core.digests import digest_of
 from ..core.errors import InputError
+from ..core.json_files import read_json, write_json
 from ..core.public import public_name
+from ..core.segments import VECTORS, embed_by_segment, map_array
+from ..core.version import __version__
 from ..data.augmentation import Augmentation
 from ..data.collator import HFClipCollator
-from ..data.columns import find_path
-from ..data.dataset import TrainingPairs, read_picture
-from ..data.features import MANIFEST, Features, facts_file, index_file, read_facts, read_index, vectors_file
+from ..data.dataset import TrainingPairs
+from ..data.features import MANIFEST, Features, index_file, segments_of
 from ..data.mixture import sets_within
-from ..data.pixels import processed_pixels
-from ..data.sources import Source
-from ..data.split import content_keys
-from ..embeddings.encode import split_rows
-from ..embeddings.store import write_manifest
-from ..models.modeling_hf_clip import HFClipModel
+from .frozen_towers import Embedded, ImageTower, TextTower, Tower
 from .meeting import Meeting, meeting_in
 
 logger = logging.get_logger(__name__)
 
-FORMAT = 2
-SHARD_SIZE = 4096  # a pass that is killed loses less than this
-_NAMES_OF_A_CONFIG = ("_name_or_path", "_commit_hash", "transformers_version")  # say nothing about its outputs
-
-Embedded = tuple[Tensor, list[int], list[str | None]]  # vectors (batch, width), ids, notes
-
-
-class Items(NamedTuple):
-    """A source's captions or pictures.
-
-    Args:
-        counts: (rows,), how many items each row has.
-        keys: (items,) int64, equal where the items are.
-        sizes: (items,), of what the tower is given.
-        more: further arrays of the index, by name.
-    """
-
-    counts: np.ndarray
-    keys: np.ndarray
-    sizes: np.ndarray
-    more: dict[str, np.ndarray]
+FORMAT = 3
+SEGMENT_SIZE = 4096  # a pass that is killed loses less than this
 
 
 class UseFrozenFeatures(TrainerCallback):
@@ -71,16 +47,16 @@ class UseFrozenFeatures(TrainerCallback):
 
     Args:
         trainer: with `TrainingPairs`, mixed and wrapped as may be, and an `HFClipCollator`.
-        shard_size: captions or pictures that are written at a time.
+        segment_size: captions or pictures that are written at a time.
 
     Raises:
         InputError: no tower is frozen; the image tower is, but pictures are augmented; the data is a stream; weights
             are sharded; the disk is full.
     """
 
-    def __init__(self, trainer: Trainer, shard_size: int = SHARD_SIZE):
+    def __init__(self, trainer: Trainer, segment_size: int = SEGMENT_SIZE):
         self.trainer = trainer
-        self.shard_size = shard_size
+        self.segment_size = segment_size
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise InputError(
                 "cache_frozen_features cannot run towers that FSDP or DeepSpeed has sharded: leave it out"
@@ -96,23 +72,23 @@ class UseFrozenFeatures(TrainerCallback):
             for tower in towers:
                 for number, pairs in enumerate(_parts(self.trainer.train_dataset)):
                     name = f"{tower.side}-{number}"
-                    setattr(pairs, tower.gives, open_features(tower, pairs, root, name, meeting, self.shard_size))
+                    setattr(pairs, tower.gives, open_features(tower, pairs, root, name, meeting, self.segment_size))
 
     def on_train_end(self, args, state, control, **kwargs):
         for pairs in _parts(self.trainer.train_dataset):  # another trainer's towers may not be frozen
             pairs.text_features = pairs.image_features = None
 
-    def _frozen_towers(self) -> "list[_Tower]":
+    def _frozen_towers(self) -> "list[Tower]":
         model = self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)
         collator: Any = self.trainer.data_collator
-        towers = [_TextTower(model, collator, self.trainer.args), _ImageTower(model, collator, self.trainer.args)]
-        frozen: list[_Tower] = [
+        towers = [TextTower(model, collator, self.trainer.args), ImageTower(model, collator, self.trainer.args)]
+        frozen: list[Tower] = [
             tower for tower in towers if not any(p.requires_grad for p in tower.module.parameters())
         ]
         if not frozen:
             raise InputError("cache_frozen_features needs a frozen tower: set freeze_text, freeze_vision or both")
         for pairs in _parts(self.trainer.train_dataset):
-            if any(isinstance(tower, _ImageTower) for tower in frozen):
+            if any(isinstance(tower, ImageTower) for tower in frozen):
                 _check_not_augmented(pairs.draw.augmentation)
         return frozen
 
@@ -138,153 +114,15 @@ def _check_not_augmented(augmentation: Augmentation) -> None:
         )
 
 
-# ---- what is run, and on what -----------------------------------------------------------------------------------
-
-
-class _Tower(ABC):
-    """One side of a model: how its items are counted, named and embedded."""
-
-    side: str
-    gives: str  # the attribute of `TrainingPairs`
-
-    def __init__(self, model: HFClipModel, collator: HFClipCollator, args: Any):
-        self.model, self.collator, self.args = model, collator, args
-        self.module = getattr(model, f"{self.side}_model")
-
-    @abstractmethod
-    def preprocessing(self, pairs: TrainingPairs) -> dict[str, Any]:
-        """What is done to an item before the tower sees it."""
-
-    @abstractmethod
-    def items(self, source: Source) -> Items:
-        """All that the tower may be given of a source."""
-
-    @abstractmethod
-    def embed(self, pairs: TrainingPairs, starts: np.ndarray, batches: list[list[int]]) -> Iterator[Embedded]:
-        """Of batches of items, numbered as `items` counts them: row i has those from starts[i]."""
-
-    @functools.cached_property
-    def description(self) -> dict[str, Any]:
-        config = {k: v for k, v in self.module.config.to_dict().items() if k not in _NAMES_OF_A_CONFIG}
-        pooling = getattr(self.model.config, f"{self.side}_pooling")
-        return {
-            "type": self.module.config.model_type,
-            "digest": tensors_digest(self.module, json.dumps(config, sort_keys=True, default=str)),
-            "pooling": pooling,
-            "dtype": str(self.module.dtype).removeprefix("torch."),
-        }
-
-    @property
-    def width(self) -> int:
-        return getattr(self.model.config, f"{self.side}_width")
-
-    def _run(self, pool: Callable[..., Tensor], **inputs: Tensor) -> Tensor:
-        """(items, width) fp32, on the CPU."""
-        self.module.eval()
-        with torch.inference_mode():
-            pooled = pool(**{name: value.to(self.module.device) for name, value in inputs.items()})
-        if not pooled.isfinite().all():
-            raise FloatingPointError(f"the frozen {self.side} tower gave features that are not finite")
-        return pooled.float().cpu()
-
-
-class _TextTower(_Tower):
-    side, gives = "text", "text_features"
-
-    def preprocessing(self, pairs: TrainingPairs) -> dict[str, Any]:
-        return {
-            "tokenizer": tokenizer_digest(self.collator.tokenizer),
-            "max_length": self.collator.max_length,
-            "padding": self.collator.padding,
-        }
-
-    def items(self, source: Source) -> Items:
-        """Captions of which the tower reads the same tokens are one item."""
-        counts, read = [], []
-        column, rows = _caption_rows(source)
-        for batch in rows.iter(1000):
-            captions = [source.captions_of({column: value}) for value in batch[column]]
-            counts.append(np.array([len(each) for each in captions], dtype=np.int64))
-            read.append(self.collator.tokenize([caption for each in captions for caption in each])[1:])
-        ids, lengths, cut = (torch.cat(column).numpy() for column in zip(*read, strict=True))
-        return Items(np.concatenate(counts), ids, lengths, {"cut": cut})
-
-    def embed(self, pairs: TrainingPairs, starts: np.ndarray, batches: list[list[int]]) -> Iterator[Embedded]:
-        column, rows = _caption_rows(pairs.source)
-        for batch in batches:
-            of_rows = np.searchsorted(starts, batch, side="right") - 1
-            values = rows[of_rows.tolist()][column]
-            captions = [
-                pairs.source.captions_of({column: value})[place]
-                for value, place in zip(values, (batch - starts[of_rows]).tolist(), strict=True)
-            ]
-            read = self.collator.tokenize(captions)
-            yield self._run(self.model.pool_text, **read.tokens), read.ids.tolist(), [None] * len(captions)
-
-
-def _caption_rows(source: Source) -> tuple[str, Any]:
-    """The column that captions, or the labels in place of them, stand in, and the rows with it alone."""
-    column = find_path(dict(source.rows.features), str(source.caption_column or source.label_column))[0]
-    return column, source.rows.select_columns(column)
-
-
-class _ImageTower(_Tower):
-    side, gives = "vision", "image_features"
-
-    def preprocessing(self, pairs: TrainingPairs) -> dict[str, Any]:
-        return {
-            "image_processor": json.loads(pairs.image_processor.to_json_string()),
-            "decoded_side": pairs.draw.at_least,
-        }
-
-    def items(self, source: Source) -> Items:
-        keys = content_keys(source, exact=True).view(np.int64)
-        return Items(np.ones_like(keys), keys, np.zeros_like(keys), {})
-
-    def embed(self, pairs: TrainingPairs, starts: np.ndarray, batches: list[list[int]]) -> Iterator[Embedded]:
-        loader = torch.utils.data.DataLoader(
-            _Pictures(pairs),
-            batch_sampler=batches,  # type: ignore[arg-type]
-            num_workers=self.args.dataloader_num_workers,
-            collate_fn=self.collator,
-            generator=torch.Generator(),  # a loader draws from it, which must not be what training draws from
-        )
-        for rows, batch in zip(batches, loader, strict=True):
-            vectors, ids = torch.zeros(len(rows), self.width), [0] * len(rows)
-            notes: list[str | None] = [None] * len(rows)
-            place = {row: i for i, row in enumerate(rows)}
-            readable = [place[row] for row in batch["rows"].tolist()]
-            if readable:
-                vectors[readable] = self._run(self.model.pool_image, pixel_values=batch["pixel_values"])
-            for i, image_id in zip(readable, batch["image_ids"].tolist(), strict=True):
-                ids[i] = image_id
-            for i, (_, _, reason) in zip(sorted({*place.values()} - {*readable}), batch["skipped"], strict=True):
-                notes[i] = reason
-            yield vectors, ids, notes
-
-
-class _Pictures(torch.utils.data.Dataset):
-    """Pictures as training has them when nothing is augmented."""
-
-    def __init__(self, pairs: TrainingPairs):
-        self.source, self.at_least = pairs.source, pairs.draw.at_least
-        self.to_pixels = functools.partial(processed_pixels, pairs.image_processor)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        record = self.source.rows[row]
-        picture = read_picture(self.source, record, row, self.to_pixels, at_least=self.at_least)
-        return {"row": row, "captions": []} | picture
-
-
 # ---- the folder ---------------------------------------------------------------------------------------------------
 
 
 def open_features(
-    tower: _Tower, pairs: TrainingPairs, root: Path, name: str, meeting: Meeting, shard_size: int = SHARD_SIZE
+    tower: Tower, pairs: TrainingPairs, root: Path, name: str, meeting: Meeting, segment_size: int = SEGMENT_SIZE
 ) -> Features:
     """The features of a source, after embedding those that are not on disk yet.
 
-    Each process embeds, and checks, its share of the shards. How long the scan of the data, another run that holds
+    Each process embeds, and checks, its share of the segments. How long the scan of the data, another run that holds
     the folder, or the others' shares take is unknown: that is waited for in the meeting.
 
     Args:
@@ -296,22 +134,20 @@ def open_features(
         meeting.say(f"{name}-filled")
         meeting.hear(f"{name}-complete", 0)
         return Features(folder)
-    manifest, index = _describe(tower, pairs, shard_size)
+    manifest, index = _describe(tower, pairs, segment_size)
     folder = root / f"{tower.side}-{_key(manifest)}"
     with _held(folder):
         _prepare(folder, manifest, index)
         meeting.say(f"{name}-prepared", folder.name)
         _fill(folder, tower, pairs, meeting)
         meeting.wait_for_all(f"{name}-filled")
-        write_manifest(folder, manifest | {"complete": True})
+        write_json(folder / MANIFEST, manifest | {"complete": True})
         meeting.say(f"{name}-complete")
     return Features(folder)
 
 
-def _describe(tower: _Tower, pairs: TrainingPairs, shard_size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _describe(tower: Tower, pairs: TrainingPairs, segment_size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(manifest, arrays of the index). Items that are equal are one, and those of a size lie together."""
-    from ..core.version import __version__
-
     counts, keys, sizes, more = tower.items(pairs.source)
     _, firsts, numbers = np.unique(keys, return_index=True, return_inverse=True)
     order = np.lexsort((firsts, sizes[firsts]))
@@ -329,7 +165,7 @@ def _describe(tower: _Tower, pairs: TrainingPairs, shard_size: int) -> tuple[dic
         "rows": len(counts),
         "items": len(firsts),
         "width": tower.width,
-        "shard_size": shard_size,
+        "segment_size": segment_size,
         "complete": False,
     }
     return manifest, index
@@ -361,22 +197,20 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _prepare(folder: Path, manifest: dict[str, Any], index: dict[str, np.ndarray]) -> None:
-    """Leaves the folder with this manifest and index, and no half-written files."""
-    for file in folder.glob(f".*{UNFINISHED}"):
-        file.unlink()
+    """Leaves the folder with this manifest and index."""
     for name, array in index.items():
-        if not _holds(folder, name, array):
+        if not _holds(index_file(folder, name), array):
             replace_file(index_file(folder, name), functools.partial(_save, array=array))
     known = _read_manifest(folder)
     same = known | {"complete": False} == manifest | {"data": known.get("data"), "hf_clip": known.get("hf_clip")}
     if not same:
-        write_manifest(folder, manifest)
+        write_json(folder / MANIFEST, manifest)
 
 
-def _holds(folder: Path, name: str, array: np.ndarray) -> bool:
+def _holds(file: Path, array: np.ndarray) -> bool:
     try:
-        return np.array_equal(read_index(folder, name), array)
-    except (OSError, ValueError, EOFError):
+        return np.array_equal(map_array(file), array)
+    except (OSError, ValueError):
         return False
 
 
@@ -386,55 +220,34 @@ def _save(file: Path, array: np.ndarray) -> None:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Nothing of one that is damaged: it is written again."""
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(folder / MANIFEST)
+    except InputError:
         return {}
 
 
-def _fill(folder: Path, tower: _Tower, pairs: TrainingPairs, meeting: Meeting) -> None:
+def _fill(folder: Path, tower: Tower, pairs: TrainingPairs, meeting: Meeting) -> None:
     """Embeds what of this process's share is not on disk, or not whole."""
     manifest = _read_manifest(folder)
-    shards = list(enumerate(split_rows(range(manifest["items"]), manifest["shard_size"])))
-    mine = shards[meeting.rank :: meeting.processes]
-    missing = [(shard, items) for shard, items in mine if not _is_whole(folder, shard)]
-    lost = [shard for shard, _ in missing if manifest["complete"] or facts_file(folder, shard).exists()]
+    segments = segments_of(folder, manifest)
+    missing = segments.missing(meeting.rank, meeting.processes)
+    lost = [segments.path(items) for items in missing if manifest["complete"] or segments.path(items).exists()]
     if lost:
-        first = vectors_file(folder, lost[0]).name
         logger.warning(
-            f"{folder}: of {len(mine)} shards {len(lost)} damaged or missing (the first: {first}): embedded again"
+            f"{folder}: {len(lost)} of {len(segments)} segments damaged or missing (the first: {lost[0].name}): "
+            "embedded again"
         )
-    starts, firsts = read_index(folder, "starts"), read_index(folder, "firsts")
-    size = tower.args.per_device_eval_batch_size
-    batches = [firsts[batch.start : batch.stop].tolist() for _, items in missing for batch in split_rows(items, size)]
-    embedded = tower.embed(pairs, starts, batches)
-    quiet = tower.args.disable_tqdm or tower.args.local_process_index != 0
-    progress = tqdm(missing, desc=f"features of the {tower.side} tower", disable=quiet or not missing, leave=False)
-    for shard, items in progress:
-        _write_shard(folder, shard, [next(embedded) for _ in split_rows(items, size)])
+    starts, firsts = (map_array(index_file(folder, name)) for name in ("starts", "firsts"))
 
+    def embed(batches: list[range]) -> Iterator[Embedded]:
+        return tower.embed(pairs, starts, [firsts[batch.start : batch.stop].tolist() for batch in batches])
 
-def _write_shard(folder: Path, shard: int, parts: Sequence[Embedded]) -> None:
-    content = io.BytesIO()
-    np.save(content, torch.cat([vectors for vectors, _, _ in parts]).numpy())
-    notes = [note for _, _, each in parts for note in each]
-    facts: dict[str, Any] = {
-        "ids": [number for _, ids, _ in parts for number in ids],
-        "notes": {str(place): note for place, note in enumerate(notes) if note is not None},
-    }
-    facts["crc32"] = _checksum(content.getbuffer(), facts)
-    replace_file(vectors_file(folder, shard), lambda file: file.write_bytes(content.getbuffer()))
-    replace_file(facts_file(folder, shard), lambda file: file.write_text(json.dumps(facts), encoding="utf-8"))
-
-
-def _is_whole(folder: Path, shard: int) -> bool:
-    try:
-        facts = read_facts(folder, shard)
-        return facts["crc32"] == _checksum(vectors_file(folder, shard).read_bytes(), facts)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _checksum(vectors: Any, facts: dict[str, Any]) -> int:
-    """Of a shard's vectors, and of what is said of them."""
-    return zlib.crc32(json.dumps([facts["ids"], facts["notes"]]).encode(), zlib.crc32(vectors))
+    filled = embed_by_segment(missing, tower.args.per_device_eval_batch_size, embed)
+    quiet = not missing or tower.args.disable_tqdm or tower.args.local_process_index != 0
+    for items, parts in tqdm(
+        filled, desc=f"features of the {tower.side} tower", total=len(missing), disable=quiet, leave=False
+    ):
+        vectors, ids, notes = zip(*parts, strict=True)
+        rows = {"id": pa.array(chain(*ids), pa.int64()), "note": pa.array(chain(*notes), pa.string())}
+        segments.write(items, pa.table(rows), {VECTORS: torch.cat(vectors).numpy()})

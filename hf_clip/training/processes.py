@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..core.errors import InputError
-from ..embeddings.store import flattened
+from ..core.json_files import flattened
 
 _BLOCKS = "FSDP_TRANSFORMER_CLS_TO_WRAP"  # where accelerate looks for names of modules
 

@@ -24,7 +24,7 @@ from ..data.mixture import MixedPairs
 from ..data.sources import Source
 from ..data.streaming import StreamedPairs
 from ..embeddings.encode import Embeddings, collator_of, max_caption_length
-from ..embeddings.store import data_facts
+from ..embeddings.provenance import data_facts
 from ..evaluation.outcome import Outcome
 from ..evaluation.report import PICTURES, Measured, Report, can_draw, draw, model_facts
 from ..models.modeling_hf_clip import HFClipModel

@@ -17,7 +17,8 @@ def command(tmp_path, processor):
     tiny_model().save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     data = write_pictures(tmp_path / "data", count=11)
-    return ["embed", "--model", str(tmp_path / "model"), "--data", str(data), "--shard_size", "2", "--batch_size", "2"]
+    sizes = ["--segment_size", "2", "--batch_size", "2"]
+    return ["embed", "--model", str(tmp_path / "model"), "--data", str(data), *sizes]
 
 
 def bits(folder: Path) -> dict[str, bytes]:
@@ -30,13 +31,13 @@ def test_table_and_json(command, tmp_path, capsys):
     assert main([*command, "--output", output]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[:5]] == [
-        ["rows"], ["images", "10"], ["captions", "10"], ["skipped", "1"], ["shards", "6"]
+        ["rows"], ["images", "10"], ["captions", "10"], ["skipped", "1"], ["segments", "6"]
     ]  # fmt: skip
     assert lines[5:] == ["skipped row 5: 4.png: the file is empty", f"embeddings: {output}"]
     assert main([*command, "--output", output, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result == {
-        "output": output, "images": 10, "captions": 10, "skipped": 1, "shards": 6,
+        "output": output, "images": 10, "captions": 10, "skipped": 1, "segments": 6,
         "skipped_rows": [[4, "4.png", "the file is empty"]],
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import content_keys
-from hf_clip.embeddings.store import data_facts
+from hf_clip.embeddings.provenance import data_facts
 from hf_clip.models.towers import square_image_processor
 
 TEXTS = ["red", "a green dog", "blue"]

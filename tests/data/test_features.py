@@ -5,6 +5,7 @@ import os
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from conftest import write_pictures
@@ -12,7 +13,7 @@ from conftest import write_pictures
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.dataset import TrainingPairs
-from hf_clip.data.features import Features
+from hf_clip.data.features import Features, segments_of
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.models.towers import square_image_processor
@@ -20,25 +21,25 @@ from hf_clip.models.towers import square_image_processor
 WIDTH = 3
 
 
-def write_features(folder, positions, ids, notes=None, shard_size=4, dtype="float32", cut=None) -> Features:
+def write_features(folder, positions, ids, notes=None, segment_size=4, dtype="float32", cut=None) -> Features:
     """Vector p is (p, p + 0.25, p + 0.5); `positions` are those of each row, and `cut` says which of them were."""
     folder.mkdir()
-    manifest = {"shard_size": shard_size, "items": len(ids), "width": WIDTH, "tower": {"dtype": dtype}}
+    manifest = {"segment_size": segment_size, "items": len(ids), "width": WIDTH, "tower": {"dtype": dtype}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     np.save(folder / "starts.npy", np.cumsum([0, *map(len, positions)]))
     np.save(folder / "positions.npy", np.concatenate(positions).astype(np.int64))
     if cut is not None:
         np.save(folder / "cut.npy", np.array(cut))
     vectors = np.arange(len(ids), dtype=np.float32)[:, None] + np.array([0, 0.25, 0.5], dtype=np.float32)
-    for shard, start in enumerate(range(0, len(ids), shard_size)):
-        rows = slice(start, start + shard_size)
-        np.save(folder / f"vectors-{shard:05d}.npy", vectors[rows])
-        own = {str(p - start): note for p, note in (notes or {}).items() if start <= p < start + shard_size}
-        (folder / f"vectors-{shard:05d}.json").write_text(json.dumps({"ids": ids[rows], "notes": own}))
+    segments = segments_of(folder, manifest)
+    for rows in segments.ranges:
+        texts = pa.array([(notes or {}).get(position) for position in rows], pa.string())
+        table = pa.table({"id": ids[rows.start : rows.stop], "note": texts})
+        segments.write(rows, table, {"vectors": vectors[rows.start : rows.stop]})
     return Features(folder)
 
 
-def test_vectors_of_any_shards_in_the_order_asked_for(tmp_path):
+def test_vectors_of_any_segments_in_the_order_asked_for(tmp_path):
     features = write_features(tmp_path / "a", [[9, 2], [5]], [100 + p for p in range(10)], notes={6: "why"})
     assert (len(features), features.of_row(0), features.of_row(1)) == (10, [9, 2], [5])
     assert features.take([9, 2, 3, 9, 0])[:, 1].tolist() == [9.25, 2.25, 3.25, 9.25, 0.25]
@@ -53,7 +54,7 @@ def test_in_the_type_that_the_tower_gives(tmp_path):
 
 def test_what_a_worker_is_sent_is_a_name_and_no_file_stays_open(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
-    features = write_features(tmp_path / "a", [[0], [99]], list(range(100)), shard_size=1)
+    features = write_features(tmp_path / "a", [[0], [99]], list(range(100)), segment_size=1)
     assert len(os.listdir("/proc/self/fd")) <= before + 2
     sent = pickle.dumps(features)
     assert len(sent) < 500
@@ -76,7 +77,7 @@ def test_the_captions_drawn_are_those_that_are_drawn_without(source, tmp_path):
     order = np.random.default_rng(0).permutation(18)  # position of each caption in the store
     ids = (1000 + order.argsort()).tolist()
     cut = [place == 0 for place in range(18)]
-    text = write_features(tmp_path / "text", np.split(order, 6), ids, shard_size=5, cut=cut)
+    text = write_features(tmp_path / "text", np.split(order, 6), ids, segment_size=5, cut=cut)
     plain, pooled = training_pairs(source), training_pairs(source, text_features=text)
     collate = HFClipCollator(None)
     for epoch in range(4):

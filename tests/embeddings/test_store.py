@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import time
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import tiny_model, write_pictures
@@ -18,8 +19,11 @@ from conftest import tiny_model, write_pictures
 from hf_clip.cli.main import main
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
+from hf_clip.embeddings import EmbeddingStore, open_embeddings
 from hf_clip.embeddings.encode import embed_source
-from hf_clip.embeddings.store import check_made_by, open_embeddings, weights_digest, write_embeddings
+from hf_clip.embeddings.provenance import weights_digest
+from hf_clip.embeddings.store import check_made_by
+from hf_clip.embeddings.writing import write_embeddings
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def source(tmp_path):
 
 
 def write(source, processor, folder, model=None, **settings):
-    settings = {"shard_size": 3, "batch_size": 2, "progress": False, "model_name": "mine"} | settings
+    settings = {"segment_size": 3, "batch_size": 2, "progress": False, "model_name": "mine"} | settings
     return write_embeddings(tiny_model() if model is None else model, processor, source, folder, **settings)
 
 
@@ -47,7 +51,7 @@ def test_what_is_opened_is_what_one_pass_gives(source, processor, tmp_path):
     for name in ("image_rows", "text_to_image", "image_ids", "caption_ids"):
         assert getattr(found, name).equal(getattr(whole, name)), name
     assert found.skipped == whole.skipped == [(2, "2.png", "the file is empty")]
-    assert manifest["counts"] == {"images": 6, "captions": 12, "skipped": 1, "shards": 3}
+    assert manifest["counts"] == {"images": 6, "captions": 12, "skipped": 1, "segments": 3}
     assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["complete"]
 
@@ -64,8 +68,8 @@ def test_rows_of_a_split_are_numbered_as_in_the_whole(processor, tmp_path):
     assert (found.image_rows.tolist(), [row for row, *_ in found.skipped]) == ([0, 2, 6], [4])
     assert [found.class_names[label] for label in found.labels] == ["kind 0", "kind 2", "kind 6"]
     before = bits(tmp_path / "out")
-    shard = sorted((tmp_path / "out" / "shards").iterdir())[1]
-    shard.unlink()
+    segments = sorted((tmp_path / "out" / "segments").iterdir())
+    shutil.rmtree(segments[1])
     write(source, processor, tmp_path / "out")
     assert bits(tmp_path / "out") == before
 
@@ -78,28 +82,41 @@ def test_the_manifest_says_what_made_it_and_not_where(source, processor, tmp_pat
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
     assert manifest["preprocessing"]["image_processor"]["size"] == {"shortest_edge": 32}
     assert (manifest["preprocessing"]["max_caption_length"], manifest["preprocessing"]["padding"]) == (64, "longest")
-    assert (manifest["dimension"], manifest["dtype"], manifest["normalised"]) == (16, "float16", True)
+    assert (manifest["dimension"], manifest["dtype"], manifest["normalized"]) == (16, "float16", True)
     assert write(source, processor, tmp_path / "hub", model_name="me/clip")["model"]["name"] == "me/clip"
 
 
-def test_pandas_arrow_and_datasets_read_it(source, processor, tmp_path):
+def rows_of(folder: Path) -> pd.DataFrame:
+    return pd.concat(map(pd.read_parquet, sorted(folder.glob("segments/*/rows.parquet"))), ignore_index=True)
+
+
+def test_pandas_numpy_and_datasets_read_it(source, processor, tmp_path):
     write(source, processor, tmp_path / "out")
-    shards = tmp_path / "out" / "shards"
-    expected = ["id", "path", "caption", "image_embeds", "text_embeds", "image_id", "caption_ids",
-                "captions_cut"]  # fmt: skip
-    frame = pd.read_parquet(shards)
+    expected = ["id", "path", "caption", "image_id", "caption_ids", "captions_cut"]
+    frame = rows_of(tmp_path / "out")
     assert list(frame.columns) == expected
     assert frame["id"].tolist() == [0, 1, 3, 4, 5, 6]
     assert frame["path"].tolist()[2] == "3.png"
     assert frame["caption"][2].tolist() == ["yellow d", "very yellow d"]
-    assert frame["image_embeds"][0].dtype == "float16"
-    table = pq.read_table(shards)
-    assert str(table.schema.field("image_embeds").type) == "fixed_size_list<element: halffloat>[16]"
-    rows = datasets.load_dataset("parquet", data_dir=str(shards), split="train", cache_dir=str(tmp_path / "cache"))
+    files = str(tmp_path / "out" / "segments" / "*" / "rows.parquet")
+    rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.column_names == expected
-    found = open_embeddings(tmp_path / "out")
-    assert rows[1]["image_embeds"] == found.image_embeds[1].tolist()
-    assert rows[1]["text_embeds"] == found.text_embeds[2:4].tolist()
+    found, second = open_embeddings(tmp_path / "out"), tmp_path / "out" / "segments" / "rows-000000003-000000006"
+    vectors, captions = (np.load(second / f"{name}.npy", mmap_mode="r") for name in ("vectors", "caption_vectors"))
+    assert (vectors.dtype, vectors.shape, captions.dtype, captions.shape) == ("f2", (3, 16), "f2", (6, 16))
+    assert vectors[0].tolist() == found.image_embeds[2].tolist()
+    assert captions[2:4].tolist() == found.text_embeds[6:8].tolist()
+
+
+def test_a_store_is_read_segment_by_segment(source, processor, tmp_path):
+    write(source, processor, tmp_path / "out")
+    store, found = EmbeddingStore.open(tmp_path / "out"), open_embeddings(tmp_path / "out")
+    assert (len(store), [len(segment) for segment in store], store.manifest["complete"]) == (3, [2, 3, 1], True)
+    for name, embeds in {"vectors": found.image_embeds, "caption_vectors": found.text_embeds}.items():
+        assert np.concatenate([segment.arrays[name] for segment in store]).tolist() == embeds.tolist()
+    assert [segment.rows(["path"])["path"].to_pylist() for segment in store] == [
+        ["0.png", "1.png"], ["3.png", "4.png", "5.png"], ["6.png"]
+    ]  # fmt: skip
 
 
 def test_pictures_alone_and_labels(processor, tmp_path):
@@ -112,7 +129,7 @@ def test_pictures_alone_and_labels(processor, tmp_path):
         "".join(f'{{"file_name": "{i}.png", "kind": {i % 2}, "caption": "a"}}\n' for i in range(4))
     )
     write(open_source(folder, label_column="kind"), processor, tmp_path / "labelled")
-    assert pd.read_parquet(tmp_path / "labelled" / "shards")["label"].tolist() == [0, 1, 0, 1]
+    assert rows_of(tmp_path / "labelled")["label"].tolist() == [0, 1, 0, 1]
 
 
 def labelled(folder, labels: list, captions: list | None = None, **settings):
@@ -154,7 +171,7 @@ def test_labels_are_given_back_as_one_pass_gives_them(
         assert embeddings.image_rows.tolist() == [0, 1, 3, 4, 5]
     assert found.labels.dtype == whole.labels.dtype
     assert manifest["class_names"] == names
-    column = pd.read_parquet(tmp_path / "out" / "shards")["label"].tolist()
+    column = rows_of(tmp_path / "out")["label"].tolist()
     assert [list(label) if labels[0] == [] or isinstance(labels[0], list) else label for label in column] == [
         source.label_of(source.rows[row]) for row in (0, 1, 3, 4, 5)
     ]
@@ -163,12 +180,12 @@ def test_labels_are_given_back_as_one_pass_gives_them(
 def test_several_numbers_without_names_are_stored_but_are_no_classes(processor, tmp_path):
     source = labelled(tmp_path / "data", [[5, 0], [1], [2], [2], [3], [4]], CAPTIONS)
     write(source, processor, tmp_path / "out")
-    assert pd.read_parquet(tmp_path / "out" / "shards")["label"].tolist()[0].tolist() == [5, 0]
+    assert rows_of(tmp_path / "out")["label"].tolist()[0].tolist() == [5, 0]
     assert (open_embeddings(tmp_path / "out").labels, open_embeddings(tmp_path / "out").class_names) == (None, None)
 
 
 def test_other_names_for_the_classes_are_not_mixed_in(processor, tmp_path):
-    # Shards hold numbers: of the same pictures and words, another order makes others of them.
+    # Segments hold numbers: of the same pictures and words, another order makes others of them.
     labels = list("babcca")
     write(labelled(tmp_path / "data", labels, CAPTIONS, class_names=list("abc")), processor, tmp_path / "out")
     before = bits(tmp_path / "out")
@@ -182,13 +199,11 @@ def test_other_names_for_the_classes_are_not_mixed_in(processor, tmp_path):
 def test_only_what_is_missing_or_damaged_is_computed_again(source, processor, tmp_path):
     write(source, processor, tmp_path / "uncut")
     write(source, processor, tmp_path / "out")
-    first, second, third = sorted((tmp_path / "out" / "shards").iterdir())
-    second.write_bytes(second.read_bytes()[:-10])
-    spoilt = bytearray(third.read_bytes())
-    spoilt[spoilt.index(open_embeddings(tmp_path / "uncut").image_embeds[-1].half().numpy().tobytes())] ^= 1
-    third.write_bytes(spoilt)
-    (tmp_path / "out" / "shards" / ".rows.parquet.part").write_bytes(b"half")
-    with pytest.raises(InputError, match=r"rows-000000003-000000006.parquet is damaged .*run `hf-clip embed` again"):
+    first, second, third = sorted((tmp_path / "out" / "segments").iterdir())
+    rows, vectors = second / "rows.parquet", third / "vectors.npy"
+    rows.write_bytes(rows.read_bytes()[:-10])
+    vectors.write_bytes(vectors.read_bytes()[:-1] + b"\0")
+    with pytest.raises(InputError, match=r"rows-000000003-000000006 is damaged \(.*\): embed again"):
         open_embeddings(tmp_path / "out")
     kept = first.stat().st_ino
     model, seen = tiny_model(), []
@@ -211,7 +226,7 @@ def changed_model():
     [
         (lambda source, processor: {"model": changed_model()}, r"begun with model.digest '\w+', not '\w+'"),
         (lambda source, processor: {"model_name": "yours"}, "begun with model.name 'mine', not 'yours'"),
-        (lambda source, processor: {"shard_size": 4}, "begun with shard_size 3, not 4"),
+        (lambda source, processor: {"segment_size": 4}, "begun with segment_size 3, not 4"),
         (lambda source, processor: processor.tokenizer.backend_tokenizer.__setattr__("normalizer", None) or {},
          r"begun with preprocessing.tokenizer '\w+', not '\w+'"),
         (lambda source, processor: processor.tokenizer.__setattr__("model_max_length", 9) or {},
@@ -252,8 +267,11 @@ def test_ids_and_cuts_are_kept_and_an_older_format_is_refused(source, processor,
     assert embeddings.captions_cut.nonzero()[:, 0].tolist() == [2]
     assert not embeddings.captions_are_classes
     manifest = tmp_path / "out" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(InputError, match="out was embedded by an older hf_clip, in format 1: embed again"):
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
+    with pytest.raises(InputError, match="out was embedded by an older hf_clip, in format 2: embed again"):
+        open_embeddings(tmp_path / "out")
+    manifest.write_text(manifest.read_text().replace('"kind": "embeddings"', '"kind": "index"').replace(": 2", ": 3"))
+    with pytest.raises(InputError, match=r"manifest.json is no manifest of embeddings in format 3: give another"):
         open_embeddings(tmp_path / "out")
 
 
@@ -273,26 +291,28 @@ def test_not_one_readable_picture(source, processor, tmp_path):
 
 
 def test_a_killed_process_is_gone_on_from(processor, tmp_path, one_thread):
-    """SIGKILL after the first shards; the rest is computed, and the bits are those of an uncut pass."""
+    """SIGKILL after the first segments; the rest is computed, and the bits are those of an uncut pass."""
     data = write_pictures(tmp_path / "data", count=60)
     tiny_model().save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     command = [sys.executable, "-m", "hf_clip.cli.main", "embed", "--model", str(tmp_path / "model"), "--data",
-               str(data), "--shard_size", "1", "--output"]  # fmt: skip
+               str(data), "--segment_size", "1", "--output"]  # fmt: skip
     process = subprocess.Popen(
         [*command, str(tmp_path / "cut")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    shards, deadline = tmp_path / "cut" / "shards", time.monotonic() + 120
-    while process.poll() is None and len(list(shards.glob("rows*"))) < 2 and time.monotonic() < deadline:
+    segments, deadline = tmp_path / "cut" / "segments", time.monotonic() + 120
+    while process.poll() is None and len(list(segments.glob("rows*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    left = {file: file.stat().st_ino for file in shards.glob("rows*")}
+    left = {file: file.stat().st_ino for file in segments.glob("rows*")}
     assert 2 <= len(left) < 60
     with pytest.raises(InputError, match="is not finished: run the same `hf-clip embed` again"):
         open_embeddings(tmp_path / "cut")
-    (shards / ".rows-000000059-000000060.parquet.part").write_bytes(b"half")
+    half = segments / ".staging" / "rows-000000059-000000060"
+    half.mkdir(parents=True, exist_ok=True)
+    (half / "vectors.npy").write_bytes(b"half")
     for name in ("cut", "uncut"):
         assert main([*command[3:], str(tmp_path / name)]) == 0
     assert {file: file.stat().st_ino for file in left} == left

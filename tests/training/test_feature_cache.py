@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import SAME, tiny_model, tiny_text_config, tiny_vision_config, write_pictures
@@ -27,6 +28,7 @@ from hf_clip.data.sources import open_source
 from hf_clip.data.streaming import StreamedPairs
 from hf_clip.training.feature_cache import UseFrozenFeatures
 
+SEGMENTS = "vision-*/segments/rows-*"
 BOTH = {"freeze_text": True, "freeze_vision": True}
 
 
@@ -48,7 +50,8 @@ def logged(trainer, *names):
 
 
 def vectors(root: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*.np*")}
+    files = [*root.rglob("*.npy"), *root.rglob("*.parquet")]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 @pytest.mark.parametrize("changes", [
@@ -183,7 +186,7 @@ def test_a_pass_that_breaks_off_goes_on_where_it_was(tmp_path, data, one_thread)
         trainer.train()
     again, more = cached(tmp_path, data, "again")
     again.train()
-    assert more == {"captions": 0, "pictures": 3}, "the last of three shards"
+    assert more == {"captions": 0, "pictures": 3}, "the last of three segments"
     assert vectors(tmp_path / "cache") == vectors(tmp_path / "uncut")
 
 
@@ -192,20 +195,21 @@ def test_a_killed_process_is_gone_on_from(tmp_path, one_thread):
     process = ready_context().Process(target=train_heads, args=(0, 1, str(tmp_path), str(data), 1))
     process.start()
     root, deadline = tmp_path / "cache", time.monotonic() + 120
-    while process.is_alive() and len(list(root.glob("vision-*/vectors-*.json"))) < 3 and time.monotonic() < deadline:
+    while process.is_alive() and len(list(root.glob(SEGMENTS))) < 3 and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    left = {file: file.stat().st_ino for file in root.glob("vision-*/vectors-*.json")}
+    left = {file: file.stat().st_ino for file in root.glob(SEGMENTS)}
     assert 3 <= len(left) < 200
-    half = next(iter(left)).with_name(".vectors-00059.npy.part")
-    half.write_bytes(b"half")
-    trainer, seen = cached(tmp_path, data, shard_size=1)
+    half = next(iter(left)).with_name(".staging") / "rows-000000199-000000200"
+    half.mkdir(parents=True, exist_ok=True)
+    (half / "vectors.npy").write_bytes(b"half")
+    trainer, seen = cached(tmp_path, data, segment_size=1)
     trainer.train()
     assert seen == {"captions": 0, "pictures": 200 - len(left)}
     assert {file: file.stat().st_ino for file in left} == left
     assert not half.exists()
-    cached(tmp_path, data, "uncut", shard_size=1, feature_cache_dir=str(tmp_path / "uncut"))[0].train()
+    cached(tmp_path, data, "uncut", segment_size=1, feature_cache_dir=str(tmp_path / "uncut"))[0].train()
     assert vectors(root) == vectors(tmp_path / "uncut")
 
 
@@ -270,23 +274,23 @@ def flip(file):
 
 
 def change_an_id(file):
-    facts = json.loads(file.read_text())
-    facts["ids"][2] += 1
-    file.write_text(json.dumps(facts))
+    content = bytearray(file.read_bytes())
+    content[content.index(pq.read_table(file)["id"][2].as_py().to_bytes(8, "little", signed=True))] ^= 1
+    file.write_bytes(content)
 
 
 @pytest.mark.parametrize(("name", "damage"), [
-    ("vectors-00001.npy", flip),
-    ("vectors-00001.npy", lambda file: file.write_bytes(file.read_bytes()[:-40])),
-    ("vectors-00001.npy", Path.unlink),
-    ("vectors-00001.json", flip),
-    ("vectors-00001.json", change_an_id),
-    ("vectors-00001.json", Path.unlink),
+    ("vectors.npy", flip),
+    ("vectors.npy", lambda file: file.write_bytes(file.read_bytes()[:-40])),
+    ("vectors.npy", Path.unlink),
+    ("rows.parquet", flip),
+    ("rows.parquet", change_an_id),
+    ("rows.parquet", Path.unlink),
 ])  # fmt: skip
-def test_a_damaged_shard_is_named_and_embedded_again(name, damage, tmp_path, data, caplog, one_thread):
+def test_a_damaged_segment_is_named_and_embedded_again(name, damage, tmp_path, data, caplog, one_thread):
     cached(tmp_path, data)[0].train()
     good = vectors(tmp_path / "cache")
-    (file,) = (tmp_path / "cache").glob(f"vision-*/{name}")
+    (file,) = (tmp_path / "cache").glob(f"vision-*/segments/rows-000000004-000000008/{name}")
     damage(file)
     trainer, seen = cached(tmp_path, data, "again")
     with caplog.at_level("WARNING", logger="hf_clip"):
@@ -294,7 +298,9 @@ def test_a_damaged_shard_is_named_and_embedded_again(name, damage, tmp_path, dat
     assert seen == {"captions": 0, "pictures": 4}
     assert vectors(tmp_path / "cache") == good
     lines = [line for line in caplog.messages if "embedded again" in line]
-    assert lines == [f"{file.parent}: of 3 shards 1 damaged or missing (the first: vectors-00001.npy): embedded again"]
+    assert lines == [
+        f"{file.parents[2]}: 1 of 3 segments damaged or missing (the first: rows-000000004-000000008): embedded again"
+    ]
 
 
 @pytest.mark.parametrize(("name", "damage"), [
@@ -328,12 +334,12 @@ def test_two_processes_share_the_filling_and_train_as_one(tmp_path, data):
 
 
 def test_a_full_disk_is_one_line(tmp_path, data, monkeypatch):
-    def full(file, content):
+    def full(rows, file, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(
-        InputError, match=r"vectors-00000.npy could not be written \(.*No space left on .*\): make room"
+        InputError, match=r"rows-\d+-000000004 could not be written to .*text-.*\(.*No space left .*\): make room"
     ):
         cached(tmp_path, data)[0].train()
     (tmp_path / "file").write_text("")
@@ -347,7 +353,7 @@ def test_features_that_are_not_finite_are_not_kept(tmp_path, data):
         next(model.text_model.encoder.parameters()).fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="the frozen text tower gave features that are not finite"):
         cached(tmp_path, data, model=model)[0].train()
-    assert not list((tmp_path / "cache").glob("*/vectors*"))
+    assert not list((tmp_path / "cache").glob("*/segments/*"))
 
 
 @pytest.mark.parametrize(("settings", "message"), [

@@ -13,7 +13,7 @@ from ...data.dataset import CaptionedImages
 from ...data.sources import Source
 from ...data.split import content_keys, split_by_image
 from ...embeddings.encode import embed_source, is_convolutional
-from ...embeddings.store import data_facts
+from ...embeddings.provenance import data_facts
 from ...evaluation.tasks.retrieval import KS, evaluate_retrieval
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor

@@ -13,7 +13,8 @@ from hf_clip.cli import evaluate as command
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings, embed_source
-from hf_clip.embeddings.store import open_embeddings, write_embeddings
+from hf_clip.embeddings.store import open_embeddings
+from hf_clip.embeddings.writing import write_embeddings
 from hf_clip.evaluation.charts import draw_confusion
 from hf_clip.evaluation.prompts import TEMPLATES
 from hf_clip.evaluation.tasks import linear_probe

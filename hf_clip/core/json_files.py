@@ -1,0 +1,39 @@
+"""JSON files: read in one way, written whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .atomic import write_text
+from .errors import InputError
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A file's mapping; empty where there is no file.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON ({error}): write it again, or remove it") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is no mapping: write it again, or remove it")
+    return found
+
+
+def write_json(file: Path, value: Any) -> None:
+    """
+    Raises:
+        ValueError: a number in it is NaN or infinite.
+    """
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Mappings within mappings as one, with names such as `model.digest`."""
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= flattened(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
+    return flat

@@ -1,0 +1,176 @@
+"""Embeds a source into a folder, segment by segment: killed, it goes on where it was."""
+
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from transformers import PreTrainedModel
+
+from ..core.atomic import UNFINISHED
+from ..core.errors import InputError
+from ..core.json_files import flattened, write_json
+from ..core.segments import SEGMENTS, VECTORS, embed_by_segment
+from ..data.images import broken_picture
+from ..data.sources import Source
+from ..models.processing_hf_clip import HFClipProcessor
+from .encode import EmbeddedBatch, embed_batches
+from .provenance import SAME, describe
+from .store import CAPTION_VECTORS, MANIFEST, EmbeddingStore, read_manifest
+
+Part = tuple[EmbeddedBatch, list[tuple[int, str, str]]]  # a batch, and (row, name, reason) of what was skipped
+
+
+def write_embeddings(
+    model: PreTrainedModel,
+    processor: HFClipProcessor,
+    source: Source,
+    folder: str | Path,
+    *,
+    model_name: str = "",
+    segment_size: int = 10_000,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    strict: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Embeds every picture of a source and its captions into a folder; what is there already and whole is kept.
+
+    Where several processes run it (`accelerate launch`), each writes its share of the segments. The files are the same
+    bits whatever the number of processes, resumed or not, for the same `batch_size` and number of CPU threads.
+
+    Args:
+        model_name: Hub id or folder; of a folder only the last part is kept.
+        segment_size: source rows of each.
+
+    Returns:
+        The manifest, complete.
+
+    Raises:
+        InputError: the folder holds something else, or embeddings of another model, preprocessing, data or segment
+            size; with `strict`, a picture cannot be read; the disk is full.
+    """
+    state = processes()
+    store = EmbeddingStore(Path(folder), describe(model, processor, source, model_name, segment_size))
+    if state.is_main_process:
+        _prepare(store)
+    state.wait_for_everyone()
+    settings: dict[str, Any] = {
+        "num_workers": num_workers,
+        "strict": strict,
+        "progress": progress and state.is_local_main_process,
+    }
+    schema = _schema(source)
+    embed = partial(embed_batches, model, processor, source, **settings)
+    missing = store.missing(state.process_index, state.num_processes)
+    for rows, parts in embed_by_segment(missing, batch_size, embed):
+        _write_segment(store, rows, parts, source, schema)
+    state.wait_for_everyone()
+    manifest = store.manifest | _outcome(store)
+    if strict and manifest["skipped"]:  # by a pass before this one, which was not strict
+        raise broken_picture(*manifest["skipped"][0])
+    if state.is_main_process:
+        write_json(store.folder / MANIFEST, manifest)
+    state.wait_for_everyone()
+    return manifest
+
+
+def processes() -> Any:
+    """Which of how many processes this is; `accelerate` knows it from whoever started them."""
+    from accelerate import PartialState
+
+    # Segments differ in how long they take: no process gives up on the slowest.
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
+
+
+def _prepare(store: EmbeddingStore) -> None:
+    """Leaves the folder with this pass's manifest."""
+    folder = store.folder
+    if (folder / MANIFEST).is_file():
+        _check_same(folder, read_manifest(folder), store.manifest)
+        return
+    if folder.is_dir() and any(file.is_file() and file.suffix != UNFINISHED for file in folder.rglob("*")):
+        raise InputError(f"{folder} is not empty and holds no embeddings: give another folder")
+    try:
+        (folder / SEGMENTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}: give another folder") from error
+    write_json(folder / MANIFEST, store.manifest)
+
+
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    old, new = flattened(before), flattened(now)
+    for field in sorted(old.keys() | new.keys()):
+        if field.split(".")[0] in SAME and old.get(field) != new.get(field):
+            raise InputError(
+                f"{folder} was begun with {field} {old.get(field)!r}, not {new.get(field)!r}: "
+                "give the same settings to go on, or another folder"
+            )
+
+
+def _schema(source: Source) -> pa.Schema:
+    fields = {
+        "id": pa.int64(),
+        "path": pa.string(),
+        "caption": pa.list_(pa.string()),
+        "image_id": pa.int64(),
+        "caption_ids": pa.list_(pa.int64()),
+        "captions_cut": pa.list_(pa.bool_()),
+    }
+    if source.label_column:
+        label = source.label_of(source.rows[0])
+        kind = pa.string() if isinstance(label, str) else pa.int64()
+        fields["label"] = pa.list_(kind) if isinstance(label, list) else kind
+    return pa.schema(list(fields.items()))
+
+
+def _write_segment(store: EmbeddingStore, rows: range, parts: list[Part], source: Source, schema: pa.Schema) -> None:
+    batches = [batch for batch, _ in parts]
+    vectors = {
+        VECTORS: torch.cat([batch.image_embeds for batch in batches]),
+        CAPTION_VECTORS: torch.cat([batch.text_embeds for batch in batches]),
+    }
+    table = pa.Table.from_batches([_rows_of(batch, source, schema) for batch in batches])
+    halves = {name: embeds.half().numpy() for name, embeds in vectors.items()}
+    store.write(rows, table, halves, skipped=[entry for _, skipped in parts for entry in skipped])
+
+
+def _rows_of(part: EmbeddedBatch, source: Source, schema: pa.Schema) -> pa.RecordBatch:
+    records = [source.rows[row] for row in part.rows.tolist()]
+    starts = pa.array([0, *part.caption_counts.cumsum(0).tolist()], pa.int32())
+    paths = [_path(source, record) for record in records]
+    captions = [caption for record in records for caption in source.captions_of(record)]
+    columns = {
+        "id": pa.array([source.row_number(row) for row in part.rows.tolist()], pa.int64()),
+        "path": pa.array(paths, pa.string()),
+        "caption": pa.ListArray.from_arrays(starts, pa.array(captions, pa.string())),
+        "image_id": pa.array(part.image_ids.numpy()),
+        "caption_ids": pa.ListArray.from_arrays(starts, pa.array(part.caption_ids.numpy())),
+        "captions_cut": pa.ListArray.from_arrays(starts, pa.array(part.captions_cut.numpy())),
+    }
+    if source.label_column:
+        columns["label"] = pa.array([source.label_of(record) for record in records], schema.field("label").type)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _path(source: Source, record: dict[str, Any]) -> str | None:
+    value = record[source.image_column]
+    value = value.get("path") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
+
+
+def _outcome(store: EmbeddingStore) -> dict[str, Any]:
+    """What the manifest says once all segments are there."""
+    images = captions = 0
+    skipped: list[Any] = []
+    for segment in store:
+        images += len(segment)
+        captions += len(segment.arrays[CAPTION_VECTORS])
+        skipped += segment.facts["skipped"]
+    if not images:
+        _, name, reason = skipped[0]
+        raise InputError(f"not one picture could be read; the first: {name}, {reason}: nothing to embed")
+    counts = {"images": images, "captions": captions, "skipped": len(skipped), "segments": len(store)}
+    return {"complete": True, "counts": counts, "skipped": skipped}
