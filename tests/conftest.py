@@ -40,7 +40,7 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{let
 # The files that travel with a saved model.
 _PARTS = (
     "checkpointing", "configuration", "decoding", "loss", "modeling", "pipelines", "pooling", "processing",
-    "requirements", "towers",
+    "remote_code", "requirements", "towers",
 )  # fmt: skip
 CODE = {f"{part}_hf_clip.py" for part in _PARTS}
 COLORS = ["red", "green", "blue", "yellow", "black", "orange", "purple", "brown"]

@@ -5,7 +5,6 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 # isort: split
 
 import math
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +17,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .pipelines_hf_clip import register_pipelines
+from .remote_code_hf_clip import copy_code, name_classes
 
-_MODELS = ("HFClipModel", "HFClipTextModelWithProjection", "HFClipVisionModelWithProjection")
 POOLINGS = ("cls", "mean", "last", "pooler")
 PROJECTIONS = ("linear", "mlp", "none")
 
@@ -54,14 +53,6 @@ def _text_pooling(config: PreTrainedConfig) -> str:
     return _TEXT_POOLING.get(name, "last" if causal and not config.is_encoder_decoder else "mean")
 
 
-def copy_code(folder: str | Path) -> None:
-    """Copies the `*_hf_clip.py` files, and nothing else, beside the weights: with them `AutoModel` opens the folder
-    where hf_clip is not installed."""
-    for source in Path(__file__).parent.glob("*_hf_clip.py"):
-        if source.parent.resolve() != Path(folder).resolve():
-            shutil.copyfile(source, Path(folder, source.name))
-
-
 @strict
 class HFClipConfig(PreTrainedConfig):
     """What an [`HFClipModel`] is made of.
@@ -91,6 +82,15 @@ class HFClipConfig(PreTrainedConfig):
     sub_configs_defaults: ClassVar[dict] = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="resnet"),
+    }
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "configuration_hf_clip.HFClipConfig",
+        "AutoProcessor": "processing_hf_clip.HFClipProcessor",
+    }
+    # Where no model has said that the configuration is its own.
+    model_classes: ClassVar[dict[str, str]] = {
+        "AutoModel": "modeling_hf_clip.HFClipModel",
+        "AutoModelForZeroShotImageClassification": "modeling_hf_clip.HFClipModel",
     }
     # Not gathered by the Trainer's prediction loop: in-batch logits and the towers' token or pixel grids.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
@@ -149,20 +149,12 @@ class HFClipConfig(PreTrainedConfig):
         `PreTrainedModel.save_pretrained` calls this, so every saved model carries its code. A subclass that
         registered itself (`register_for_auto_class`) keeps its own entry in the map.
         """
-        model = next((name for name in self.architectures or () if name in _MODELS), "HFClipModel")
-        auto_map = {
-            "AutoConfig": "configuration_hf_clip.HFClipConfig",
-            "AutoModel": f"modeling_hf_clip.{model}",
-            "AutoProcessor": "processing_hf_clip.HFClipProcessor",
-        }
-        if model == "HFClipModel":
-            auto_map["AutoModelForZeroShotImageClassification"] = "modeling_hf_clip.HFClipModel"
-        own_entries = getattr(self, "auto_map", None) or {}
-        ours = {value.split(".")[0] for value in auto_map.values()}
-        kept = {name: value for name, value in own_entries.items() if value.split("--")[-1].split(".")[0] not in ours}
-        self.auto_map = auto_map | kept
+        classes = dict(self.auto_classes)
+        if "AutoModel" not in (getattr(self, "auto_map", None) or {}):
+            classes |= self.model_classes
+        name_classes(self, classes)
         Path(save_directory).mkdir(parents=True, exist_ok=True)
-        copy_code(save_directory)
+        copy_code(save_directory, self)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
 

@@ -7,9 +7,10 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 import contextlib
 import copy
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from .checkpointing_hf_clip import make_checkpointable, repeated_blocks, statist
 from .configuration_hf_clip import HFClipConfig
 from .loss_hf_clip import contrastive_loss, score, sigmoid_loss
 from .pooling_hf_clip import last_map_of, patch_mask, pool, with_pooled
+from .remote_code_hf_clip import name_classes
 from .towers_hf_clip import example_pixels, freeze_unused, load_tower, patch_numbers, settle_tower, tower_config
 
 # Towers that were trained on texts padded to a fixed length, and to read the padding.
@@ -66,6 +68,7 @@ class HFClipPreTrainedModel(PreTrainedModel):
     """What the three model classes share: initialisation, attention, checkpointing."""
 
     config: HFClipConfig
+    auto_classes: ClassVar[dict[str, str]]  # by which a saved one is opened
     base_model_prefix = "hf_clip"
     input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
@@ -111,6 +114,11 @@ class HFClipPreTrainedModel(PreTrainedModel):
         for tower in (loaded[0] if isinstance(loaded, tuple) else loaded)._towers():
             freeze_unused(tower, tower.unused_parameters)
         return loaded
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As of any model of transformers; the configuration says which class opens it, and the code lies beside."""
+        name_classes(self.config, self.auto_classes)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def enable_input_require_grads(self) -> None:
         """As transformers does it, also where a tower's embeddings come in a tuple (Swin)."""
@@ -237,6 +245,8 @@ class HFClipModel(_TextTower, _VisionTower):
         vision_model, text_model: towers that are already built, with their weights; they become part of this model
             (a pooler that the configured pooling does not use is dropped).
     """
+
+    auto_classes = HFClipConfig.model_classes
 
     def __init__(
         self,
@@ -432,6 +442,7 @@ def _refuse_local_loss() -> None:
 class HFClipTextModelWithProjection(_TextTower):
     """The text half of an [`HFClipModel`] folder, without the image half's memory."""
 
+    auto_classes: ClassVar = {"AutoModel": "modeling_hf_clip.HFClipTextModelWithProjection"}
     input_modalities = ["text"]
     _keys_to_ignore_on_load_unexpected = [r"^vision_model\.", r"^visual_projection\.", r"^logit_"]
 
@@ -465,6 +476,7 @@ class HFClipTextModelWithProjection(_TextTower):
 class HFClipVisionModelWithProjection(_VisionTower):
     """The image half of an [`HFClipModel`] folder, without the text half's memory."""
 
+    auto_classes: ClassVar = {"AutoModel": "modeling_hf_clip.HFClipVisionModelWithProjection"}
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     _keys_to_ignore_on_load_unexpected = [r"^text_model\.", r"^text_projection\.", r"^logit_"]

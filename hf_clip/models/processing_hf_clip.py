@@ -9,8 +9,8 @@ from pathlib import Path
 from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
 from transformers.processing_utils import ProcessingKwargs
 
-from .configuration_hf_clip import copy_code
 from .pipelines_hf_clip import open_image
+from .remote_code_hf_clip import copy_code
 
 PADDINGS = ("longest", "max_length")
 
@@ -86,12 +86,12 @@ class HFClipProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """Saves image processor and tokenizer, and the code that opens them where hf_clip is not installed."""
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        copy_code(save_directory)
         if self._auto_class is not None:
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
         self.auto_map = {"AutoProcessor": "processing_hf_clip.HFClipProcessor"}
         try:
+            copy_code(save_directory, self)
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
         finally:
             del self.auto_map  # part of the saved file alone: a loaded processor equals the one that was saved

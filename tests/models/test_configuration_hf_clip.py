@@ -1,6 +1,5 @@
 """The configuration: defaults, choices, and what it writes."""
 
-import json
 import math
 from pathlib import Path
 
@@ -47,18 +46,6 @@ def test_saves_and_loads_with_its_towers(tmp_path):
     assert (loaded.projection_dim, loaded.logit_scale_max, loaded.text_config.hidden_size) == (7, None, 64)
 
 
-def test_copies_exactly_the_code_that_the_map_needs(tmp_path):
-    HFClipConfig().save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.glob("*.py")} == CODE
-    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
-    assert auto_map == {
-        "AutoConfig": "configuration_hf_clip.HFClipConfig",
-        "AutoModel": "modeling_hf_clip.HFClipModel",
-        "AutoModelForZeroShotImageClassification": "modeling_hf_clip.HFClipModel",
-        "AutoProcessor": "processing_hf_clip.HFClipProcessor",
-    }
-
-
 @pytest.mark.parametrize("name", sorted(CODE))
 def test_travelling_code_imports_only_its_siblings_and_what_transformers_users_have(name):
     """As transformers itself reads the imports of remote code."""
@@ -69,24 +56,6 @@ def test_travelling_code_imports_only_its_siblings_and_what_transformers_users_h
     standard |= {"base64", "importlib", "io", "logging", "os", "re", "shutil", "struct", "typing", "warnings", "zlib"}
     standard |= {"PIL", "numpy"} if "decoding" in name or "pipelines" in name else set()
     assert set(get_imports(file)) <= standard | {"torch", "transformers", "huggingface_hub"}
-
-
-def test_an_unregistered_subclass_is_opened_as_what_it_is_made_of(tmp_path):
-    HFClipConfig(architectures=["HFClipWithHead"]).save_pretrained(tmp_path)
-    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
-    assert auto_map["AutoModel"] == "modeling_hf_clip.HFClipModel"
-
-
-def test_a_registered_subclass_keeps_its_own_entry(tmp_path):
-    config = HFClipConfig(architectures=["Mine"])
-    config.auto_map = {
-        "AutoModel": "my_hf_clip.Mine",
-        "AutoConfig": "someone/repo--configuration_hf_clip.HFClipConfig",
-    }
-    config.save_pretrained(tmp_path)
-    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
-    assert auto_map["AutoModel"] == "my_hf_clip.Mine"
-    assert auto_map["AutoConfig"] == "configuration_hf_clip.HFClipConfig"
 
 
 def test_each_loss_brings_its_own_temperature():

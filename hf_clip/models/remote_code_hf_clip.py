@@ -1,0 +1,62 @@
+"""The code beside a saved model, by which it opens where hf_clip is not installed.
+
+A class says in `auto_map` what opens it. The files that are named there travel, and those that they import, and
+nothing else: who trusts a folder's code has no more of it to read than the model needs.
+"""
+
+from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the release, before what an older one lacks
+
+# isort: split
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers.dynamic_module_utils import get_relative_import_files
+
+_HERE = Path(__file__).parent
+
+
+def name_classes(config: Any, classes: dict[str, str]) -> None:
+    """Has the `auto_map` of a configuration say `classes`, as {"AutoModel": "modeling_x_hf_clip.X"}.
+
+    Entries that name other files stay, and are preferred: they are of a subclass that registered itself
+    (`register_for_auto_class`).
+    """
+    replaced = {_file_of(reference) for reference in classes.values()}
+    entries = {name: _at_home(reference) for name, reference in (getattr(config, "auto_map", None) or {}).items()}
+    kept = {name: reference for name, reference in entries.items() if _file_of(reference) not in replaced}
+    config.auto_map = classes | kept
+
+
+def copy_code(folder: str | Path, config: Any) -> None:
+    """Copies the files that the `auto_map` and `custom_pipelines` of a configuration or processor name, and those that
+    these import, into a folder.
+
+    A file that is not here is left to its owner: transformers copies what a user's class needs; and where this very
+    file was opened out of a saved folder, the model's class and the processor's lie apart and bring their own.
+    """
+    named = {_HERE / f"{_file_of(reference)}.py" for reference in _references(config) if "--" not in reference}
+    for file in {file for file in named if file.is_file()}:
+        for source in {file, *map(Path, get_relative_import_files(file))}:
+            if source.parent.resolve() != Path(folder).resolve():
+                shutil.copyfile(source, Path(folder, source.name))
+
+
+def _references(config: Any) -> Iterator[str]:
+    for named in (getattr(config, "auto_map", None) or {}).values():
+        yield from filter(None, [named] if isinstance(named, str) else named)  # of a tokenizer: slow and fast
+    for pipeline in (getattr(config, "custom_pipelines", None) or {}).values():
+        yield pipeline["impl"]
+
+
+def _file_of(reference: Any) -> str:
+    """ "modeling_x" of "modeling_x.X" and of "somebody/repository--modeling_x.X"."""
+    return str(reference).rpartition("--")[2].split(".")[0]
+
+
+def _at_home(reference: Any) -> Any:
+    """Without the repository where a file of ours was found, which travels with this folder as well."""
+    is_ours = (_HERE / f"{_file_of(reference)}.py").is_file()
+    return reference.rpartition("--")[2] if is_ours and isinstance(reference, str) else reference
