@@ -16,7 +16,7 @@ from .report_folder import prepare_folder
 if TYPE_CHECKING:
     from ..evaluation.data import EvaluationData, EvaluationSettings
 
-_TASKS = ("retrieval", "zero-shot", "knn", "linear-probe")  # as evaluation has them, which `--help` need not import
+TASKS = ("retrieval", "zero-shot", "knn", "linear-probe")  # as evaluation has them, which `--help` need not import
 
 
 def run(arguments: list[str], printer: Printer) -> None:
@@ -91,9 +91,8 @@ def _measure(
 ) -> list[str]:
     """Adds what one model reaches to the report; the names of the pictures that show its captions."""
     from ..data.sources import Source
-    from ..evaluation.data import ROLES
     from ..evaluation.report import Measured, can_draw, draw_best_and_worst, model_facts
-    from ..evaluation.tasks.registry import measure
+    from ..evaluation.tasks.registry import find_task, measure
 
     model, processor = open_model(model_name)
     facts = model_facts(model, name)
@@ -103,7 +102,7 @@ def _measure(
     grids: list[str] = []
     for task in data.tasks:
         outcome = measure(task, model, processor, embeddings, _protocol(settings, data), **others)  # type: ignore[arg-type]
-        for role in ROLES.get(task, ()):
+        for role in find_task(task).learns_from:
             if role in others:
                 outcome.protocol[f"{role}_data"] = data.facts_by_role[role]
         report.measured.append(Measured(facts, task, outcome))
@@ -118,7 +117,7 @@ def _measure(
 
 
 def _protocol(settings: argparse.Namespace, data: "EvaluationData") -> Any:
-    from ..evaluation.tasks.registry import Protocol
+    from ..evaluation.tasks.task import Protocol
 
     return Protocol(
         ks=settings.k,
@@ -184,7 +183,7 @@ def _parser() -> Parser:
     add_shared_settings(parser, several_models=True)
     add_data_settings(parser, ", or a folder that `hf-clip embed` wrote")
     parser.add_argument(
-        "--task", choices=_TASKS, nargs="+", help="default: retrieval where there are captions, zero-shot with classes"
+        "--task", choices=TASKS, nargs="+", help="default: retrieval where there are captions, zero-shot with classes"
     )
     parser.add_argument("--output", default="hf_clip_evaluation", help="folder for results.json, report.md, pictures")
     parser.add_argument("--k", type=positive_int, nargs="+", help="of recall@k; default: 1 5 10, as far as they go")

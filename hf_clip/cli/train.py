@@ -195,7 +195,7 @@ def _open_sources(data: DataSettings, args: HFClipTrainingArguments) -> tuple[li
     training = data.train_split or TRAINING
     sources = [open_source(name, split=training, streaming=data.streaming, **columns) for name in data.train_data]
     if data.eval_data:
-        labelled = not set(TASKS[1:]).isdisjoint(args.eval_tasks or ())
+        labelled = any(TASKS[task].needs_labels for task in args.eval_tasks or ())
         # What chooses a checkpoint says no more how good it is.
         split = data.eval_split or (EVALUATION[::-1] if args.load_best_model_at_end else EVALUATION)
         opened = {

@@ -50,6 +50,11 @@ class EvaluationSet(torch.utils.data.Dataset):
         return dataset if isinstance(dataset, cls) else cls(dataset)
 
     @property
+    def has_texts(self) -> bool:
+        """Whether there are captions, or names of classes, which are some."""
+        return bool(self.caption_column or (self.label_column and self.class_names))
+
+    @property
     def has_classes(self) -> bool:
         """As of a `Source`."""
         return bool(self.label_column)

@@ -14,11 +14,8 @@ from ..embeddings.encode import Embeddings, embed_source, with_labels
 from ..embeddings.provenance import data_facts
 from ..embeddings.store import MANIFEST, check_made_by, open_embeddings, read_manifest
 from ..models.processing_hf_clip import HFClipProcessor
-from .tasks.registry import TASKS, check_installed, tasks_for
+from .tasks.registry import TASKS, find_task, tasks_for
 
-_LABELLED = set(TASKS[1:])
-# The data that a task takes beside those it measures on.
-ROLES = {"knn": ("train",), "linear-probe": ("train", "validation")}
 # A name that no column has: `None` would find the usual one, and what is not read need not be in order.
 _NO_COLUMN = ""
 
@@ -78,7 +75,7 @@ class EvaluationData:
         self.settings = settings
         self.tasks = list(dict.fromkeys(settings.tasks))
         for task in self.tasks:
-            check_installed(task)
+            find_task(task).check_installed()
         _check_use(settings)
         self.test: Source | Embeddings | None = None
         self.languages = {
@@ -111,7 +108,7 @@ class EvaluationData:
             self.tasks = self._default_tasks()
         source = next(iter(self.languages.values()), None)
         if self.tasks:
-            captioned, labelled = "retrieval" in self.tasks, bool(_LABELLED.intersection(self.tasks))
+            captioned, labelled = "retrieval" in self.tasks, any(find_task(task).needs_labels for task in self.tasks)
             self.test = source = self._open_source(captioned, labelled)
         if source is not None:
             self.facts = data_facts(source)
@@ -231,13 +228,13 @@ def _check_use(settings: EvaluationSettings) -> None:
     Raises:
         InputError: settings that nothing would be done with.
     """
-    learning = {"knn", "linear-probe"}.intersection(settings.tasks)
-    if settings.train_data and not learning:
-        raise InputError("--train_data is for knn and linear-probe: ask for one by --task, or leave it out")
+    learning = {role for task in settings.tasks for role in find_task(task).learns_from}
+    if settings.train_data and "train" not in learning:
+        raise InputError(f"--train_data is for {_learners('train')}: ask for one by --task, or leave it out")
     if settings.validation_data and not settings.train_data:
         raise InputError("--validation_data needs --train_data, which it is the validation of")
-    if settings.validation_data and "linear-probe" not in learning:
-        raise InputError("--validation_data is for linear-probe: ask for it by --task, or leave it out")
+    if settings.validation_data and "validation" not in learning:
+        raise InputError(f"--validation_data is for {_learners('validation')}: ask for it by --task, or leave it out")
     given = [path for path in (settings.data, settings.train_data, settings.validation_data) if path]
     stored = [path for path in given if _is_stored(path)]
     if stored and settings.features == "pooled":
@@ -253,3 +250,7 @@ def _check_use(settings: EvaluationSettings) -> None:
         raise InputError(
             f"{settings.data} holds embeddings, of which {', '.join(names)} can change nothing: leave out"
         )
+
+
+def _learners(role: str) -> str:
+    return " and ".join(name for name, task in TASKS.items() if role in task.learns_from)

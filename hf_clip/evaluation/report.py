@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import torch
 from transformers import PreTrainedModel
 
 from ..core.atomic import replace_file
@@ -22,17 +21,11 @@ from ..embeddings.encode import Embeddings
 from ..embeddings.provenance import weights_digest
 from .intervals import compare, confidence_interval, holm
 from .markdown import escaped, table
-from .metrics import recall_at_k
 from .outcome import Outcome
+from .tasks.registry import find_task
 
 RESULTS, PAGE, PICTURES = "results.json", "report.md", "pictures"
 _COUNTS = ("images", "captions", "skipped_images", "classes", "classes_without_pictures")
-_TITLES = {
-    "retrieval": "Retrieval",
-    "zero-shot": "Zero-shot classification",
-    "knn": "Nearest neighbours",
-    "linear-probe": "Linear probe",
-}
 
 
 @dataclass
@@ -302,8 +295,8 @@ def _number(value: float | None) -> str:
 
 
 def _title(task: str) -> str:
-    name, _, language = task.partition("/")
-    return _TITLES[name] + (f": {escaped(language)}" if language else "")
+    language = task.partition("/")[2]
+    return find_task(task).title + (f": {escaped(language)}" if language else "")
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------
@@ -337,28 +330,10 @@ def can_draw() -> bool:
 
 def draw(measured: Sequence[Measured], folder: Path) -> list[str]:
     """The charts of all models together; their file names, in the order of the page."""
-    from . import charts
-
     names = []
     for task, suffix in _suffixes(sorted({m.task for m in measured})).items():
-        details = {m.model["name"]: m.outcome.details for m in measured if m.task == task}
-        first = next(iter(details.values()))
-        if "ranks" in first:
-            _draw_retrieval(charts, details, first, folder, suffix)
-            names += [f"recall_{suffix}.png", f"similarities_{suffix}.png"]
-        if "reliability" in first:
-            errors = {
-                m.model["name"]: m.outcome.metrics["zero_shot_calibration_error"] for m in measured if m.task == task
-            }
-            bins = {model: of_model["reliability"] for model, of_model in details.items()}
-            charts.draw_reliability(bins, errors, folder / f"reliability_{suffix}.png")
-            names.append(f"reliability_{suffix}.png")
-        if "answers" in first:
-            for number, of_model in enumerate(details.values(), 1):
-                name = f"confusion_{suffix}{f'_{number}' if len(details) > 1 else ''}.png"
-                classes = of_model.get("class_names") or _numbered(of_model)
-                charts.draw_confusion(of_model["labels"], of_model["answers"], classes, folder / name)
-                names.append(name)
+        outcomes = {m.model["name"]: m.outcome for m in measured if m.task == task}
+        names += find_task(task).draw(outcomes, folder, suffix)
     return names
 
 
@@ -371,24 +346,6 @@ def _suffixes(tasks: Sequence[str]) -> dict[str, str]:
         taken = {suffix.casefold() for suffix in suffixes.values()}
         suffixes[task] = next(name for name in names if name.casefold() not in taken)
     return suffixes
-
-
-def _draw_retrieval(charts: Any, details: dict[str, Any], first: dict[str, Any], folder: Path, suffix: str) -> None:
-    ways = ("image", "text")
-    charts.draw_recall_against_k(
-        {model: of_model["ranks"] for model, of_model in details.items()},
-        first["positives"],
-        {"image": len(first["ranks"]["text"]), "text": len(first["ranks"]["image"])},
-        folder / f"recall_{suffix}.png",
-        {way: lambda k, way=way: recall_at_k(first["ceilings"][way], k) for way in ways},
-    )
-    cosines = {model: of_model["cosines"] for model, of_model in details.items()}
-    charts.draw_similarities(cosines, folder / f"similarities_{suffix}.png")
-
-
-def _numbered(details: dict[str, Any]) -> list[str]:
-    classes = int(torch.cat([details["labels"], details["answers"]]).max()) + 1
-    return [f"class {number}" for number in range(classes)]
 
 
 def draw_best_and_worst(

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 from ..core.errors import InputError
 from ..evaluation.prompts import TEMPLATES, open_templates
-from ..evaluation.tasks.registry import TASKS, Protocol, check_installed
+from ..evaluation.tasks.registry import TASKS
 from ..evaluation.tasks.retrieval import KS
+from ..evaluation.tasks.task import Protocol
 from .base_arguments import BaseTrainingArguments, check_share
 from .inherited import refuse_settings
 
@@ -141,7 +142,7 @@ class HFClipTrainingArguments(BaseTrainingArguments):
         for task in self.eval_tasks or ():
             if task not in TASKS:
                 raise ValueError(f"eval_tasks: no task {task!r}: choose of {', '.join(TASKS)}")
-            check_installed(task)
+            TASKS[task].check_installed()
         if min(self.eval_k or [1]) < 1:
             raise ValueError(f"eval_k must be 1 or more, not {min(self.eval_k)}")
         if self.eval_neighbours < 1:
@@ -151,7 +152,21 @@ class HFClipTrainingArguments(BaseTrainingArguments):
             # Beyond it there may be no candidates.
             self.eval_k = sorted({*(self.eval_k or (usual for usual in KS if usual < int(k))), int(k)})
         open_templates(self.eval_templates)
-        Protocol(features=self.eval_features)
+        _ = self.protocol
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the evaluations of a training measure.
+
+        Raises:
+            InputError: what is no kind of features.
+        """
+        return Protocol(
+            ks=self.eval_k,
+            templates=self.eval_templates,
+            features=self.eval_features,
+            neighbours=self.eval_neighbours,
+        )
 
     def _check_chunks(self) -> None:
         for name in ("gradient_cache_chunk_size", "gradient_cache_text_chunk_size", "loss_tile_size"):

@@ -24,7 +24,7 @@ from ..embeddings.encode import (
     with_labels,
 )
 from ..evaluation.outcome import Outcome
-from ..evaluation.tasks.registry import Protocol, measure, tasks_for
+from ..evaluation.tasks.registry import measure, tasks_for
 from ..models.modeling_hf_clip import HFClipOutput
 from .arguments import HFClipTrainingArguments
 from .base import BaseTrainer
@@ -108,7 +108,7 @@ class EmbeddingTrainer(BaseTrainer):
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         processor: Any = self.processing_class
         return {
-            task: measure(task, model, processor, embeddings, self._protocol, temperature=self.temperature())
+            task: measure(task, model, processor, embeddings, self.args.protocol, temperature=self.temperature())
             for task in tasks
         }
 
@@ -139,15 +139,6 @@ class EmbeddingTrainer(BaseTrainer):
         if not tasks and len(rows.sources) > 1:
             raise InputError(f"{rows.name} have neither captions nor named classes in common: evaluate them apart")
         return tasks
-
-    @property
-    def _protocol(self) -> Protocol:
-        return Protocol(
-            ks=self.args.eval_k,
-            templates=self.args.eval_templates,
-            features=self.args.eval_features,
-            neighbours=self.args.eval_neighbours,
-        )
 
     def embed(self, dataloader: DataLoader, description: str = "embedding", announced: bool = False) -> Embeddings:
         """All rows of an evaluation loader, from all processes, each once.

@@ -17,7 +17,7 @@ from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.report import Measured, Report, draw, draw_best_and_worst, page
-from hf_clip.evaluation.tasks.linear_probe import Labelled
+from hf_clip.evaluation.tasks.classes import Labelled
 from hf_clip.evaluation.tasks.nearest_neighbors import evaluate_nearest_neighbours
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 from hf_clip.evaluation.tasks.zero_shot import evaluate_zero_shot

@@ -552,7 +552,7 @@ def test_the_k_of_the_best_model_is_measured(tmp_path, pictures):
         ({"eval_k": [5, 0]}, "eval_k must be 1 or more, not 0"),
         ({"eval_templates": "a photo"}, "no templates 'a photo'"),
         ({"eval_neighbours": 0}, "eval_neighbours must be 1 or more, not 0"),
-        ({"eval_features": "raw"}, "features must be one of projected, pooled, not 'raw'"),
+        ({"eval_features": "raw"}, "features are 'raw': they are one of projected, pooled"),
     ],
 )
 def test_evaluation_settings_that_cannot_be(settings, message):

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,51 +12,35 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...core.errors import InputError
-from ..metrics import answers, check_finite, class_ranks, class_shares, mean_per_class_recall, recall_at_k
+from ...data.evaluation_set import EvaluationSet
+from ..metrics import answers, class_ranks, recall_at_k
 from ..outcome import Outcome
+from .classes import (
+    Labelled,
+    accuracies,
+    add_chance,
+    checked,
+    draw_confusions,
+    labelled,
+    list_unknown,
+    listed,
+    mean_of,
+    number_classes,
+    score_answers,
+    split_by_content,
+    untrained,
+)
+from .task import Given, Protocol, Task, check_features
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-SPACES = ("projected", "pooled")
 MAX_ITERATIONS = 1000
 # λ by step: 97 of them, 8 a decade, from 10⁻⁶ to 10⁶.
 LAMBDAS = tuple(10 ** (step / 8 - 6) for step in range(97))
 # Steps between the values first tried: two decades.
 _COARSE = 16
 _HELD_OUT = 5  # one of so many pictures
-
-
-@dataclass
-class Labelled:
-    """Pictures of known class.
-
-    Args:
-        features: (pictures, dim).
-        labels: (pictures,), int64, classes from 0.
-
-    Raises:
-        InputError: the two are not of as many pictures, or a label is negative.
-    """
-
-    features: Tensor
-    labels: Tensor
-
-    def __post_init__(self):
-        if len(self.features) != len(self.labels):
-            raise InputError(f"{len(self.features)} features and {len(self.labels)} labels: give a label for each")
-        if (self.labels < 0).any():
-            first = int((self.labels < 0).nonzero()[0])
-            raise InputError(f"picture {first + 1} has label {int(self.labels[first])}: classes count from 0")
-
-    def __getitem__(self, chosen: Tensor | slice) -> "Labelled":
-        return Labelled(self.features[chosen], self.labels[chosen])
-
-    def __add__(self, other: "Labelled") -> "Labelled":
-        return Labelled(torch.cat([self.features, other.features]), torch.cat([self.labels, other.labels]))
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def evaluate_linear_probe(
@@ -102,7 +86,7 @@ def evaluate_linear_probe(
         InputError: fewer than two classes in train, no test, no picture to choose λ by, features not finite, shots or
             seeds below 1.
     """
-    check_space(features)
+    check_features(features)
     if min([seeds, *shots]) < 1:
         raise InputError(f"shots {list(shots)} and seeds {seeds}: give 1 or more of each")
     train, test = checked(train, "train"), _for_fits(checked(test, "test"), features)
@@ -124,7 +108,7 @@ def evaluate_linear_probe(
         for n in shots:
             outcome |= _few_shot(train, validation, test, n, range(seeds), seed, prefix, classes)
     outcome.notes += untrained(whole.labels, test.labels, classes)
-    if strange := _listed_unknown(train.labels, validation.labels, classes):
+    if strange := list_unknown(train.labels, validation.labels, classes):
         outcome.notes.append(f"validation has {strange} that train has not: wrong where λ is chosen, and in few-shot")
     if unconverged:
         outcome.notes.append(f"{len(unconverged)} fits stopped unconverged, at {MAX_ITERATIONS} iterations or before")
@@ -143,69 +127,6 @@ def evaluate_linear_probe(
         "shots": list(shots),
     }
     return outcome
-
-
-# ---- also of the nearest neighbours -------------------------------------------------------------------------------
-
-
-def check_space(features: str) -> None:
-    if features not in SPACES:
-        raise InputError(f"features are {features!r}: they are one of {', '.join(SPACES)}")
-
-
-def checked(split: Labelled, name: str) -> Labelled:
-    """On the CPU.
-
-    Raises:
-        InputError: no pictures; features not finite.
-    """
-    if not len(split):
-        raise InputError(f"{name} has no pictures: nothing to measure")
-    try:
-        check_finite(split.features, f"features of {name}")
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    return Labelled(split.features.cpu(), split.labels.cpu())
-
-
-def score_answers(chosen: Tensor, labels: Tensor, prefix: str) -> Outcome:
-    """`{prefix}_acc1` and `{prefix}_mean_per_class_recall` of the classes chosen, (pictures,), with their shares."""
-    right = chosen == labels
-    weights = class_shares(labels)
-    return Outcome(
-        metrics={
-            f"{prefix}_acc1": recall_at_k((~right).long(), 1),
-            f"{prefix}_mean_per_class_recall": mean_per_class_recall(right, labels),
-        },
-        shares={
-            f"{prefix}_acc1": _mean_of(right),
-            # The weights' sum is the number of pictures. Counted so, resamples stay in [0, 1].
-            f"{prefix}_mean_per_class_recall": ((right * weights).numpy(), weights.numpy()),
-        },
-        details={"labels": labels, "answers": chosen},
-    )
-
-
-def untrained(train: Tensor, test: Tensor, classes: Sequence[str] | None = None) -> list[str]:
-    """A sentence about the classes of the test without a picture in train, if there are any."""
-    unknown = _listed_unknown(train, test, classes)
-    return [f"the test has {unknown} without a picture to learn from: they count as wrong"] if unknown else []
-
-
-def _listed_unknown(train: Tensor, other: Tensor, classes: Sequence[str] | None) -> str:
-    unknown = other[~torch.isin(other, train)].unique().tolist()
-    return listed(unknown, classes) if unknown else ""
-
-
-def listed(labels: list[int], classes: Sequence[str] | None = None) -> str:
-    """How many classes, and the names of the first five."""
-    names = [classes[label] if classes and label < len(classes) else str(label) for label in labels[:5]]
-    count = f"{len(labels)} class{'es' if len(labels) > 1 else ''}"
-    return f"{count} ({', '.join(names)}{', …' if len(labels) > 5 else ''})"
-
-
-def _mean_of(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    return values.double().numpy(), np.ones(len(values))
 
 
 # ---- the classifier -----------------------------------------------------------------------------------------------
@@ -272,7 +193,7 @@ def _measure(classifier: "LogisticRegression", test: Labelled, prefix: str) -> O
         return outcome
     ranks = class_ranks(scores, test.labels, tie=0)
     outcome.metrics[f"{prefix}_acc5"] = recall_at_k(ranks, 5)
-    outcome.shares[f"{prefix}_acc5"] = _mean_of(ranks < 5)
+    outcome.shares[f"{prefix}_acc5"] = mean_of(ranks < 5)
     return outcome
 
 
@@ -334,7 +255,7 @@ def _few_shot(
     name = f"{prefix}_{n}shot_acc1"
     outcome = Outcome(
         metrics={name: by_picture.mean().item()},
-        shares={name: _mean_of(by_picture.mean(0))},
+        shares={name: mean_of(by_picture.mean(0))},
         protocol={f"{n}shot_lambda": strengths},
     )
     if len(draws) > 1:
@@ -346,3 +267,42 @@ def _few_shot(
             f"{n} shots: {listed(scarce, classes)} with fewer pictures in train, all of which were taken"
         )
     return outcome
+
+
+class LinearProbe(Task):
+    name = "linear-probe"
+    title = "Linear probe"
+    phrase = "a linear probe"
+    hub_type = ("image-classification", "Image classification from frozen features")
+    pattern = "linear_probe_"
+    needs_labels = one_label = True
+    learns_from = ("train", "validation")
+    package = ("sklearn", "scikit-learn")
+
+    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
+        return [f"linear_probe_{protocol.features}_own_split_{what}" for what in accuracies(rows)]
+
+    def measure(self, given: Given) -> Outcome:
+        train, validation, protocol = given.train, given.validation, given.protocol
+        if train is None:
+            parts = split_by_content(given.embeddings)
+        else:
+            parts = {"test": given.embeddings, "train": train} | ({"validation": validation} if validation else {})
+            parts = number_classes(parts)
+        of_parts = {name: labelled(part, protocol.features) for name, part in parts.items()}
+        outcome = evaluate_linear_probe(
+            of_parts["train"],
+            of_parts["test"],
+            of_parts.get("validation"),
+            features=protocol.features,
+            split="" if train else "own_split",
+            shots=protocol.shots,
+            seeds=protocol.seeds,
+            classes=parts["test"].class_names,
+        )
+        if train is None:
+            outcome.protocol["split"] = "the data's own, by picture: ⅗ train, ⅕ validation, ⅕ test"
+        return add_chance(outcome, parts)
+
+    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
+        return draw_confusions(outcomes, folder, suffix)

@@ -1,6 +1,7 @@
 """Nearest neighbours: how often the pictures most alike are of a picture's class. Needs scikit-learn."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,9 +9,21 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...core.errors import InputError
+from ...data.evaluation_set import EvaluationSet
 from ..metrics import answers
 from ..outcome import Outcome
-from .linear_probe import Labelled, check_space, checked, listed, score_answers, untrained
+from .classes import (
+    Labelled,
+    add_chance,
+    checked,
+    draw_confusions,
+    labelled,
+    listed,
+    number_classes,
+    score_answers,
+    untrained,
+)
+from .task import Given, Protocol, Task, check_features
 
 _PICTURES = 1024  # whose votes are counted at a time
 
@@ -45,7 +58,7 @@ def evaluate_nearest_neighbours(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    check_space(features)
+    check_features(features)
     train = checked(train, "train")
     asked = None if test is None else checked(test, "test")
     others = len(train) - (asked is None)
@@ -100,3 +113,42 @@ def _lonely(labels: Tensor, classes: Sequence[str] | None) -> list[str]:
     if not alone:
         return []
     return [f"{listed(alone, classes)} with one picture, which has no other to be found by: it counts as wrong"]
+
+
+class NearestNeighbors(Task):
+    name = "knn"
+    title = "Nearest neighbours"
+    phrase = "classification by nearest neighbours"
+    hub_type = ("image-classification", "Image classification from frozen features")
+    pattern = r"knn\d*_"
+    needs_labels = one_label = True
+    learns_from = ("train",)
+    package = ("sklearn", "scikit-learn")
+
+    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
+        prefix = f"knn{protocol.neighbours}_{protocol.features}_leave_one_out"
+        return [f"{prefix}_{what}" for what in ("acc1", "mean_per_class_recall")]
+
+    def check(self, rows: EvaluationSet, called: str, protocol: Protocol, best: str = "") -> None:
+        super().check(rows, called, protocol, best)
+        if protocol.neighbours >= len(rows):
+            raise InputError(
+                f"{protocol.neighbours} neighbours cannot be chosen from the {len(rows) - 1} other pictures of "
+                f"{called}: set eval_neighbours to fewer"
+            )
+
+    def measure(self, given: Given) -> Outcome:
+        train, protocol = given.train, given.protocol
+        parts = number_classes({"test": given.embeddings} | ({"train": train} if train else {}))
+        of_parts = {name: labelled(part, protocol.features) for name, part in parts.items()}
+        outcome = evaluate_nearest_neighbours(
+            of_parts.get("train", of_parts["test"]),
+            of_parts["test"] if train else None,
+            features=protocol.features,
+            neighbours=protocol.neighbours,
+            classes=parts["test"].class_names,
+        )
+        return add_chance(outcome, parts)
+
+    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
+        return draw_confusions(outcomes, folder, suffix)

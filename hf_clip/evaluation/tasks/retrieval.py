@@ -1,13 +1,18 @@
 """Retrieval both ways, by the protocol that papers quote (CLIP_benchmark's names)."""
 
+import re
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...core.errors import InputError
+from ...data.evaluation_set import EvaluationSet
 from ...embeddings.encode import Embeddings
+from .. import charts
 from ..metrics import (
     average_precision_at_k,
     chance_recall_at_k,
@@ -17,8 +22,10 @@ from ..metrics import (
     retrieval_ranks,
 )
 from ..outcome import Outcome
+from .task import Given, Protocol, Task
 
 KS = (1, 5, 10)
+WAYS = ("image", "text")  # what is found
 
 
 def evaluate_retrieval(
@@ -172,3 +179,44 @@ def top_images(embeddings: Embeddings, captions: Tensor, k: int) -> Tensor:
     """(captions, k) positions of the pictures most alike each of the captions at the positions given."""
     scores = embeddings.text_embeds[captions] @ embeddings.image_embeds.T  # (captions, images)
     return scores.topk(min(k, scores.shape[1]), dim=1).indices
+
+
+class Retrieval(Task):
+    name = "retrieval"
+    title = "Retrieval"
+    phrase = "retrieval"
+    hub_type = ("image-text-retrieval", "Image–text retrieval")
+    pattern = "(image|text)_retrieval_"
+    needs_captions = True
+
+    def suits(self, captioned: bool, classes: bool) -> bool:
+        return captioned
+
+    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
+        return [f"{way}_retrieval_{what}" for way in WAYS for what in ("recall@K", "map@K", "median_rank")]
+
+    def check(self, rows: EvaluationSet, called: str, protocol: Protocol, best: str = "") -> None:
+        super().check(rows, called, protocol, best)
+        of_best = re.search(r"_retrieval_\w+@(\d+)$", best)
+        k = max([*(protocol.ks or ()), int(of_best[1]) if of_best else 0])
+        if k > len(rows):
+            raise InputError(
+                f"recall@{k} of the {len(rows)} pictures of {called} is always 1: set eval_k and "
+                "metric_for_best_model to a smaller k"
+            )
+
+    def measure(self, given: Given) -> Outcome:
+        return evaluate_retrieval(given.embeddings, given.protocol.ks, device=given.model.device)
+
+    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
+        first = next(iter(outcomes.values())).details
+        charts.draw_recall_against_k(
+            {model: outcome.details["ranks"] for model, outcome in outcomes.items()},
+            first["positives"],
+            {"image": len(first["ranks"]["text"]), "text": len(first["ranks"]["image"])},
+            folder / f"recall_{suffix}.png",
+            {way: partial(recall_at_k, first["ceilings"][way]) for way in WAYS},
+        )
+        cosines = {model: outcome.details["cosines"] for model, outcome in outcomes.items()}
+        charts.draw_similarities(cosines, folder / f"similarities_{suffix}.png")
+        return [f"recall_{suffix}.png", f"similarities_{suffix}.png"]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from ...core.errors import InputError
-from ...embeddings.encode import Embeddings, embed_prompts
+from ...data.evaluation_set import EvaluationSet
+from ...embeddings.encode import Embeddings, embed_prompts, temperature_of
 from ...models.loss_hf_clip import score
 from ...models.processing_hf_clip import HFClipProcessor
+from .. import charts
 from ..metrics import (
     answers,
     average_precision,
@@ -25,7 +28,9 @@ from ..metrics import (
     recall_at_k,
 )
 from ..outcome import Outcome
-from ..prompts import cut_note, prompts_of
+from ..prompts import cut_note, open_templates, prompts_of
+from .classes import accuracies, draw_confusions, number_by
+from .task import Given, Protocol, Task
 
 _PICTURES, _CLASSES = 4096, 32  # scored at a time
 
@@ -204,3 +209,53 @@ def _several_labels(
     if bias is not None:
         metrics["zero_shot_micro_f1"] = 2 * hits / max(named + int(labels.sum()), 1)
     return Outcome(metrics=metrics, details={"average_precisions": precisions})
+
+
+class ZeroShot(Task):
+    name = "zero-shot"
+    title = "Zero-shot classification"
+    phrase = "zero-shot classification"
+    hub_type = ("zero-shot-image-classification", "Zero-shot image classification")
+    pattern = "zero_shot_"
+    needs_labels = True
+
+    def suits(self, captioned: bool, classes: bool) -> bool:
+        return classes
+
+    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
+        if rows.labels().ndim == 2:
+            return ["zero_shot_map"]
+        return [f"zero_shot_{what}" for what in (*accuracies(rows), "calibration_error")]
+
+    def check(self, rows: EvaluationSet, called: str, protocol: Protocol, best: str = "") -> None:
+        super().check(rows, called, protocol, best)
+        if not rows.class_names:
+            raise InputError(
+                f"the classes of {called} have no names, which zero-shot needs: put them into "
+                f"{rows.label_column!r} in place of numbers, or set other eval_tasks"
+            )
+
+    def measure(self, given: Given) -> Outcome:
+        names = given.protocol.class_names or [[name] for name in given.embeddings.class_names or ()]
+        if not names:
+            raise InputError("the classes have no names: give a file of class names")
+        embeddings = number_by(given.embeddings, [of_class[0] for of_class in names])
+        templates = open_templates(given.protocol.templates)
+        class_embeds, notes = embed_classes(given.model, given.processor, names, templates)
+        temperature = given.temperature or temperature_of(given.model)
+        outcome = evaluate_zero_shot(embeddings, class_embeds, *temperature) | Outcome(notes=notes)
+        outcome.protocol |= {
+            "templates": "prompts of each class" if isinstance(templates, dict) else templates,
+            "names_a_class": max(map(len, names)),
+        }
+        outcome.details["class_names"] = [of_class[0] for of_class in names]
+        return outcome
+
+    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
+        sure = {model: outcome for model, outcome in outcomes.items() if "reliability" in outcome.details}
+        if not sure:  # several labels an image: there is no one answer
+            return []
+        errors = {model: outcome.metrics["zero_shot_calibration_error"] for model, outcome in sure.items()}
+        bins = {model: outcome.details["reliability"] for model, outcome in sure.items()}
+        charts.draw_reliability(bins, errors, folder / f"reliability_{suffix}.png")
+        return [f"reliability_{suffix}.png", *draw_confusions(sure, folder, suffix)]

@@ -14,7 +14,8 @@ from torch import tensor
 
 from hf_clip.core.errors import InputError
 from hf_clip.evaluation.tasks import linear_probe
-from hf_clip.evaluation.tasks.linear_probe import LAMBDAS, Labelled, evaluate_linear_probe, search_peak
+from hf_clip.evaluation.tasks.classes import Labelled
+from hf_clip.evaluation.tasks.linear_probe import LAMBDAS, evaluate_linear_probe, search_peak
 
 pooled = partial(evaluate_linear_probe, features="pooled")
 

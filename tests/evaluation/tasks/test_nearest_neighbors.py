@@ -14,7 +14,7 @@ from torch import tensor
 
 from hf_clip.core.errors import InputError
 from hf_clip.evaluation.tasks import nearest_neighbors
-from hf_clip.evaluation.tasks.linear_probe import Labelled
+from hf_clip.evaluation.tasks.classes import Labelled
 from hf_clip.evaluation.tasks.nearest_neighbors import evaluate_nearest_neighbours
 
 pooled = partial(evaluate_nearest_neighbours, features="pooled")

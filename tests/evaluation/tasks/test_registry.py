@@ -12,14 +12,18 @@ from sklearn.neighbors import KNeighborsClassifier
 from hf_clip.cli import evaluate as command
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
-from hf_clip.embeddings.encode import Embeddings, embed_source
+from hf_clip.embeddings.encode import Embeddings, embed_source, temperature_of
 from hf_clip.embeddings.store import open_embeddings
 from hf_clip.embeddings.writing import write_embeddings
 from hf_clip.evaluation.charts import draw_confusion
+from hf_clip.evaluation.data import EvaluationData, EvaluationSettings
+from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.prompts import TEMPLATES
+from hf_clip.evaluation.report import Measured, Report, draw, model_facts, page
 from hf_clip.evaluation.tasks import linear_probe
-from hf_clip.evaluation.tasks.registry import TASKS, Protocol, measure, tasks_for, temperature_of
+from hf_clip.evaluation.tasks.registry import TASKS, find_task, measure, register, tasks_for
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
+from hf_clip.evaluation.tasks.task import Protocol, Task
 from hf_clip.evaluation.tasks.zero_shot import class_embeddings, evaluate_zero_shot
 
 EACH = 8  # pictures a class
@@ -359,7 +363,7 @@ def test_an_own_split_that_leaves_a_part_empty_says_so():
         measure("knn", None, None, hand_made([0], None))
 
 
-@pytest.mark.parametrize("task", TASKS[1:])
+@pytest.mark.parametrize("task", list(TASKS)[1:])
 def test_a_label_that_is_no_class_is_named_with_its_row(task):
     given = Protocol(class_names=[["b"], ["a"]])
     broken, whole = hand_made([0, 1, -1], LETTERS[:2]), hand_made([0, 1] * 9, LETTERS[:2])
@@ -383,29 +387,29 @@ def test_an_unknown_task_or_unknown_features(model, processor, captioned):
         InputError, match="no task 'captioning': choose one of retrieval, zero-shot, knn, linear-probe"
     ):
         measure("captioning", model, processor, captioned)
-    with pytest.raises(InputError, match="features must be one of projected, pooled, not 'cls'"):
+    with pytest.raises(InputError, match="features are 'cls': they are one of projected, pooled"):
         Protocol(features="cls")
 
 
 def test_the_command_names_the_same_tasks():
-    assert command.TASKS == TASKS
+    assert list(TASKS) == list(command.TASKS)
 
 
-@pytest.mark.parametrize("task", TASKS[2:])
+@pytest.mark.parametrize("task", list(TASKS)[2:])
 def test_pooled_features_that_are_not_there(task, model, processor, tmp_path):
     plain = embedded(model, processor, class_folders(tmp_path / "test", COLORS[:4]))
     with pytest.raises(InputError, match="hold only what comes after the projection: use features projected"):
         measure(task, model, processor, plain, Protocol(features="pooled"))
 
 
-@pytest.mark.parametrize("task", TASKS[1:])
+@pytest.mark.parametrize("task", list(TASKS)[1:])
 def test_data_without_labels(task, model, processor, captioned):
     missing = "the classes have no names" if task == "zero-shot" else "the data have no labels that are classes"
     with pytest.raises(InputError, match=missing):
         measure(task, model, processor, captioned)
 
 
-@pytest.mark.parametrize("task", TASKS[2:])
+@pytest.mark.parametrize("task", list(TASKS)[2:])
 def test_several_labels_have_no_neighbours_and_no_probe(task, model, processor, labelled, tmp_path):
     several = embed_source(model, processor, table(tmp_path / "a", SEVERAL, captions_required=False), progress=False)
     message = "pictures with several labels have no one class for a probe or neighbours: use zero-shot"
@@ -456,3 +460,64 @@ def test_tasks_of_class_folders_captions_and_pictures_alone(model, processor, tm
     (tmp_path / "data" / "metadata.jsonl").unlink()
     alone = open_source(tmp_path / "data", captions_required=False)
     assert tasks_for(alone) == tasks_for(embed_source(model, processor, alone, progress=False)) == []
+
+
+# ---- a task of one's own ------------------------------------------------------------------------------------------
+
+
+class Brightness(Task):
+    """How large the first component of the images' embeddings is on average."""
+
+    name = "brightness"
+    title = "Brightness"
+    phrase = "brightness"
+    hub_type = ("other", "Brightness")
+    pattern = "brightness_"
+
+    def choosable(self, rows, protocol):
+        return ["brightness_mean"]
+
+    def measure(self, given):
+        first = given.embeddings.image_embeds[:, 0].double().numpy()
+        shares = {"brightness_mean": (first, first * 0 + 1)}
+        return Outcome({"images": len(first), "brightness_mean": first.mean()}, shares=shares)
+
+    def draw(self, outcomes, folder, suffix):
+        (folder / f"bars_{suffix}.png").write_bytes(b"drawn")
+        return [f"bars_{suffix}.png"]
+
+
+@pytest.fixture
+def brightness():
+    register(Brightness())
+    yield
+    del TASKS["brightness"]
+
+
+def test_a_task_of_one_s_own_is_measured_and_reported(brightness, model, processor, captioned, tmp_path):
+    outcome = measure("brightness", model, processor, captioned)
+    expected = captioned.image_embeds[:, 0].double().mean().item()
+    assert outcome.metrics["brightness_mean"] == pytest.approx(expected, abs=1e-12)
+    assert tasks_for(captioned) == ["retrieval"]
+    measured = [Measured(model_facts(model, "mine"), "brightness", outcome)]
+    assert draw(measured, tmp_path) == ["bars_brightness.png"]
+    report = Report({"name": "data", "split": "test", "fingerprint": "0"}, measured, resamples=10)
+    assert "## Brightness\n" in page(report.results())
+    (figure,) = report.figures()
+    assert (figure["metric"], figure["task"], figure["images"]) == ("brightness_mean", "brightness", 8)
+    assert figure["low"] <= figure["value"] <= figure["high"]
+
+
+def test_a_task_of_one_s_own_is_asked_for_by_name(brightness, pictures):
+    data = EvaluationData(EvaluationSettings(str(pictures), tasks=["brightness"]))
+    assert data.tasks == ["brightness"]
+
+
+def test_names_are_taken_once(brightness):
+    class Other(Brightness):
+        name = "retrieval"
+
+    with pytest.raises(ValueError, match="there is a task 'retrieval' already"):
+        register(Other())
+    with pytest.raises(InputError, match="no task 'darkness': choose one of retrieval, zero-shot, knn, linear-probe"):
+        find_task("darkness")

@@ -15,7 +15,8 @@ from hf_clip.core.errors import InputError
 from hf_clip.embeddings.encode import Embeddings
 from hf_clip.evaluation.intervals import confidence_interval
 from hf_clip.evaluation.tasks import zero_shot
-from hf_clip.evaluation.tasks.registry import Protocol, measure
+from hf_clip.evaluation.tasks.registry import measure
+from hf_clip.evaluation.tasks.task import Protocol
 from hf_clip.evaluation.tasks.zero_shot import class_embeddings, embed_classes, evaluate_zero_shot
 
 SCALE = tensor([math.log(20.0)])
