@@ -8,7 +8,7 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from ..core.atomic import replace_file
+from ..core.atomic import replace_file, write_text
 from ..core.temporary import temporary_folder
 from ..evaluation.markdown import escaped, table
 from ..evaluation.outcome import Outcome
@@ -61,8 +61,8 @@ class AnalysisReport:
             replace_file(folder / SUSPECTS, self._write_suspects)
         elif earlier:
             (folder / SUSPECTS).unlink(missing_ok=True)
-        replace_file(folder / PAGE, lambda file: file.write_text(page(results), encoding="utf-8"))
-        replace_file(folder / RESULTS, lambda file: file.write_text(text, encoding="utf-8"))
+        write_text(folder / PAGE, page(results))
+        write_text(folder / RESULTS, text)
         remove_pictures(before - set(results["pictures"]), folder / PICTURES)
         return results
 

@@ -1,10 +1,10 @@
 """The folder that a command writes a report into."""
 
-import json
 import os
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.json_files import read_json
 
 
 def prepare_folder(name: str, results: str) -> Path:
@@ -32,6 +32,6 @@ def prepare_folder(name: str, results: str) -> Path:
 def _is_report(file: Path) -> bool:
     """Whether it is one of ours: other tools call theirs results.json too."""
     try:
-        return "pictures" in json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        return "pictures" in read_json(file)
+    except (OSError, InputError):
         return False

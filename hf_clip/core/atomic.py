@@ -75,9 +75,11 @@ def _aside(parent: Path, name: str) -> Iterator[Path]:
 
 
 def _make(aside: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # another process has just removed the staging folder, empty
-        aside.mkdir(parents=True)
-    aside.mkdir(parents=True, exist_ok=True)
+    for _ in range(100):  # another process may remove the staging folder, empty, before this one is in it
+        with contextlib.suppress(FileNotFoundError):
+            aside.mkdir(parents=True)
+            return
+    aside.mkdir(parents=True)
 
 
 @contextlib.contextmanager

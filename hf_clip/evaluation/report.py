@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from transformers import PreTrainedModel
 
-from ..core.atomic import replace_file
+from ..core.atomic import replace_file, write_text
 from ..data.images import skipped_line
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
@@ -163,8 +163,8 @@ class Report:
         text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
         if drawn:
             place_pictures(self.pictures, drawn, folder / PICTURES)
-        replace_file(folder / PAGE, lambda file: file.write_text(page(results), encoding="utf-8"))
-        replace_file(folder / RESULTS, lambda file: file.write_text(text, encoding="utf-8"))
+        write_text(folder / PAGE, page(results))
+        write_text(folder / RESULTS, text)
         remove_pictures(before - set(self.pictures), folder / PICTURES)
         return results
 

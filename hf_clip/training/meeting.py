@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..core.atomic import replace_file
+from ..core.atomic import write_text
 from ..core.errors import InputError, first_line
 from .processes import gather_objects
 
@@ -35,8 +35,7 @@ class Meeting:
     def say(self, what: str, value: Any = None) -> None:
         if self.processes == 1:
             return
-        text = json.dumps(value)
-        replace_file(self._file(what, self.rank), lambda file: file.write_text(text, encoding="utf-8"))
+        write_text(self._file(what, self.rank), json.dumps(value))
 
     def hear(self, what: str, rank: int) -> Any:
         """What a process says, once it does.

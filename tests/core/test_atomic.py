@@ -89,6 +89,21 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before_and_no_half(tmp_pat
     assert (file.read_text(), os.listdir(tmp_path)) == ("before", ["file"])
 
 
+def test_another_process_may_remove_the_staging_folder_while_it_is_empty(tmp_path, monkeypatch):
+    make, removed = os.mkdir, []
+
+    def make_and_lose(path, *mode):
+        make(path, *mode)
+        if os.path.basename(path) == ".staging" and len(removed) < 3:
+            os.rmdir(path)
+            removed.append(path)
+
+    monkeypatch.setattr(os, "mkdir", make_and_lose)
+    with staged(tmp_path / "new") as aside:
+        (aside / "file").touch()
+    assert (len(removed), os.listdir(tmp_path / "new")) == (3, ["file"])
+
+
 def test_a_folder_takes_the_place_of_another_whole(tmp_path):
     for name in ("first", "second"):
         with replaced(tmp_path / "folder") as aside:

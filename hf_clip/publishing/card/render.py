@@ -10,7 +10,7 @@ from urllib.parse import quote
 from huggingface_hub import ModelCard
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from ...core.atomic import replace_file
+from ...core.atomic import write_text
 from ...evaluation.markdown import escaped, table
 from .citations import citations
 from .facts import CardDetails, card_facts, check_details, is_hub_id, model_facts
@@ -48,7 +48,7 @@ def write_card(folder: Path, details: CardDetails, *, run_examples: bool) -> dic
     """
     facts = facts_with_examples(folder, details, run=run_examples)
     text = render(facts)
-    replace_file(Path(folder, "README.md"), lambda file: file.write_text(text, encoding="utf-8"))
+    write_text(Path(folder, "README.md"), text)
     return facts
 
 
