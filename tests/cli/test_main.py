@@ -2,11 +2,13 @@
 
 import importlib.metadata
 import os
+import runpy
 import subprocess
 import sys
 
 import pytest
 
+import hf_clip
 from hf_clip.cli import evaluate
 from hf_clip.cli.main import COMMANDS, main
 from hf_clip.core.errors import InputError
@@ -79,6 +81,7 @@ def test_only_results_go_to_stdout(monkeypatch, capsys):
 def test_a_reader_that_leaves_early_gets_no_traceback():
     code = """
 import sys
+import hf_clip
 from hf_clip.cli import evaluate
 from hf_clip.cli.main import main
 
@@ -107,3 +110,13 @@ def test_the_shell_s_command_leaves_at_once_with_its_code_and_after_what_is_due_
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "at the end\n")
     assert "unknown command 'nope'" in done.stderr
+
+
+def test_the_package_is_the_command(monkeypatch, capsys):
+    for argv, code in ((["--version"], 0), (["nothing"], 2)):
+        ended = []
+        monkeypatch.setattr(sys, "argv", ["hf_clip", *argv])
+        monkeypatch.setattr("hf_clip.cli.main.console", lambda ended=ended: ended.append(main()))
+        runpy.run_module("hf_clip", run_name="__main__")
+        assert ended == [code]
+    assert capsys.readouterr().out.strip() == hf_clip.__version__
