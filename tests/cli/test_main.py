@@ -40,7 +40,7 @@ def test_an_unknown_command(capsys):
     assert main(["evalute"]) == 2
     assert capsys.readouterr() == (
         "", "hf-clip: unknown command 'evalute': choose one of demo, train, embed, evaluate, "
-        "analyze, classify, convert, export, publish\n"
+        "analyze, classify, convert, export, publish, recipe\n"
     )  # fmt: skip
 
 
