@@ -38,7 +38,7 @@ _NOT_OF_LEARNING = (
     "dataloader_persistent", "dataloader_prefetch", "local_rank", "ddp_", "trackio", "label_names", "load_best",
     "restore_callback", "greater_is_better", "metric_for", "per_device_eval", "remove_unused", "prediction_loss",
     "include_", "batch_eval", "skip_memory", "torch_empty", "average_tokens", "strict",
-    "accelerator_config", "debug", "activation_checkpointing",
+    "accelerator_config", "debug", "gradient_checkpointing",  # the older name of activation_checkpointing
 )  # fmt: skip
 
 

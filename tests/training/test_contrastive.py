@@ -197,6 +197,7 @@ def test_checkpointing_in_the_trainer_trains_the_same_weights(tmp_path, pictures
     ]
     for trainer in runs:
         trainer.train()
+    assert [trainer.model.is_gradient_checkpointing for trainer in runs] == [True, False]
     with_it, without = (weights_of(trainer.model) for trainer in runs)
     for name in without:
         torch.testing.assert_close(with_it[name], without[name], rtol=1e-4, atol=1e-5, msg=name)

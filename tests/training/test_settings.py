@@ -121,6 +121,7 @@ def test_gradient_checkpointing_with_workers_and_a_sigmoid_loss(tmp_path, data):
         dataloader_persistent_workers=True, num_train_epochs=2, eval_strategy="epoch",
     )  # fmt: skip
     trainer.train()
+    assert model.is_gradient_checkpointing  # by the older name of the setting
     unchanged = [name for name, value in model.state_dict().items() if torch.equal(value, before[name])]
     assert unchanged == ["text_model.embeddings.position_embeddings.weight"] or not unchanged
     assert all(loss > 0 for loss in logged(trainer, "eval_loss"))
