@@ -2,13 +2,12 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
 from conftest import tiny_model
 from PIL import Image
+from ready_processes import run_command
 from transformers import pipeline
 
 from hf_clip.cli.main import main
@@ -161,9 +160,8 @@ def test_a_model_of_nans_gives_no_probabilities(model_folder, files, capsys):
 
 
 def test_as_a_process_of_its_own(model_folder, files, tmp_path, capsys):
-    command = [sys.executable, "-m", "hf_clip.cli.main", "classify", files[0], str(tmp_path / "missing.png"),
-               "--model", model_folder, "--labels", THREE_LABELS, "--json"]  # fmt: skip
-    process = subprocess.run(command, capture_output=True, text=True)
+    command = ["classify", files[0], str(tmp_path / "missing.png"), "--model", model_folder, "--labels", THREE_LABELS]
+    process = run_command(*command, "--json")
     assert process.returncode == 0
     assert "Traceback" not in process.stderr
     result = json.loads(process.stdout)

@@ -2,12 +2,11 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ready_processes import run_command
 from safetensors.torch import load_file, save_file
 from source_models import SOURCES, assert_same, clip, save, siglip, their_inputs
 from transformers import AutoModel
@@ -106,8 +105,7 @@ def test_hf_clip_train_goes_on_from_it(name, tmp_path, pictures, capsys):
 
 def test_as_a_process_of_its_own(tmp_path):
     folder = save(tmp_path / "source", clip())
-    command = [sys.executable, "-m", "hf_clip.cli.main", "convert", "--model", folder, "--json", "--output_dir"]
-    done = subprocess.run([*command, str(tmp_path / "ours")], capture_output=True, text=True)
+    done = run_command("convert", "--model", folder, "--json", "--output_dir", str(tmp_path / "ours"))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["class"] == "CLIPModel"
 
