@@ -1,13 +1,13 @@
 """`hf-clip embed` from end to end, in one process and in two."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import tiny_model, write_pictures
+from ready_processes import run_code, run_command
 
 from hf_clip.cli.main import main
 
@@ -68,23 +68,29 @@ def test_strict_stops_at_a_broken_picture(command, tmp_path, capsys):
     assert "hf-clip embed: row 5: 4.png: the file is empty: mend or remove it, or leave out strict" in printed.err
 
 
-def in_two_processes(command, *settings):
-    run = [sys.executable, "-m", "hf_clip.cli.main", *command, "--num_processes", "2", *settings]
-    return subprocess.run(run, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
 def test_two_processes_write_the_bits_of_one(command, tmp_path, one_thread, capsys):
     (tmp_path / "data" / "4.png").write_bytes(b"")
-    done = in_two_processes(command, "--output", str(tmp_path / "two"), "--json")
+    done = run_command(*command, "--num_processes", "2", "--output", str(tmp_path / "two"), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 10, "printed once"
     assert main([*command, "--output", str(tmp_path / "one")]) == 0
     assert bits(tmp_path / "one") == bits(tmp_path / "two")
 
 
+FORKED = """
+import functools, sys
+import torch
+from hf_clip.cli.main import main
+
+# Spawned ones, which import everything anew, are in the test above.
+torch.multiprocessing.spawn = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
+sys.exit(main())
+"""
+
+
 def test_a_process_that_fails_ends_all_with_one_line(command, tmp_path):
     (tmp_path / "data" / "4.png").write_bytes(b"")
-    failed = in_two_processes(command, "--output", str(tmp_path / "out"), "--strict")
+    failed = run_code(FORKED, *command, "--num_processes", "2", "--output", str(tmp_path / "out"), "--strict")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert "Traceback" not in failed.stderr
     (line,) = [line for line in failed.stderr.splitlines() if "hf-clip embed:" in line]

@@ -141,11 +141,7 @@ def test_ctrl_c_in_a_real_process_saves_and_goes_on(command, tmp_path):
     assert "Traceback" not in errors
     checkpoint = errors.split("--resume_from_checkpoint ")[-1].split()[0]
     step = int(checkpoint.rpartition("-")[2])
-    resumed = subprocess.run(
-        [*start, *command, "--max_steps", str(step + 2), "--resume_from_checkpoint", checkpoint],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert resumed.returncode == 0, resumed.stderr
+    assert main([*command, "--max_steps", str(step + 2), "--resume_from_checkpoint", checkpoint]) == 0
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 

@@ -1,11 +1,7 @@
 """A folder of embeddings: what it holds, what it keeps after a kill, and what it refuses."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tiny_model, write_pictures
+from ready_processes import ready_context
 
 from hf_clip.cli.main import main
 from hf_clip.core.errors import InputError
@@ -295,17 +292,14 @@ def test_a_killed_process_is_gone_on_from(processor, tmp_path, one_thread):
     data = write_pictures(tmp_path / "data", count=60)
     tiny_model().save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
-    command = [sys.executable, "-m", "hf_clip.cli.main", "embed", "--model", str(tmp_path / "model"), "--data",
-               str(data), "--segment_size", "1", "--output"]  # fmt: skip
-    process = subprocess.Popen(
-        [*command, str(tmp_path / "cut")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    command = ["embed", "--model", str(tmp_path / "model"), "--data", str(data), "--segment_size", "1", "--output"]
+    process = ready_context().Process(target=main, args=([*command, str(tmp_path / "cut")],))
+    process.start()
     segments, deadline = tmp_path / "cut" / "segments", time.monotonic() + 120
-    while process.poll() is None and len(list(segments.glob("rows*"))) < 2 and time.monotonic() < deadline:
+    while process.is_alive() and len(list(segments.glob("rows*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     left = {file: file.stat().st_ino for file in segments.glob("rows*")}
     assert 2 <= len(left) < 60
     with pytest.raises(InputError, match="is not finished: run the same `hf-clip embed` again"):
@@ -314,6 +308,6 @@ def test_a_killed_process_is_gone_on_from(processor, tmp_path, one_thread):
     half.mkdir(parents=True, exist_ok=True)
     (half / "vectors.npy").write_bytes(b"half")
     for name in ("cut", "uncut"):
-        assert main([*command[3:], str(tmp_path / name)]) == 0
+        assert main([*command, str(tmp_path / name)]) == 0
     assert {file: file.stat().st_ino for file in left} == left
     assert bits(tmp_path / "cut") == bits(tmp_path / "uncut")

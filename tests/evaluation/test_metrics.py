@@ -83,7 +83,9 @@ def test_ties_count_against_the_model():
         assert [recall_at_k(ranks[:, 0], k) for k in (1, 5, 6)] == [0, 0, 1]
 
 
-@pytest.mark.parametrize(("rows", "block"), [(303, (100, 303)), (303, (303, 100)), (305, (7, 11)), (1003, (1024, 4096))])
+@pytest.mark.parametrize(
+    ("rows", "block"), [(303, (100, 303)), (303, (303, 100)), (305, (7, 11)), (1003, (1024, 4096))]
+)
 def test_ties_are_ties_where_rounding_tells_them_apart(rows, block):
     # A last block of another shape is rounded in another way.
     torch.manual_seed(0)
