@@ -1,12 +1,10 @@
 """`hf-clip publish` against a Hub that is run here, and what a stranger gets of it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from conftest import tiny_model
+from strangers import run_stranger
 
 from hf_clip.cli.main import main
 
@@ -222,7 +220,6 @@ STRANGER = """
 import sys
 from transformers import AutoModel, pipeline
 
-sys.modules["hf_clip"] = None
 name, sha = sys.argv[1:]
 opened = {"revision": sha, "code_revision": sha, "trust_remote_code": True}
 print(AutoModel.from_pretrained(name, **opened).config.projection_dim)
@@ -232,14 +229,5 @@ print(AutoModel.from_pretrained(name, **opened).config.projection_dim)
 def test_a_stranger_opens_it_by_its_name(own_hub, model_folder, tmp_path, without_examples):
     assert publish(model_folder) == 0
     sha = own_hub.repos["user/name"].head().sha
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    environment |= {"HF_ENDPOINT": own_hub.endpoint, "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, "user/name", sha],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-1] == "16"
+    printed = run_stranger(STRANGER, "user/name", sha, folder=tmp_path, hub=own_hub.endpoint)
+    assert "16" in printed.split()

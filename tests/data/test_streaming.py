@@ -168,7 +168,7 @@ def test_a_reader_whose_part_is_broken_or_empty_goes_on(tmp_path):
         (folder / f"{broken}.png").write_bytes(b"")
     for rank in range(2):  # one of them has the broken half in an epoch
         assert set(numbers(streamed(folder, rank=rank, world_size=2), 40)) == {1, 3, 5, 7}
-    for rank in range(11):  # three of them have nothing in an epoch
+    for rank in (0, 5, 10):  # of 11, three have nothing in an epoch
         assert set(numbers(streamed(folder, rank=rank, world_size=11), 40)) == {1, 3, 5, 7}
 
 

@@ -3,10 +3,7 @@
 import base64
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import accelerate
@@ -16,6 +13,7 @@ from conftest import tiny_inputs, tiny_model, tiny_vision_config
 from odd_images import ODD_FILES
 from packaging.version import Version
 from PIL import Image
+from strangers import run_stranger
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -115,7 +113,6 @@ def test_parts_open_alone(model_folder, processor):
 
 STRANGER = """
 import json, sys
-sys.modules["hf_clip"] = None
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, pipeline
 
 folder, picture, result = sys.argv[1:]
@@ -132,13 +129,7 @@ json.dump([texts, images, tokens, size, dtypes], open(result, "w"))
 
 def test_all_that_where_hf_clip_is_not_installed(model_folder, processor, picture, tmp_path):
     picture.save(tmp_path / "picture.png")
-    (tmp_path / "stranger.py").write_text(STRANGER)
-    done = subprocess.run(
-        [sys.executable, tmp_path / "stranger.py", model_folder, tmp_path / "picture.png", tmp_path / "result.json"],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_stranger(STRANGER, model_folder, tmp_path / "picture.png", tmp_path / "result.json", folder=tmp_path)
     texts, images, tokens, size, dtypes = json.loads((tmp_path / "result.json").read_text())
     text_embeds, image_embeds = embeddings(model_folder, processor, picture)
     torch.testing.assert_close(torch.tensor(texts)[:, 0], text_embeds, atol=1e-6, rtol=0)

@@ -1,15 +1,13 @@
 """Towers of every kind, each with a plain partner: they train, are checkpointed, saved, and opened by a stranger."""
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 import transformers as t
 from conftest import tiny_inputs, tiny_text_config, tiny_vision_config
 from model_checks import bytes_saved_for_backward, check_export
+from strangers import run_stranger
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_clip import HFClipConfig, HFClipModel
@@ -206,14 +204,7 @@ def bytes_of(model: HFClipModel, inputs: dict) -> int:
 
 
 STRANGER = """
-import importlib.abc, pathlib, sys
-
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hf_clip":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Refuse())
+import pathlib
 import torch
 from transformers import AutoModel
 
@@ -236,12 +227,7 @@ def test_a_stranger_s_embeddings_are_the_same_to_the_bit(tmp_path, monkeypatch):
     for name, model in models.items():
         model.save_pretrained(tmp_path / "models" / name.replace(" ", "_"))
     torch.save(inputs, tmp_path / "inputs.pt")
-    (tmp_path / "stranger.py").write_text(STRANGER)
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "stranger.py"], capture_output=True, text=True, env=environment, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    run_stranger(STRANGER, folder=tmp_path)
     monkeypatch.setattr("hf_clip.models.towers_hf_clip._run_example", None)
     for name in models:
         folder = tmp_path / "models" / name.replace(" ", "_")

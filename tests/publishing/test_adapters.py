@@ -1,15 +1,13 @@
 """A published adapter in peft, transformers, sentence-transformers and hf_clip: the logits that it was trained to."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_inputs, tiny_model
 from PIL import Image
+from strangers import run_stranger
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer, Dinov2Config, pipeline
 
 from hf_clip import HFClipModel, HFClipProcessor
@@ -132,7 +130,6 @@ def test_opens_in_sentence_transformers(adapter):
 
 STRANGER = """
 import sys
-sys.modules["hf_clip"] = None
 import torch
 from transformers import AutoModel, AutoProcessor
 
@@ -148,13 +145,7 @@ with torch.no_grad():
 def test_opens_where_hf_clip_is_not_installed(adapter, tmp_path, one_thread):
     folder, expected = adapter
     torch.save(tiny_inputs(), "inputs.pt")
-    Path("stranger.py").write_text(STRANGER)
-    environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "stranger.py", folder, "inputs.pt", "result.pt"],
-        capture_output=True, text=True, env=os.environ | environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_stranger(STRANGER, folder, "inputs.pt", "result.pt", folder=Path.cwd())
     torch.testing.assert_close(torch.load("result.pt"), expected, rtol=0, atol=1e-6)
 
 

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from conftest import tiny_inputs, tiny_model
 from hub_server import SIGNATURE
 from PIL import Image
 from safetensors.torch import save_file
+from strangers import run_stranger
 
 from hf_clip import HFClipModel
 from hf_clip.core.errors import InputError
@@ -35,15 +35,7 @@ NAME = "user/name"
 _README = "---\nlibrary_name: transformers\n---\n# Version {}\n"
 
 STRANGER = """
-import importlib.abc, sys
-
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("hf_clip", "timm"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Refuse())
-
+import sys
 import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor, pipeline
@@ -145,17 +137,10 @@ def test_a_stranger_opens_what_was_pushed(hub, processor, tmp_path, one_thread):
     picture = tmp_path / "picture.png"
     Image.linear_gradient("L").convert("RGB").resize((50, 40)).save(picture)
     torch.save(inputs, tmp_path / "inputs.pt")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
     asked = [NAME, shas[NAME], "", "user/secret", shas["user/secret"], hub.read_token]
-    script = tmp_path / "stranger.py"
-    script.write_text(STRANGER)
-    done = subprocess.run(
-        [sys.executable, script, tmp_path / "inputs.pt", picture, tmp_path / "result.pt", *asked],
-        capture_output=True, text=True, env=environment, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert_no_secrets(done.stdout + done.stderr)
+    files = [tmp_path / "inputs.pt", picture, tmp_path / "result.pt"]
+    printed = run_stranger(STRANGER, *files, *asked, folder=tmp_path, hub=hub.endpoint, absent=("timm",))
+    assert_no_secrets(printed)
     for model, result in zip((first, second), torch.load(tmp_path / "result.pt"), strict=True):
         model.save_pretrained(tmp_path / "model")
         model = HFClipModel.from_pretrained(tmp_path / "model").eval()  # some CPUs round by where weights lie

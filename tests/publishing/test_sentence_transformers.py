@@ -1,16 +1,14 @@
 """A published folder in sentence-transformers itself: the model's own embeddings, its evaluators, losses and saves."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import COLORS, tiny_model
 from PIL import Image
+from strangers import run_stranger
 from transformers import AutoModel, AutoProcessor, ConvNextImageProcessor, SiglipTextConfig
 
 from hf_clip import HFClipModel, HFClipProcessor, create_model_and_processor
@@ -193,7 +191,6 @@ def test_hf_clip_and_transformers_take_the_folder_as_before(processor, tmp_path)
 
 STRANGER = """
 import sys
-sys.modules["hf_clip"] = None
 import numpy as np
 from PIL import Image
 from sentence_transformers import SentenceTransformer
@@ -212,13 +209,7 @@ np.testing.assert_allclose(
 def test_opens_where_hf_clip_is_not_installed(folder, pictures, tmp_path):
     path, model, processor = folder
     pictures[0].save(tmp_path / "picture.png")
-    (tmp_path / "stranger.py").write_text(STRANGER)
-    done = subprocess.run(
-        [sys.executable, tmp_path / "stranger.py", path, tmp_path / "picture.png", tmp_path / "result.npz"],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-        env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_stranger(STRANGER, path, tmp_path / "picture.png", tmp_path / "result.npz", folder=tmp_path)
     result = np.load(tmp_path / "result.npz")
     image_embeds, text_embeds = own_embeddings(model, processor, pictures[:1], ["a b", "c"])
     np.testing.assert_allclose(result["pictures"], image_embeds, atol=1e-6)
