@@ -16,7 +16,8 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from hf_clip.core.errors import InputError
-from hf_clip.publishing.card.metadata import OWN_TAGS
+from hf_clip.publishing.card.facts import family_in
+from hf_clip.publishing.card.metadata import own_tags
 from hf_clip.publishing.card.render import CardDetails, card_files, facts_with_examples, render
 
 CARDS = Path(__file__).parents[1] / "model_cards"
@@ -65,7 +66,7 @@ def staged_details(staged: Path, settings: argparse.Namespace) -> CardDetails:
         description=settings.description,
         example_picture=example if (staged / example).is_file() else None,
         example_labels=settings.example_labels,
-        tags=[tag for tag in data.tags or [] if tag not in OWN_TAGS],
+        tags=[tag for tag in data.tags or [] if tag not in own_tags(family_in(staged))],
     )
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from .families import family_of
 
 
 def digest_of(parts: Iterable[Any], size: int = 16) -> bytes:
@@ -29,6 +31,12 @@ def content_id(content: bytes) -> int:
 def tensors_digest(module: torch.nn.Module, settings: object) -> str:
     """Of a module's weights and buffers, by name, and of what else counts, as `repr` shows it."""
     return digest_of(_parts_of(module, settings)).hex()
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """Of all weights, by name, and of the settings that the model's family counts as part of them."""
+    counted = family_of(model.config.model_type).digested
+    return tensors_digest(model, tuple(getattr(model.config, name) for name in counted))
 
 
 def _parts_of(module: torch.nn.Module, settings: object) -> Iterator[Any]:

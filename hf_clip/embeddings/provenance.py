@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedModel
 
-from ..core.digests import digest_of, tensors_digest, tokenizer_digest
+from ..core.digests import digest_of, tokenizer_digest, weights_digest
 from ..core.public import public_name
 from ..core.version import __version__
 from ..data.columns import is_bytes, struct_field
@@ -57,11 +57,6 @@ def describe(
 def origin_of(manifest: dict[str, Any]) -> str:
     """What the segments of a pass are known by."""
     return digest_of([json.dumps([manifest[name] for name in SAME], sort_keys=True).encode()]).hex()
-
-
-def weights_digest(model: PreTrainedModel) -> str:
-    """BLAKE2b of all weights, by name, and of how the towers' outputs are pooled."""
-    return tensors_digest(model, (model.config.text_pooling, model.config.vision_pooling))
 
 
 def data_facts(source: Source) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 import torch
 from transformers import PreTrainedModel
 
+from ..core.digests import weights_digest
 from ..core.errors import InputError, first_line
 from ..core.segments import SegmentStore
 from ..data.columns import label_numbers
 from .encode import Embeddings
-from .provenance import FORMAT, KIND, origin_of, weights_digest
+from .provenance import FORMAT, KIND, origin_of
 
 MANIFEST = "manifest.json"
 CAPTION_VECTORS = "caption_vectors"

@@ -15,10 +15,10 @@ from urllib.parse import quote
 from transformers import PreTrainedModel
 
 from ..core.atomic import replace_file, write_text
+from ..core.digests import weights_digest
 from ..data.images import skipped_line
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
-from ..embeddings.provenance import weights_digest
 from .intervals import compare, confidence_interval, holm
 from .markdown import escaped, table
 from .outcome import Outcome

@@ -8,9 +8,8 @@ from transformers.utils import CONFIG_NAME
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME
 
 from ..core.errors import InputError, first_line
-from ..models.processing_hf_clip import HFClipProcessor
-from .card.facts import is_hub_id
-from .sentence_transformers_files import write_sentence_transformers_files
+from ..core.families import load
+from .card.facts import family_in, is_hub_id
 
 # What `AutoPeftModel` builds the base with. PEFT itself writes the module of the class that was trained: one that it
 # refuses to import, and whose name, for code out of a folder, is made of that folder's path.
@@ -47,7 +46,8 @@ def stage_adapter(source: str | Path, target: str | Path, base_model: str | None
     if base_model is not None:
         settings["revision"] = None  # it was the other base's
     try:
-        processor = HFClipProcessor.from_pretrained(source)
+        family = family_in(source)
+        processor = load(family.processor).from_pretrained(source)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{source} holds an adapter without its processor ({first_line(error)}): add it with "
@@ -57,7 +57,8 @@ def stage_adapter(source: str | Path, target: str | Path, base_model: str | None
     shutil.copyfile(source / ADAPTER_SAFE_WEIGHTS_NAME, target / ADAPTER_SAFE_WEIGHTS_NAME)
     (target / ADAPTER_CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     processor.save_pretrained(target)
-    write_sentence_transformers_files(target, None, processor)
+    if family.write_files:
+        load(family.write_files)(source, target, None, processor)
     return base
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from huggingface_hub import constants, get_token
 
 from ..core.errors import InputError
+from ..core.families import families, model_types
+from .card.facts import read_json
 from .hub_process import GivenUp, OutOfTime, ask_in_a_process
 
 _A_QUESTION = 120.0  # seconds that a question may take at most which sends no files
@@ -114,6 +116,14 @@ def open_repository(
     return _ask("open", target, {}, token, endpoint, _short(timeout))
 
 
+def _kinds(folder: str | None) -> dict[str, Any]:
+    """The families that are known, for the process that asks, which knows none; of a folder's model only its own."""
+    own = read_json(Path(folder, "config.json")).get("model_type") if folder else None
+    known = model_types()
+    files = [pattern for family in families() for pattern in family.files]
+    return {"model_types": [own] if own in known else known, "files": files}
+
+
 def _short(timeout: float | None) -> float:
     return _A_QUESTION if timeout is None else min(timeout, _A_QUESTION)
 
@@ -142,8 +152,10 @@ def _ask(
             f"{hub} cannot be asked while HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it, then run again"
         )
     secret = check_token(token, hub)
+    kinds = _kinds(about.get("folder"))
+    question = {"ask": ask, "hub": hub, "token": secret, "target": target, "kinds": kinds}
     try:
-        said = ask_in_a_process({"ask": ask, "hub": hub, "token": secret, "target": target} | about, timeout)
+        said = ask_in_a_process(question | about, timeout)
     except GivenUp as doing:
         raise InputError(f"the push to {target['repo_id']} was given up while {doing}: push again") from None
     except OutOfTime as doing:

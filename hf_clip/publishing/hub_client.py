@@ -22,7 +22,7 @@ from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
 from ..core.errors import InputError
 from ..core.public import without_secrets
 from .hub_calls import AGAIN, FAILURES, Stumbled, asked, bounded, called
-from .hub_contents import File, Head, digests, head_of, is_named_as_ours, is_sha, left_by_us, refuse_to_replace
+from .hub_contents import File, Head, Kinds, digests, head_of, is_sha, left_by_us, refuse_to_replace
 from .hub_errors import REFUSALS, explain, logs_without_secrets
 
 
@@ -35,6 +35,7 @@ class Target:
     revision: str | None = None
     create_pr: bool = False
     overwrite: bool = False
+    kinds: Kinds = field(default_factory=Kinds)
 
     @property
     def on_main(self) -> bool:
@@ -44,15 +45,19 @@ class Target:
 def answer(question: dict[str, Any], tell: Callable[[str], Any] = lambda doing: None) -> dict[str, Any]:
     """
     Args:
-        question: ask ("look", "open" or "push"), hub, token, the fields of a `Target`, and what the question's
-            function wants.
+        question: ask ("look", "open" or "push"), hub, token, the fields of a `Target` and of its `Kinds`, and what
+            the question's function wants.
         tell: hears what is being done.
 
     Returns:
         {"result": …}, or {"error": one line, without the token and signed addresses}.
     """
     about = dict(question)
-    hub, token, target = about.pop("hub"), about.pop("token"), Target(**about.pop("target"))
+    hub, token, target = (
+        about.pop("hub"),
+        about.pop("token"),
+        Target(**about.pop("target"), kinds=Kinds(**about.pop("kinds"))),
+    )
     questions: dict[str, Callable[..., Any]] = {"look": look, "open": open_repository, "push": push}
     ask = questions[about.pop("ask")]
     try:
@@ -71,7 +76,7 @@ def look(api: HfApi, target: Target, tell: Callable[[str], Any]) -> str:
         _check_private(name, main, target)
         head = (main if target.on_main else _head_of_branch(api, name, target)) or main
         if not target.overwrite:
-            left_by_us(api, name, head)
+            left_by_us(api, name, head, target.kinds)
     return name
 
 
@@ -189,11 +194,11 @@ class _Push:
         """
         there, names = self.head.files, {addition.path_in_repo for addition in self.additions}
         changed = [each for each in self.additions if not _is_same(each, there.get(each.path_in_repo))]
-        gone = {path for path in there if path not in names and is_named_as_ours(path)}
+        gone = {path for path in there if path not in names and self.target.kinds.has(path)}
         if not changed and not gone:
             return
         if not self.target.overwrite:
-            ours = left_by_us(self.api, self.name, self.head)
+            ours = left_by_us(self.api, self.name, self.head, self.target.kinds)
             refuse_to_replace(self.name, [each.path_in_repo for each in changed if each.path_in_repo in there], ours)
             gone &= ours
         self.removed = gone

@@ -26,7 +26,6 @@ OURS = (
     "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.*", "vocab.txt", "vocab.json", "merges.txt",
     "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
-    "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
 )  # fmt: skip
 _ADAPTERS = ("adapter_config.json", "adapter_model*.safetensors")
 _CHECKPOINTS = re.compile(r"(last-checkpoint|checkpoint-\d+)/")  # what a run pushes to resume from
@@ -49,6 +48,22 @@ _KINDS = {
     "vocab*": "a tokenizer",
     "*": "files that hf_clip did not put there",
 }
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What may be published: of the families, of which the process that asks the Hub knows only this.
+
+    Args:
+        model_types: a repository with another model is somebody's.
+        files: patterns of what a publication consists of beside `OURS`.
+    """
+
+    model_types: Collection[str] = ()
+    files: Collection[str] = ()
+
+    def has(self, path: str) -> bool:
+        return _is_named_by(path, (*OURS, *self.files))
 
 
 @dataclass(frozen=True)
@@ -114,12 +129,12 @@ def _file(told: RepoSibling | RepoFile) -> File:
 # ---- what an earlier publication left -------------------------------------------------------------------------------
 
 
-def is_named_as_ours(path: str, patterns: Collection[str] = OURS) -> bool:
+def _is_named_by(path: str, patterns: Collection[str]) -> bool:
     """Of what lies in folders only that of folders which are ours: a pattern's `*` also takes slashes."""
     return any(fnmatchcase(path, pattern) for pattern in patterns if "/" in pattern or "/" not in path)
 
 
-def left_by_us(api: HfApi, name: str, head: Head) -> set[str]:
+def left_by_us(api: HfApi, name: str, head: Head, kinds: Kinds) -> set[str]:
     """The files that an earlier publication has left, as it left them.
 
     Raises:
@@ -130,8 +145,8 @@ def left_by_us(api: HfApi, name: str, head: Head) -> set[str]:
         return set()
     config = _read_json(api, name, "config.json", head)
     kind = config.get("model_type") if isinstance(config, dict) else None
-    is_whole = kind == "hf_clip"
-    is_adapter = "config.json" not in head.files and {"adapter_config.json", "processing_hf_clip.py"} <= {*head.files}
+    is_whole = kind in kinds.model_types
+    is_adapter = "config.json" not in head.files and "adapter_config.json" in head.files and _is_published(head)
     if not is_whole and not is_adapter:
         raise InputError(f"{name} holds {_describe(others, kind)}: give another name, or --overwrite (overwrite=True)")
     checkpoints = {path for path in others if _CHECKPOINTS.match(path)}
@@ -140,8 +155,13 @@ def left_by_us(api: HfApi, name: str, head: Head) -> set[str]:
         left = {path for path, entry in listed["files"].items() if _is_as_left(entry, head.files.get(path))}
         return left | checkpoints | {MANIFEST}
     # Published before there were such lists: by its names, but never an adapter beside a whole model, nor the reverse.
-    left = {path for path in others if is_named_as_ours(path)}
-    return left | checkpoints if is_adapter else {path for path in left if not is_named_as_ours(path, _ADAPTERS)}
+    left = {path for path in others if kinds.has(path)}
+    return left | checkpoints if is_adapter else {path for path in left if not _is_named_by(path, _ADAPTERS)}
+
+
+def _is_published(head: Head) -> bool:
+    """Whether an adapter is one of ours: it has a list of what was put there, or our processor's code."""
+    return MANIFEST in head.files or "processing_hf_clip.py" in head.files
 
 
 def _is_as_left(entry: Any, file: File | None) -> bool:

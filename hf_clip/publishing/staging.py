@@ -17,20 +17,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers.utils import logging
 
+from ..core.digests import weights_digest
 from ..core.errors import InputError, first_line
+from ..core.families import Family, load
 from ..core.public import refuse_secrets, skipped_in_public, without_folders
-from ..embeddings.provenance import weights_digest
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
-from ..models.configuration_hf_clip import HFClipConfig
-from ..models.processing_hf_clip import HFClipProcessor
-from ..models.towers import open_model_and_processor
 from .adapters import is_adapter, stage_adapter
-from .card.facts import as_written, check_details, read_json
+from .card.facts import as_written, check_details, family_in, read_json
 from .card.render import CardDetails, write_card
 from .hub_contents import write_manifest
 from .onnx.export import FACTS as EXPORT
 from .onnx.export import FILES as ONNX_FILES
-from .sentence_transformers_files import write_sentence_transformers_files
 
 logger = logging.get_logger(__name__)
 
@@ -89,9 +86,9 @@ def stage(
     check_details(content.details)
     with _one_line(source):
         target.mkdir(parents=True, exist_ok=True)
-        _stage_model(source, target, content, place)
+        family = _stage_model(source, target, content, place)
         shown = _stage_facts(source, target, content)
-        digest = cache(lambda: weights_digest(open_model_and_processor(str(source))[0]))
+        digest = cache(lambda: weights_digest(load(family.open_model)(str(source))[0]))
         _stage_results(source, target, content, shown, digest)
         _stage_pictures(source / PICTURES, target / PICTURES, shown)
         _stage_onnx(source / ONNX, target / ONNX, digest, place)
@@ -125,21 +122,24 @@ def check_holds_model(source: Path) -> None:
         raise InputError(f"{source} holds no model (config.json, {_WEIGHTS}): give the folder of a trained one")
 
 
-def _stage_model(source: Path, target: Path, content: Content, place: Callable[..., Any]) -> None:
+def _stage_model(source: Path, target: Path, content: Content, place: Callable[..., Any]) -> Family:
     if is_adapter(source):
         stage_adapter(source, target, content.adapter_of)
-        return
+        return family_in(target)
     check_holds_model(source)
+    family = family_in(source)
     try:
-        config = HFClipConfig.from_pretrained(source)
-        processor = HFClipProcessor.from_pretrained(source)
+        config = load(family.config).from_pretrained(source)
+        processor = load(family.processor).from_pretrained(source)
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{source} is no folder of a whole hf_clip model: {first_line(error)}") from error
+        raise InputError(f"{source} is no folder of a whole {family.model_type} model: {first_line(error)}") from error
     config.save_pretrained(target)
     write_json(target / "config.json", without_folders(read_json(target / "config.json")))
     processor.save_pretrained(target)
     _stage_weights(_weights(source), target, content.max_shard_size, place)
-    write_sentence_transformers_files(target, config, processor)
+    if family.write_files:
+        load(family.write_files)(source, target, config, processor)
+    return family
 
 
 def _weights(source: Path) -> list[Path]:

@@ -14,11 +14,11 @@ from conftest import tiny_model, write_pictures
 from ready_processes import ready_context
 
 from hf_clip.cli.main import main
+from hf_clip.core.digests import weights_digest
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings import EmbeddingStore, open_embeddings
 from hf_clip.embeddings.encode import embed_source
-from hf_clip.embeddings.provenance import weights_digest
 from hf_clip.embeddings.store import check_made_by
 from hf_clip.embeddings.writing import write_embeddings
 

@@ -901,7 +901,7 @@ def test_ctrl_c_ends_it_at_once_and_the_bar_ends_its_line(hub, folder, in_a_proc
 def test_the_process_ends_with_who_asked(hub, folder):
     """Also where that was killed: its end of the pipe is closed then."""
     hub.fault("GET /api/whoami-v2", hang=True)
-    question = {"ask": "look", "hub": hub.endpoint, "token": hub.token, "target": {"repo_id": NAME}}
+    question = {"ask": "look", "hub": hub.endpoint, "token": hub.token, "target": {"repo_id": NAME}, "kinds": {}}
     with hub_process._process(hub.endpoint) as process:
         process.stdin.write(json.dumps(question).encode() + b"\n")
         process.stdin.flush()

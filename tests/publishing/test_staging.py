@@ -16,9 +16,9 @@ from transformers import AutoModel, AutoProcessor
 
 from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.cli.main import main
+from hf_clip.core.digests import weights_digest
 from hf_clip.core.errors import InputError
 from hf_clip.core.public import refuse_secrets
-from hf_clip.embeddings.provenance import weights_digest
 from hf_clip.publishing import staging
 from hf_clip.publishing.card.render import CardDetails
 from hf_clip.publishing.staging import Content, stage

@@ -1,6 +1,6 @@
-"""What a model card cites: CLIP, its loss, its towers."""
+"""Papers that model cards cite."""
 
-from typing import Any
+from collections.abc import Iterable
 
 # key: (title, authors, arXiv identifier)
 _PAPERS = {
@@ -121,33 +121,16 @@ _TIMM = """@misc{timm,
   year   = {2019},
   doi    = {10.5281/zenodo.4414861},
 }"""
-# Model types of transformers that are halves of a pair.
-_PARTS_OF = {
-    "clip_text_model": "clip", "clip_vision_model": "clip",
-    "siglip_text_model": "siglip", "siglip_vision_model": "siglip",
-}  # fmt: skip
 
 
-def citations(towers: list[dict[str, Any]], loss: str, image_tower_frozen: bool) -> str:
-    """BibTeX of CLIP, of the loss, and of the towers that are known here.
-
-    Args:
-        towers: each with its `type` (of transformers) and `name`.
-        loss: "infonce" or "sigmoid".
-        image_tower_frozen: the texts were tuned to an image tower that stayed as it was.
-    """
-    keys = ["clip", "siglip" if loss == "sigmoid" else "infonce", *(["lit"] if image_tower_frozen else [])]
-    for tower in towers:
-        name = (tower.get("name") or "").casefold()
-        keys.append(_PARTS_OF.get(tower["type"], tower["type"]))
-        keys += ["minilm"] if "minilm" in name else []
-        keys += ["sentence-bert"] if name.startswith("sentence-transformers/") else []
-    entries = [_bibtex(key) for key in dict.fromkeys(keys) if key in _PAPERS]
-    entries += [_TIMM] if any(tower["type"] == "timm_wrapper" for tower in towers) else []
-    return "\n\n".join(entries)
+def bibtex_of(keys: Iterable[str]) -> str:
+    """BibTeX of papers, and of "timm", each once; of those alone that are known here."""
+    return "\n\n".join(_bibtex(key) for key in dict.fromkeys(keys) if key in _PAPERS or key == "timm")
 
 
 def _bibtex(key: str) -> str:
+    if key == "timm":
+        return _TIMM
     title, authors, identifier = _PAPERS[key]
     fields = {
         "title": title.replace("&", r"\&"),

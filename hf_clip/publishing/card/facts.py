@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import safe_open
 
 from ...core.errors import InputError, first_line
+from ...core.families import Family, families, family_of, load
 from ...core.public import public_facts, public_name
 
 _SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates")
@@ -99,12 +100,14 @@ def card_facts(folder: Path, details: CardDetails, examples: Sequence[Example]) 
         InputError: see `check_details`; a file that is not as hf_clip writes it.
     """
     check_details(details)
+    family = family_in(folder)
     facts = {
         "details": asdict(details),
-        "adapter_of": _named(_adapter_base(folder)),
+        "adapter_of": _named(adapter_base(folder)),
+        "model_type": family.model_type,
         "sentence_transformers": (folder / "modules.json").is_file(),
-        "model": model_facts(folder),
-        "training": _training(folder),
+        "model": model_facts(folder, family),
+        "training": _training(folder, load(family.card).named_in_training),
         "evaluations": list(_evaluations(folder)),
         "onnx": read_json(folder / "onnx" / "export.json") or None,
         "pictures": sorted(f"pictures/{file.name}" for file in folder.glob("pictures/*.png")),
@@ -142,11 +145,11 @@ def _named(name: str | None) -> str | None:
     return public_name(name) if name else None
 
 
-def _training(folder: Path) -> dict[str, Any]:
+def _training(folder: Path, named: Collection[str]) -> dict[str, Any]:
     file = folder / "training.json"
     training = read_json(file)
     with as_written(file):
-        names = {key: _named(training.get(key)) for key in ("vision_model", "text_model", "started_from")}
+        names = {key: _named(training.get(key)) for key in (*named, "started_from")}
         data = training.get("data") or []
         if not (isinstance(data, list) and all(isinstance(entry, dict) for entry in data)):
             raise TypeError("data is no list of mappings")
@@ -157,70 +160,55 @@ def _training(folder: Path) -> dict[str, Any]:
     return training | names | {"data": data}
 
 
-def model_facts(folder: Path) -> dict[str, Any]:
+def model_facts(folder: Path, family: Family) -> dict[str, Any]:
     """Of the model's settings what a reader asks for; of an adapter its base's, where that is on this machine."""
-    config = read_json(folder / "config.json") or _base_config(folder)
-    if not config:
-        return {}
-    processor = read_json(folder / "processor_config.json")
-    tensors = _tensors(folder)
-    size = processor.get("image_processor", {})
-    size = size.get("crop_size") or size.get("size") or {}
-    longest = processor.get("max_text_length")
-    return {
-        "vision": _tower_facts("vision", config, tensors),
-        "text": _tower_facts("text", config, tensors),
-        "projection": config["projection"],
-        "projection_dim": config["projection_dim"],
-        "loss": config["loss"],
-        "parameters": sum(tensors.values()) or None,
-        "temperature": _temperature(folder),
-        "image_size": [size["height"], size["width"]] if "height" in size else None,
-        "max_text_length": longest,
-        "fixed_length": longest if processor.get("text_padding") == "max_length" else None,
-    }
+    config = _saved_config(folder)
+    return load(family.card).model_facts(folder, config) if config else {}
 
 
-def _adapter_base(folder: Path) -> str | None:
+def family_in(folder: Path) -> Family:
+    """The family of the model that a folder holds, or of the one that its adapter is laid over.
+
+    Raises:
+        InputError: nothing there says which, or hf_clip knows no such family.
+    """
+    config = _saved_config(folder)
+    if "model_type" in config:
+        return family_of(config["model_type"])
+    saved_by = read_json(folder / "processor_config.json").get("processor_class")  # of an adapter whose base is away
+    found = next((each for each in families() if load(each.processor).__name__ == saved_by), None)
+    if found is None:
+        raise InputError(
+            f"{folder} does not say what kind of model it holds (no model_type in config.json, no processor of one "
+            "that hf_clip knows): save model and processor there with save_pretrained"
+        )
+    return found
+
+
+def _saved_config(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "config.json") or _base_config(folder)
+
+
+def adapter_base(folder: Path) -> str | None:
+    """What an adapter is laid over; None of a whole model."""
     return read_json(folder / "adapter_config.json").get("base_model_name_or_path")
 
 
 def _base_config(folder: Path) -> dict[str, Any]:
-    base = _adapter_base(folder)
+    base = adapter_base(folder)
     if not base:
         return {}
     cached = try_to_load_from_cache(base, "config.json") if is_hub_id(base) else None
     return read_json(Path(cached) if isinstance(cached, str) else Path(base, "config.json"))
 
 
-def _tower_facts(side: str, config: dict[str, Any], tensors: dict[str, int]) -> dict[str, Any]:
-    tower = config[f"{side}_config"]
-    tag = (tower.get("pretrained_cfg") or {}).get("tag")
-    return {
-        "type": tower["model_type"],
-        "architecture": tower.get("architecture"),
-        "timm": f"timm/{tower['architecture']}.{tag}" if tower.get("architecture") and tag else None,
-        "pooling": config[f"{side}_pooling"],
-        "width": config[f"{side}_width"],
-        "parameters": sum(size for name, size in tensors.items() if name.startswith(f"{side}_model.")) or None,
-    }
-
-
-def _tensors(folder: Path) -> dict[str, int]:
+def tensors_in(folder: Path) -> dict[str, int]:
     """Of the weights' tensors that are parameters: how many numbers each holds."""
     sizes: dict[str, int] = {}
     for file in folder.glob("model*.safetensors"):
         with safe_open(file, "np") as weights:
             sizes |= {name: math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     return {name: size for name, size in sizes.items() if not name.endswith(_BUFFERS)}
-
-
-def _temperature(folder: Path) -> float | None:
-    for file in folder.glob("model*.safetensors"):
-        with safe_open(file, "pt") as weights:
-            if "logit_scale" in weights.keys():  # noqa: SIM118
-                return math.exp(-weights.get_tensor("logit_scale").item())
-    return None
 
 
 def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:

@@ -4,17 +4,14 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from ...core.families import Family, load
 from ...evaluation.markdown import escaped
+from ...evaluation.tasks.registry import find_task
+from .family import FamilyCard
 
 Figures = dict[str, dict[str, Any]]
 
 _WAYS = {"image": "text → image", "text": "image → text"}
-_TASKS = {
-    "retrieval": "retrieval",
-    "zero-shot": "zero-shot classification",
-    "knn": "classification by nearest neighbours",
-    "linear-probe": "a linear probe",
-}
 _OFTEN_WRONG = 0.05  # a calibration error above it is one to be warned of
 
 
@@ -59,20 +56,17 @@ def _folder(evaluation: dict[str, Any]) -> str:
     return evaluation.get("folder", page.relative_to("evaluation").as_posix()).removeprefix(".")
 
 
-def limits(evaluations: list[dict[str, Any]], training: dict[str, Any]) -> list[str]:
+def limits(evaluations: list[dict[str, Any]], training: dict[str, Any], family: Family) -> list[str]:
     """Sentences, as Markdown: of what was measured, what was left out, and what was not measured at all."""
     said: list[str] = []
     for evaluation, apart in zip(evaluations, told_apart(evaluations), strict=True):
         data = escaped(apart or evaluation["data"]["name"])
         said += (line if not apart or data in line else f"{data}: {line}" for line in _of_evaluation(evaluation, data))
-    said += _not_measured(evaluations)
+    card = load(family.card)
+    said += _not_measured(evaluations, family, card)
     if skipped := training.get("skipped_pictures"):
         said.append(f"In training, {counted(skipped, 'picture')} could not be read and {_were(skipped)} left out.")
-    said.append(
-        "It learned from captions: what these leave out, call wrongly or judge by, it has taken over, and so it has "
-        "from whatever its towers had learned from before. Try it on cases like yours before it decides anything "
-        "about people."
-    )
+    said.append(f"{card.learned_from} Try it on cases like yours before it decides anything about people.")
     return list(dict.fromkeys(said))
 
 
@@ -166,7 +160,7 @@ def _left_out(evaluation: dict[str, Any], data: str) -> Iterator[str]:
         yield f"{counted(skipped, 'picture')} of {data} could not be read and {_were(skipped)} not asked about."
 
 
-def _not_measured(evaluations: list[dict[str, Any]]) -> Iterator[str]:
+def _not_measured(evaluations: list[dict[str, Any]], family: Family, card: FamilyCard) -> Iterator[str]:
     measured = {task.partition("/")[0] for evaluation in evaluations for task in by_task(evaluation)}
     if not measured:
         yield (
@@ -174,8 +168,8 @@ def _not_measured(evaluations: list[dict[str, Any]]) -> Iterator[str]:
             "known; measure it on data like yours (`hf-clip evaluate`) before you rely on it."
         )
         return
-    lacking = [words for task, words in _TASKS.items() if task not in measured]
-    lacking.append("pictures and texts of another kind than those above")
+    lacking = [find_task(name).phrase for name in family.tasks if name not in measured]
+    lacking.append(f"{card.inputs} of another kind than those above")
     lacking.append("differences between groups of people")
     yield f"Not measured: {'; '.join(lacking)}."
 

@@ -6,16 +6,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ...core.families import Family, family_of, load
+from ...evaluation.tasks.registry import find_task
 from .facts import is_hub_id
+from .family import FamilyCard
 from .limits import by_task, label, largest_k
 
-# task of hf_clip → as the Hub knows it, and its name
-_TASKS = {
-    "retrieval": ("image-text-retrieval", "Image–text retrieval"),
-    "zero-shot": ("zero-shot-image-classification", "Zero-shot image classification"),
-    "knn": ("image-classification", "Image classification from frozen features"),
-    "linear-probe": ("image-classification", "Image classification from frozen features"),
-}
 # what a figure's name holds → the Hub's name of such a metric
 _METRICS = {
     "_recall@": "recall",
@@ -26,58 +22,60 @@ _METRICS = {
     "calibration_error": "expected_calibration_error",
     "micro_f1": "f1",
 }
-OWN_TAGS = ("hf_clip", "clip", "image-text-retrieval", "feature-extraction", "sentence-transformers", "onnx")
+_OF_FILES = {"sentence-transformers": "sentence_transformers", "onnx": "onnx"}  # tag → what of the facts earns it
 _COUNTS = ("images", "captions", "classes", "classes_without_pictures", "skipped_images")
 
 
-def metadata(facts: dict[str, Any], towers: list[dict[str, Any]]) -> ModelCardData:
+def own_tags(family: Family) -> list[str]:
+    """Those that hf_clip gives a model of a family, where its files earn them."""
+    return ["hf_clip", *family.tags, *_OF_FILES]
+
+
+def metadata(facts: dict[str, Any]) -> ModelCardData:
     """
     Args:
         facts: of `card_facts`.
-        towers: each with its `name` and, of timm's, the Hub id of its weights (`timm`).
     """
+    family = family_of(facts["model_type"])
+    card = load(family.card)
     details, training = facts["details"], facts["training"]
     named = [entry.get("name") for entry in training.get("data") or []]
     results = [result for evaluation in facts["evaluations"] for result in _eval_results(evaluation)]
-    absent = {"sentence-transformers": not facts["sentence_transformers"], "onnx": not facts["onnx"]}
-    tags = [tag for tag in OWN_TAGS if not absent.get(tag)] + (details.get("tags") or [])
+    tags = [tag for tag in own_tags(family) if tag not in _OF_FILES or facts[_OF_FILES[tag]]]
+    tags += details.get("tags") or []
     return ModelCardData(
         language=details["language"] or None,
         license=details["license"] or None,
         library_name="peft" if facts["adapter_of"] else "transformers",
-        pipeline_tag="zero-shot-image-classification",
+        pipeline_tag=family.task,
         tags=list(dict.fromkeys(tags)),
-        base_model=_base_models(facts, towers) or None,
+        base_model=_base_models(facts, card) or None,
         base_model_relation="adapter" if facts["adapter_of"] else None,
         datasets=list(dict.fromkeys([*details["datasets"], *filter(is_hub_id, named)])) or None,
-        co2_eq_emissions=_emissions(training, towers),
+        co2_eq_emissions=_emissions(facts, card),
         model_name=details["name"].rpartition("/")[2] if results else None,
         eval_results=results or None,
     )
 
 
-def _base_models(facts: dict[str, Any], towers: list[dict[str, Any]]) -> list[str]:
+def _base_models(facts: dict[str, Any], card: FamilyCard) -> list[str]:
     named = facts["details"]["base_model"]  # by the publisher, who may name one without an owner
-    found = [facts["training"].get("started_from"), *map(_hub_name, towers)]
+    found = [facts["training"].get("started_from"), *card.base_models(facts)]
     if facts["adapter_of"]:
         return list(dict.fromkeys([*filter(is_hub_id, [facts["adapter_of"]]), *named]))
     return list(dict.fromkeys(named or filter(is_hub_id, found)))
 
 
-def _hub_name(tower: dict[str, Any]) -> str | None:
-    """Of timm's towers that of the weights: "timm/resnet50" alone is no repository."""
-    return tower["timm"] or tower["name"] if (tower["name"] or "").startswith("timm/") else tower["name"]
-
-
-def _emissions(training: dict[str, Any], towers: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _emissions(facts: dict[str, Any], card: FamilyCard) -> dict[str, Any] | None:
+    training = facts["training"]
     emissions = training.get("emissions") or {}
     if emissions.get("kg") is None:
         return None
-    scratch = bool(towers) and all((tower["name"] or "").startswith("scratch/") for tower in towers)
+    scratch = card.is_from_scratch(facts) and not training.get("started_from")
     said = {
         "emissions": 1000 * emissions["kg"],  # grams
         "source": emissions.get("source"),
-        "training_type": "pre-training" if scratch and not training.get("started_from") else "fine-tuning",
+        "training_type": "pre-training" if scratch else "fine-tuning",
         "geographical_location": emissions.get("grid"),
         "hardware_used": hardware(training["hardware"]) if training.get("hardware") else None,
     }
@@ -87,13 +85,13 @@ def _emissions(training: dict[str, Any], towers: list[dict[str, Any]]) -> dict[s
 def _eval_results(evaluation: dict[str, Any]) -> Iterator[EvalResult]:
     """The figures that a leaderboard compares; of each language recall at the largest k."""
     for task, figures in by_task(evaluation).items():
-        kind, _, language = task.partition("/")
+        language = task.partition("/")[2]
         k = largest_k(figures)
         dataset_id, words = _dataset(next(iter(figures.values())))
         for name, figure in figures.items():
             if "_map@" in name or (language and figure["k"] != k) or name.endswith("_deviation"):
                 continue
-            type_, title = _TASKS[kind]
+            type_, title = find_task(task).hub_type
             yield EvalResult(
                 task_type=type_,
                 task_name=title,

@@ -8,29 +8,20 @@ from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import ModelCard
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ...core.atomic import write_text
+from ...core.families import family_of, load
 from ...evaluation.markdown import escaped, table
-from .citations import citations
-from .facts import CardDetails, card_facts, check_details, is_hub_id, model_facts
+from ...evaluation.tasks.registry import find_task
+from .facts import CardDetails, card_facts, check_details, family_in, model_facts
+from .family import FamilyCard
 from .limits import Figures, bracketed, by_task, counted, label, largest_k, limits, told_apart
 from .metadata import hardware, metadata
-from .usage import examples, needs, run_examples
+from .usage import needs, run_examples
+from .words import dataset_link, fenced, linked
 
 _CURVE = "pictures/training_curve.png"
 _TEMPLATE = Path(__file__).with_name("card_template.md")
-_NAMES = {
-    "bert": "BERT", "deit": "DeiT", "dinov2": "DINOv2", "distilbert": "DistilBERT", "roberta": "RoBERTa",
-    "timm_wrapper": "timm", "xlm-roberta": "XLM-RoBERTa",
-}  # fmt: skip
-_POOLINGS = {"pooler": "its own pooler", "mean": "mean", "cls": "first token", "last": "last token"}
-_HEADINGS = {
-    "retrieval": "Retrieval",
-    "zero-shot": "Zero-shot classification",
-    "knn": "Nearest neighbours",
-    "linear-probe": "Linear probe",
-}
 _COLUMNS = ["", "value", "95 % interval", "chance", "best possible"]
 
 
@@ -56,8 +47,8 @@ def facts_with_examples(folder: Path, details: CardDetails, *, run: bool) -> dic
     """`card_facts`, with the examples that suit the folder; see `write_card`."""
     folder = Path(folder)
     check_details(details)
-    model = model_facts(folder)
-    shown = examples(folder, details, fixed_length=model.get("fixed_length"), sigmoid=model.get("loss") == "sigmoid")
+    family = family_in(folder)
+    shown = load(family.card).examples(folder, details, model_facts(folder, family))
     return card_facts(folder, details, run_examples(folder, details.name, shown) if run else shown)
 
 
@@ -73,42 +64,40 @@ def card_files(facts: dict[str, Any]) -> list[str]:
 
 def render(facts: dict[str, Any]) -> str:
     """The card, of `card_facts`: the same facts give the same card."""
-    details, model, training = facts["details"], facts["model"], facts["training"]
-    towers = [_tower(side, facts) for side in ("vision", "text")] if model else []
-    card = ModelCard.from_template(
-        metadata(facts, towers),
+    details, training, family = facts["details"], facts["training"], family_of(facts["model_type"])
+    card: FamilyCard = load(family.card)
+    page = ModelCard.from_template(
+        metadata(facts),
         template_path=str(_TEMPLATE),
         title=escaped(details["name"]),
         description=_paragraph(details["description"]),
-        adapter_of=_linked(facts["adapter_of"]) if facts["adapter_of"] else None,
-        model=model,
-        trained=bool(training.get("steps")),
-        readers=[escaped(tower["kind"]) for tower in towers],
-        summary=_summary(facts, towers),
+        adapter_of=linked(facts["adapter_of"]) if facts["adapter_of"] else None,
+        introduction=card.introduction(facts),
+        summary=_summary(facts, card),
         example_picture=_picture(details["example_picture"]) if details["example_picture"] else None,
-        examples=[_example(example, facts) for example in facts["examples"]],
-        drawing=_drawing(model, towers) if model else None,
+        examples=[_example(example, facts, card) for example in facts["examples"]],
+        notes=card.notes(facts),
+        drawing=card.drawing(facts),
         evaluation=[
             section
             for evaluation, apart in zip(facts["evaluations"], told_apart(facts["evaluations"]), strict=True)
             for section in _evaluation(evaluation, apart)
         ],
         evaluation_pictures=[_picture(name) for name in _evaluation_pictures(facts)],
-        limits=limits(facts["evaluations"], training),
+        limits=limits(facts["evaluations"], training, family),
         data=_data_table(training),
         settings=_settings(training, "changed"),
         usual_settings=_settings(training, "default"),
         augmentation=_inline(training.get("augmentation")),
-        course=_course(training),
+        course=_course(training, card),
         curve=_picture(_CURVE) if _CURVE in facts["pictures"] else None,
         versions=", ".join(
             f"{escaped(name)} {_shown(said)}" for name, said in (training.get("versions") or {}).items()
         ),
-        onnx=_onnx(facts["onnx"]) if facts["onnx"] else None,
-        citations=citations(towers, model.get("loss", "infonce"), _frozen(training, "vision")),
+        citations=card.citations(facts),
         credit=_paragraph(details["credit"] or training.get("credit") or ""),
     )
-    return str(card).rstrip() + "\n"
+    return str(page).rstrip() + "\n"
 
 
 def _paragraph(text: str) -> str:
@@ -116,25 +105,8 @@ def _paragraph(text: str) -> str:
     return re.sub(r"^(\d+)([.)])", r"\1\\\2", escaped(text))
 
 
-def _fenced(text: str, language: str = "") -> str:
-    """A block of code that nothing in it can end."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
-
-
 def _picture(file: str) -> str:
     return f"![{escaped(PurePosixPath(file).stem.replace('_', ' '))}]({quote(file)})"
-
-
-def _linked(name: str) -> str:
-    return f"[{escaped(name)}](https://huggingface.co/{quote(name)})" if is_hub_id(name) else escaped(name)
-
-
-def _number(count: float) -> str:
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)
 
 
 def _inline(values: dict[str, Any] | None) -> str:
@@ -153,54 +125,12 @@ def _shown(value: Any) -> str:
 # ---- what it is ---------------------------------------------------------------------------------------------------
 
 
-def _tower(side: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a tower, with the words for it."""
-    tower, training = facts["model"][side], facts["training"]
-    name = training.get(f"{side}_model")
-    kind = CONFIG_MAPPING_NAMES.get(tower["type"], tower["type"]).removesuffix("Config")
-    return tower | {
-        "name": name,
-        "kind": f"timm {tower['architecture']}" if tower.get("architecture") else _NAMES.get(tower["type"], kind),
-        "from": _opened(name, tower["timm"]),
-        "frozen": _frozen(training, side),
-    }
-
-
-def _frozen(training: dict[str, Any], side: str) -> bool:
-    return bool(((training.get("hyperparameters") or {}).get("changed") or {}).get(f"freeze_{side}"))
-
-
-def _opened(name: str | None, timm: str | None) -> str:
-    """Where a tower came from, as Markdown; empty where that is not known."""
-    if not name:
-        return ""
-    if name.startswith("scratch/"):
-        return f"{escaped(name.removeprefix('scratch/'))}, begun without pretrained weights"
-    return _linked(timm if timm and name.startswith("timm/") else name)
-
-
-def _summary(facts: dict[str, Any], towers: list[dict[str, Any]]) -> str:
+def _summary(facts: dict[str, Any], card: FamilyCard) -> str:
     """The first table."""
-    model, training, details = facts["model"], facts["training"], facts["details"]
-    rows: list[list[str]] = []
-    counts = training.get("parameters") or {}
-    for tower, title in zip(towers, ("Image tower", "Text tower"), strict=False):
-        size = f"{_number(tower['parameters'])} parameters" if tower["parameters"] else ""
-        about = "; ".join(filter(None, [tower["from"], size, "frozen in training" if tower["frozen"] else ""]))
-        kind = escaped(tower["kind"])
-        rows.append([title, f"{kind}: {about}" if about else kind])
-    if model:
-        trained = f", {_number(counts['trained'])} of them trained" if counts.get("trained") else ""
-        if model["parameters"]:
-            rows.append(["Parameters", f"{_number(model['parameters'])}{trained}"])
-        rows.append(["Shared space", f"{model['projection_dim']} dimensions, compared by cosine"])
-        if model["image_size"]:
-            rows.append(["Pictures", "{} × {} pixels".format(*model["image_size"])])
-        if model["max_text_length"]:
-            padded = " (shorter ones are padded to it)" if model["fixed_length"] else ""
-            rows.append(["Texts", f"up to {model['max_text_length']} tokens{padded}"])
+    training, details = facts["training"], facts["details"]
+    rows = card.summary(facts)
     if named := [entry["name"] for entry in training.get("data") or [] if entry.get("name")]:
-        rows.append(["Trained on", ", ".join(_dataset(name) for name in named)])
+        rows.append(["Trained on", ", ".join(dataset_link(name) for name in named)])
     if details["language"]:
         rows.append(["Language", escaped(", ".join(details["language"]))])
     named_none = "none named: ask the publisher before you use it"
@@ -208,65 +138,16 @@ def _summary(facts: dict[str, Any], towers: list[dict[str, Any]]) -> str:
     return table(["", ""], rows, left=(0, 1))
 
 
-def _dataset(name: str) -> str:
-    return f"[{escaped(name)}](https://huggingface.co/datasets/{quote(name)})" if is_hub_id(name) else escaped(name)
-
-
-def _drawing(model: dict[str, Any], towers: list[dict[str, Any]]) -> str:
-    """The two towers up to the loss, in lines of text."""
-    size, longest = model["image_size"], model["max_text_length"]
-    of_picture = "picture" + (" {}×{}".format(*size) if size else "")
-    of_text = "text" + (f" ≤ {longest} tokens" if longest else "")
-    head = {"linear": "linear", "mlp": "linear, GELU, linear", "none": "no projection"}[model["projection"]]
-    rows = [
-        [start, f"{tower['kind']}, pooled: {_POOLINGS[tower['pooling']]}", str(tower["width"]), head]
-        for start, tower in zip((of_picture, of_text), towers, strict=True)
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [[f"{part} ".ljust(width + 3, "─") for part, width in zip(row, widths, strict=True)] for row in rows]
-    upper, lower = map(" ".join, lines)
-    temperature = f"{model['temperature']:.4g}" if model["temperature"] else "temperature"
-    loss = {"infonce": "InfoNCE over the batch", "sigmoid": "plus bias: sigmoid loss of every pair"}[model["loss"]]
-    space = f"├─ {model['projection_dim']}, unit length ── cosine / {temperature} ── {loss}"
-    return _fenced(f"{upper}┐\n{' ' * len(upper)}{space}\n{lower}┘", "text")
-
-
-def _example(example: dict[str, Any], facts: dict[str, Any]) -> dict[str, str | None]:
+def _example(example: dict[str, Any], facts: dict[str, Any], card: FamilyCard) -> dict[str, str | None]:
     output = example["output"]
-    timm = any((facts["model"].get(side) or {}).get("type") == "timm_wrapper" for side in ("vision", "text"))
-    packages, has_hf_clip = needs(example["code"], timm=timm, adapter=bool(facts["adapter_of"]))
+    packages, has_hf_clip = needs(example["code"], card.packages(facts), adapter=bool(facts["adapter_of"]))
     return {
         "title": example["title"],
-        "install": _fenced(f"pip install {' '.join(packages)}", "sh") if packages else None,
+        "install": fenced(f"pip install {' '.join(packages)}", "sh") if packages else None,
         "has_hf_clip": has_hf_clip,
-        "code": _fenced(example["code"], "python"),
-        "output": _fenced(output, "text") if output else None,
+        "code": fenced(example["code"], "python"),
+        "output": fenced(output, "text") if output else None,
     }
-
-
-def _onnx(export: dict[str, Any]) -> str:
-    """What is there, how near it comes to torch, and what int8 costs."""
-    said = ["`onnx/` holds both towers as graphs for onnxruntime."]
-    differences = export.get("largest_difference") or {}
-    if found := [differences[name] for name in ("text_embeds", "image_embeds") if differences.get(name) is not None]:
-        said.append(f"Their embeddings differ from torch's by {max(found):.1g} at the most.")
-    said += [f"{_sentence(note)}." for note in export.get("notes") or []]
-    parts = [" ".join(said)]
-    if int8 := export.get("int8"):
-        sizes = int8["bytes"]
-        small = sum(size for name, size in sizes.items() if "int8" in name)
-        before, after = (f"{size / 1e6:.4g} MB" for size in (sum(sizes.values()) - small, small))
-        data = (
-            f"{_dataset(int8['data']['name'])}, {escaped(int8['data']['split'])}, {int8['data']['images']:,} pictures"
-        )
-        parts.append(f"With 8-bit weights (`…_int8.onnx`) they take {after} in place of {before}. Measured on {data}:")
-        rows = [[label(name), each["fp32"], each["int8"], each["chance"]] for name, each in int8["recall"].items()]
-        parts.append(table(["", "fp32", "int8", "chance"], rows))
-    return "\n\n".join(parts)
-
-
-def _sentence(text: str) -> str:
-    return escaped(text[:1].upper() + text[1:])
 
 
 # ---- evaluation ---------------------------------------------------------------------------------------------------
@@ -287,7 +168,7 @@ def _evaluation(evaluation: dict[str, Any], apart: str) -> Iterator[dict[str, st
                 rows = [row[:-1] for row in rows]
             shown_table = _without_empty(_COLUMNS[: len(rows[0])], rows)
             how = _how(evaluation, list(figures.values()), _counts(next(iter(figures.values()))))
-            yield {"title": _HEADINGS[task] + ending, "table": shown_table, "how": " ".join(how)}
+            yield {"title": find_task(task).title + ending, "table": shown_table, "how": " ".join(how)}
     languages = {task.partition("/")[2]: figures for task, figures in tasks.items() if task.startswith("retrieval/")}
     if languages:
         yield _by_language(languages, evaluation, ending)
@@ -339,7 +220,7 @@ def _how(evaluation: dict[str, Any], figures: list[dict[str, Any]], counts: dict
     sizes = ", ".join(f"{count:,} {word}" for word, count in counts.items())
     revision = escaped(first["data_revision"])
     counted_as = f": {sizes}" if sizes else ""
-    yield f"Data: {_dataset(data['name'])}, {escaped(data['split'])}, content {revision}{counted_as}."
+    yield f"Data: {dataset_link(data['name'])}, {escaped(data['split'])}, content {revision}{counted_as}."
     if any(figure["low"] is not None for figure in figures):
         yield f"Intervals: {escaped(evaluation['intervals'])}."
     if first["protocol"]:
@@ -390,7 +271,7 @@ def _data_row(entry: dict[str, Any]) -> list[str]:
         if found := entry.get(unit):
             lengths = f"{found['median']:g} {unit} (median; {found['shortest']:g} to {found['longest']:g})"
     return [
-        _dataset(entry.get("name") or "unnamed"),
+        dataset_link(entry.get("name") or "unnamed"),
         "streamed" if entry.get("streamed") else _cell(entry.get("pictures")),
         _cell(entry.get("captions")),
         "" if each is None else f"{each:.3g}",
@@ -405,13 +286,13 @@ def _settings(training: dict[str, Any], kind: str) -> str | None:
     return table(["setting", "value"], rows, left=(0, 1)) if rows else None
 
 
-def _course(training: dict[str, Any]) -> str:
+def _course(training: dict[str, Any], card: FamilyCard) -> str:
     """How long it took, and on what, in sentences."""
     said = []
     if training.get("steps"):
-        said.append(_steps(training))
+        said.append(_steps(training, card))
     if training.get("pairs_per_second"):
-        said.append(f"Speed: {training['pairs_per_second']:.4g} pairs a second.")
+        said.append(f"Speed: {training['pairs_per_second']:.4g} {card.item}s a second.")
     if training.get("hardware"):
         said.append(f"Hardware: {escaped(hardware(training['hardware']))}.")
     emissions = training.get("emissions") or {}
@@ -422,12 +303,12 @@ def _course(training: dict[str, Any]) -> str:
     return " ".join(said)
 
 
-def _steps(training: dict[str, Any]) -> str:
+def _steps(training: dict[str, Any], card: FamilyCard) -> str:
     epochs = f" ({counted(training['epochs'], 'epoch', 'g')})" if training.get("epochs") else ""
-    batch = f" of {counted(training['batch_size'], 'pair')}" if training.get("batch_size") else ""
+    batch = f" of {counted(training['batch_size'], card.item)}" if training.get("batch_size") else ""
     batches = training.get("accumulated_batches") or 1
     if batches > 1:
-        batch = f" of {batches:,} batches{batch}, each pair with the negatives of its own batch"
+        batch = f" of {batches:,} batches{batch}{card.of_each_batch}"
     trained = " was trained" if training["steps"] == 1 else " were trained"
     took = f" took {_duration(training['seconds'])}" if training.get("seconds") else trained
     return f"{counted(training['steps'], 'step')}{batch}{epochs}{took}."

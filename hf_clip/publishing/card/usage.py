@@ -16,9 +16,9 @@ from huggingface_hub import constants, try_to_load_from_cache
 from ...core.errors import InputError
 from ...core.temporary import temporary_folder
 from ...models.requirements_hf_clip import TRANSFORMERS
-from .facts import CardDetails, Example
+from .facts import Example, adapter_base
 
-_ONNX = "onnx/example.py"
+ONNX = "onnx/example.py"
 # What opens the code beside the weights, and has been tried: an older release lacks names that it imports.
 _TRANSFORMERS = f'"transformers>={TRANSFORMERS},<{int(TRANSFORMERS.partition(".")[0]) + 1}"'
 # What an example may need beside transformers.
@@ -75,162 +75,6 @@ def literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-# ---- written ------------------------------------------------------------------------------------------------------
-
-
-def examples(
-    folder: Path, details: CardDetails, *, fixed_length: int | None = None, sigmoid: bool = False
-) -> list[Example]:
-    """The examples that suit what a folder holds.
-
-    Args:
-        fixed_length: tokens that every text is padded to, where the text tower wants that.
-        sigmoid: the model was trained with the sigmoid loss: it answers for each label alone.
-    """
-    name, imports, picture = literal(details.name), *_picture(details)
-    labels = _list(details.example_labels or _neutral_labels(details))
-    score = "sigmoid()[0]" if sigmoid else "softmax(dim=1)[0]"
-    found = [
-        Example("transformers", _with_transformers(name, imports, picture, labels, score)),
-        Example("The pipeline of transformers", _with_pipeline(name, imports, picture, labels, fixed_length)),
-    ]
-    if base := _base(folder):
-        found.append(Example("PEFT", _with_peft(name, literal(base), imports, picture, labels, score)))
-    else:
-        found.append(Example("hf_clip", _with_hf_clip(name, imports, picture, labels)))
-    if (folder / "modules.json").is_file():
-        found.append(Example("sentence-transformers", _with_sentence_transformers(name, imports, picture, labels)))
-    if (folder / _ONNX).is_file():
-        found.append(Example("onnxruntime, without torch", _with_onnx(name, imports, picture, labels)))
-    return found
-
-
-def _base(folder: Path) -> str | None:
-    """What an adapter is laid over; None of a whole model."""
-    settings = folder / "adapter_config.json"
-    return json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"] if settings.is_file() else None
-
-
-def _neutral_labels(details: CardDetails) -> list[str]:
-    return ["a photo", "a drawing"] if details.example_picture else ["red", "green", "blue"]
-
-
-def _picture(details: CardDetails) -> tuple[str, str]:
-    """(imports, the expression of a picture)."""
-    if not details.example_picture:
-        return "from PIL import Image", 'Image.new("RGB", (224, 224), "red")'
-    file = f"hf_hub_download({literal(details.name)}, {literal(details.example_picture)})"
-    return "from huggingface_hub import hf_hub_download\nfrom PIL import Image", f"Image.open({file})"
-
-
-def _list(texts: Sequence[str]) -> str:
-    """On one line, where they fit."""
-    line = ", ".join(map(literal, texts))
-    return f"[{line}]" if len(line) < 80 else "".join(["[\n", *(f"    {literal(text)},\n" for text in texts), "]"])
-
-
-def _with_transformers(name: str, imports: str, picture: str, labels: str, score: str) -> str:
-    return f"""import torch
-{imports}
-from transformers import AutoModel, AutoProcessor
-
-model = AutoModel.from_pretrained({name}, trust_remote_code=True)
-{_answered(name, picture, labels, score)}"""
-
-
-def _with_peft(name: str, base: str, imports: str, picture: str, labels: str, score: str) -> str:
-    return f"""import torch
-from peft import PeftModel
-{imports}
-from transformers import AutoModel, AutoProcessor
-
-base = AutoModel.from_pretrained({base}, trust_remote_code=True)
-model = PeftModel.from_pretrained(base, {name})
-{_answered(name, picture, labels, score)}"""
-
-
-def _answered(name: str, picture: str, labels: str, score: str) -> str:
-    return f"""processor = AutoProcessor.from_pretrained({name}, trust_remote_code=True)
-
-picture = {picture}
-labels = {labels}
-inputs = processor(images=picture, text=labels, return_tensors="pt")
-with torch.inference_mode():
-    output = model(**inputs)
-for label, probability in zip(labels, output.logits_per_image.{score}):
-    print(f"{{label}}: {{probability:.3f}}")
-"""
-
-
-def _with_pipeline(name: str, imports: str, picture: str, labels: str, fixed_length: int | None) -> str:
-    partial, padded = "", ""
-    if fixed_length:
-        # The pipeline loses `tokenizer_kwargs` that it is called with (transformers 5.24).
-        settings = f'{{"padding": "max_length", "truncation": True, "max_length": {fixed_length}}}'
-        partial = "from functools import partial\n\n"
-        padded = (
-            f"padding = {settings}\nclassify.preprocess = partial(classify.preprocess, tokenizer_kwargs=padding)\n"
-        )
-    return f"""{partial}{imports}
-from transformers import pipeline
-
-classify = pipeline("zero-shot-image-classification", model={name}, trust_remote_code=True)
-{padded}
-picture = {picture}
-labels = {labels}
-for answer in classify(picture, candidate_labels=labels, hypothesis_template="{{}}"):
-    print(f"{{answer['label']}}: {{answer['score']:.3f}}")
-"""
-
-
-def _with_hf_clip(name: str, imports: str, picture: str, labels: str) -> str:
-    return f"""{imports}
-
-from hf_clip import HFClipModel, HFClipProcessor
-from hf_clip.embeddings.encode import embed_images, embed_texts
-
-model = HFClipModel.from_pretrained({name})
-processor = HFClipProcessor.from_pretrained({name})
-
-pictures = [{picture}]
-texts = {labels}
-cosines = embed_images(model, processor, pictures) @ embed_texts(model, processor, texts).T
-for text, cosine in zip(texts, cosines[0]):
-    print(f"{{text}}: {{cosine:.3f}}")
-"""
-
-
-def _with_sentence_transformers(name: str, imports: str, picture: str, labels: str) -> str:
-    return f"""{imports}
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer({name}, trust_remote_code=True)
-
-pictures = [{picture}]
-texts = {labels}
-cosines = model.similarity(model.encode(pictures), model.encode(texts))
-for text, cosine in zip(texts, cosines[0]):
-    print(f"{{text}}: {{cosine:.3f}}")
-"""
-
-
-def _with_onnx(name: str, imports: str, picture: str, labels: str) -> str:
-    imports = imports.replace("hf_hub_download", "hf_hub_download, snapshot_download")
-    if "snapshot_download" not in imports:
-        imports = f"from huggingface_hub import snapshot_download\n{imports}"
-    return f"""import runpy
-import sys
-
-{imports}
-
-folder = snapshot_download({name}, allow_patterns="onnx/*")
-{picture}.save("picture.png")
-labels = {labels}
-sys.argv = ["example.py", "picture.png", *labels]
-runpy.run_path(f"{{folder}}/{_ONNX}", run_name="__main__")
-"""
-
-
 # ---- run ----------------------------------------------------------------------------------------------------------
 
 
@@ -261,33 +105,33 @@ def _needed(code: str) -> frozenset[str]:
     nodes = list(ast.walk(ast.parse(code)))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    names += ["onnxruntime"] if _ONNX in code else []
+    names += ["onnxruntime"] if ONNX in code else []
     return frozenset(_PACKAGES).intersection(name.split(".")[0] for name in names)
 
 
-def needs(code: str, *, timm: bool, adapter: bool) -> tuple[list[str], bool]:
+def needs(code: str, extra: Sequence[str] = (), *, adapter: bool) -> tuple[list[str], bool]:
     """(what `pip install` is given for an example, whether it needs hf_clip as well).
 
     Args:
-        timm: a tower is one of timm's.
+        extra: what opening the model takes beside transformers.
         adapter: the repository is an adapter, which transformers opens with peft.
     """
     own = _needed(code)
-    towers = ["timm"] * timm + ["peft"] * (adapter or "peft" in own)
+    extra = [*extra, *(["peft"] if adapter or "peft" in own else [])]
     if "onnxruntime" in own:
         return ["onnxruntime", "tokenizers", "numpy", "pillow", "huggingface_hub"], False
     if "hf_clip" in own:
-        return towers, True
+        return extra, True
     if "sentence_transformers" in own:
-        return ['"sentence-transformers>=6.2"', _TRANSFORMERS, "torchvision", "pillow", *towers], False
-    if "AutoModel" in code or towers:
-        return [_TRANSFORMERS, "torch", "torchvision", "accelerate", "pillow", *towers], False
+        return ['"sentence-transformers>=6.2"', _TRANSFORMERS, "torchvision", "pillow", *extra], False
+    if "AutoModel" in code or extra:
+        return [_TRANSFORMERS, "torch", "torchvision", "accelerate", "pillow", *extra], False
     return [], False
 
 
 def _has_base(folder: Path) -> bool:
     """Whether an adapter can be opened here at all."""
-    base = _base(folder)
+    base = adapter_base(folder)
     if base is None:
         return True
     there = Path(base).is_dir() or isinstance(try_to_load_from_cache(base, "config.json"), str)

@@ -23,11 +23,11 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, ConvNextImageProcessor
 
+from ...core.digests import weights_digest
 from ...core.errors import InputError, first_line
 from ...core.version import __version__
 from ...data.pixels import processed_pixels
 from ...embeddings.encode import collator_of, max_caption_length, temperature_of
-from ...embeddings.provenance import weights_digest
 from ...models import decoding_hf_clip
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor

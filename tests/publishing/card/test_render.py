@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from hf_clip.core.errors import InputError
 from hf_clip.publishing.card import render as card_module
-from hf_clip.publishing.card.citations import citations
 from hf_clip.publishing.card.limits import percent
 from hf_clip.publishing.card.render import CardDetails, card_files, render, write_card
+from hf_clip.publishing.clip.card import citations
 
 NAME = "someone/birds-clip"
 TRAINING = {

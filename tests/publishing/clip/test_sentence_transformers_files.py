@@ -12,7 +12,7 @@ from strangers import run_stranger
 from transformers import AutoModel, AutoProcessor, ConvNextImageProcessor, SiglipTextConfig
 
 from hf_clip import HFClipModel, HFClipProcessor, create_model_and_processor
-from hf_clip.publishing.sentence_transformers_files import write_sentence_transformers_files
+from hf_clip.publishing.clip.sentence_transformers_files import write_sentence_transformers_files
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 

@@ -6,11 +6,16 @@ from typing import Any
 
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from ..models.configuration_hf_clip import HFClipConfig
-from ..models.processing_hf_clip import HFClipProcessor
+from ...models.configuration_hf_clip import HFClipConfig
+from ...models.processing_hf_clip import HFClipProcessor
 
 _MODULES = "sentence_transformers.base.modules"
 _OLDEST = "6.0.0"  # sentence-transformers before it has no modules of these names
+
+
+def write_files(source: Path, target: Path, config: HFClipConfig | None, processor: HFClipProcessor) -> None:
+    """As `core.families` has it; the source adds nothing."""
+    write_sentence_transformers_files(target, config, processor)
 
 
 def write_sentence_transformers_files(

@@ -1,0 +1,1 @@
+"""What cards and publishing are told of the family of CLIP: all that only it has."""
