@@ -32,6 +32,45 @@ class Tokenized(NamedTuple):
 
 
 @dataclass
+class ImageCollator:
+    """Makes a batch of images alone: of the items of `ImageRows`, `TrainingImages` and their like.
+
+    Args:
+        image_processor: for a loop of one's own: 8-bit pixels are then rescaled and normalized here. A trainer does
+            that on the model's device, where it costs less.
+
+    Returns (called): a dict of pixel_values (images, 3, height, width), or pooled_image (images, width) of a frozen
+        tower; image_ids (images,): int64 digests of the content; rows (images,): the source's row of each; skipped:
+        (row, name, reason) of images left out. Where no image could be read, pixel_values are (0, 3, 1, 1).
+    """
+
+    image_processor: BaseImageProcessor | None = None
+
+    def __post_init__(self):
+        self._normalize = self.image_processor and PixelNormalization.of(self.image_processor)
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        if what := _foreign(items):
+            raise InputError(
+                f"ImageCollator gets rows of {what}: wrap them in TrainingImages(open_source(…, "
+                "captions_required=False), image_processor, Augmentation()), or to evaluate in ImageRows(…)"
+            )
+        readable = _readable(items)
+        return {
+            **self._normalized(_pictures(readable)),
+            "image_ids": _int64(item["image_id"] for item in readable),
+            "rows": _int64(item["row"] for item in readable),
+            "skipped": [entry for item in items for entry in item["skipped"]],
+        }
+
+    def _normalized(self, images: dict[str, Tensor]) -> dict[str, Tensor]:
+        pixels = images.get("pixel_values")
+        if not self._normalize or pixels is None or pixels.dtype != torch.uint8:
+            return images
+        return {"pixel_values": self._normalize(pixels)}
+
+
+@dataclass
 class HFClipCollator:
     """Makes a batch of the items of `CaptionedImages`, `TrainingPairs` and their like.
 
@@ -62,29 +101,19 @@ class HFClipCollator:
     image_processor: BaseImageProcessor | None = None
 
     def __post_init__(self):
-        self._normalize = self.image_processor and PixelNormalization.of(self.image_processor)
+        self._images = ImageCollator(self.image_processor)
         if self.padding not in PADDINGS:
             raise InputError(f"padding must be one of {', '.join(PADDINGS)}, not {self.padding!r}")
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         _check_items(items)
-        skipped = [entry for item in items for entry in item["skipped"]]
-        readable = [item for item in items if "image_id" in item]
+        readable = _readable(items)
         pooled = bool(items) and "pooled_text" in items[0]
         without_captions = not pooled and bool(items) and not any(item["captions"] for item in items)
         return {
             **(_pooled_texts(readable) if pooled else self._texts(readable, without_captions)),
-            **self._normalized(_pictures(readable)),
-            "image_ids": _int64(item["image_id"] for item in readable),
-            "rows": _int64(item["row"] for item in readable),
-            "skipped": skipped,
+            **self._images(items),
         }
-
-    def _normalized(self, pictures: dict[str, Tensor]) -> dict[str, Tensor]:
-        pixels = pictures.get("pixel_values")
-        if not self._normalize or pixels is None or pixels.dtype != torch.uint8:
-            return pictures
-        return {"pixel_values": self._normalize(pixels)}
 
     def _texts(self, items: list[dict[str, Any]], without_captions: bool) -> dict[str, Tensor]:
         _check_captions(items)
@@ -134,14 +163,26 @@ def _nothing(names: Iterable[str]) -> Tokenized:
     return Tokenized(tokens, _int64([]), _int64([]), torch.zeros(0, dtype=torch.bool))
 
 
+def _foreign(items: list[Any]) -> str:
+    """What the items of a data set that is none of ours hold; nothing of ours."""
+    if not items or (isinstance(items[0], dict) and "skipped" in items[0]):
+        return ""
+    return ", ".join(map(str, items[0])) if isinstance(items[0], dict) else type(items[0]).__name__
+
+
 def _check_items(items: list[Any]) -> None:
-    if items and not (isinstance(items[0], dict) and "skipped" in items[0]):
-        what = ", ".join(map(str, items[0])) if isinstance(items[0], dict) else type(items[0]).__name__
+    if what := _foreign(items):
         raise InputError(
             f"HFClipCollator gets rows of {what}: wrap them in TrainingPairs(open_source(…), image_processor, "
             "Augmentation()), to evaluate in CaptionedImages(…), or give a data_collator that makes pixel_values and "
             "input_ids of them"
         )
+    if any(not {"captions", "pooled_text"} & item.keys() for item in items):
+        raise InputError("HFClipCollator gets items without captions, as TrainingImages have: give TrainingPairs")
+
+
+def _readable(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [item for item in items if "image_id" in item]
 
 
 def _pooled_texts(items: list[dict[str, Any]]) -> dict[str, Tensor]:

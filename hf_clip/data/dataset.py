@@ -1,32 +1,28 @@
 """Rows of a source as model-ready items, for training and for evaluation."""
 
-import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from transformers import BaseImageProcessor
 
-from ..core.digests import content_id
 from ..core.errors import InputError
-from .augmentation import Augmentation, replayable
+from .augmentation import Augmentation
 from .columns import caption_lengths
+from .drawn import Drawn
+from .draws import CaptionDraw, ImageDraw, read_picture
 from .features import Features
-from .images import UnreadableImage, read_image
-from .pairs import Pairs
-from .pixels import PixelNormalization, eight_bit_pixels, processed_pixels, shortest_side
+from .pixels import processed_pixels
 from .sources import Source, no_source
 
 
-class CaptionedImages(torch.utils.data.Dataset):
-    """All captions of each picture, without augmentation: the evaluation view of a source.
+class ImageRows(torch.utils.data.Dataset):
+    """The image of each row of a source, without augmentation: the evaluation view of a model of images alone.
 
-    An item is {row, pixel_values (3, height, width), captions, image_id, skipped}. A picture that cannot be read has
-    no `pixel_values`; `skipped` says (row, name, reason).
+    An item is {row, pixel_values (3, height, width), image_id, skipped}. An image that cannot be read has no
+    `pixel_values`; `skipped` says (row, name, reason).
     """
 
     def __init__(self, source: Source, image_processor: BaseImageProcessor):
@@ -49,29 +45,30 @@ class CaptionedImages(torch.utils.data.Dataset):
         return len(self.source)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"row": row} | self._image(self.source.rows[row], row)
+
+    def _image(self, record: dict[str, Any], row: int) -> dict[str, Any]:
+        return read_picture(self.source, record, row, partial(processed_pixels, self.image_processor))
+
+
+class CaptionedImages(ImageRows):
+    """The same with `captions`, all those of each image: the evaluation view of a source."""
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
         record = self.source.rows[row]
-        return {"row": row, "captions": self.source.captions_of(record)} | read_picture(
-            self.source, record, row, partial(processed_pixels, self.image_processor)
-        )
+        return {"row": row, "captions": self.source.captions_of(record)} | self._image(record, row)
 
 
-class TrainingPairs(Pairs, CaptionedImages):
-    """One caption of each picture an epoch, the picture augmented; both drawn from (seed, epoch, row) alone.
+class TrainingImages(Drawn, ImageRows):
+    """The image of each row, augmented anew in each epoch; drawn from (seed, epoch, row) alone.
 
     `pixel_values` are 8-bit where `PixelNormalization` knows the rest of what the image processor does.
-    In place of a picture that cannot be read stands the next row that can, so every batch is whole.
-
-    Where `text_features` or `image_features` is set, an item holds `pooled_text` or `pooled_image`, (width,), of the
-    same draw instead, and its caption or picture is not read.
+    In place of an image that cannot be read stands the next row that can, so every batch is whole.
     """
 
-    text_features: Features | None = None
-    image_features: Features | None = None
-
     def __init__(self, source: Source, image_processor: BaseImageProcessor, augmentation: Augmentation, seed: int = 0):
-        CaptionedImages.__init__(self, source, image_processor)
-        self.draw = PairDrawer(image_processor, augmentation, seed)
-        check_captioned(source)
+        ImageRows.__init__(self, source, image_processor)
+        self.draw = ImageDraw(image_processor, augmentation, seed)
         # Shared, so that `persistent_workers`, which are copies of this object, see the epoch change.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
@@ -87,20 +84,10 @@ class TrainingPairs(Pairs, CaptionedImages):
         self._epoch.fill_(epoch)
 
     def at(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
-        return self._with_vectors([self._readable(row, epoch) for row, epoch in zip(rows, epochs, strict=True)])
+        return [self._readable(row, epoch) for row, epoch in zip(rows, epochs, strict=True)]
 
     def read(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
-        return self._with_vectors([self._item(row, epoch) for row, epoch in zip(rows, epochs, strict=True)])
-
-    def _with_vectors(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """With the features themselves, all read at once, where so far their positions stand."""
-        for name, features in (("pooled_text", self.text_features), ("pooled_image", self.image_features)):
-            having = [item for item in items if name in item]
-            if features is not None and having:
-                vectors = features.take([item[name] for item in having]).unbind()
-                for item, vector in zip(having, vectors, strict=True):
-                    item[name] = vector
-        return items
+        return [self._item(row, epoch) for row, epoch in zip(rows, epochs, strict=True)]
 
     def _readable(self, row: int, epoch: int) -> dict[str, Any]:
         count = len(self)
@@ -116,18 +103,52 @@ class TrainingPairs(Pairs, CaptionedImages):
         raise InputError(f"no picture of {self.source.name} can be read; the first, {name}: {reason}")
 
     def _item(self, row: int, epoch: int) -> dict[str, Any]:
-        if self.text_features is None and self.image_features is None:
-            return self.draw(self.source, self.source.rows[row], row, epoch)
-        drawn = self.draw.number(row, epoch)
+        return {"row": row} | self.draw(self.source, self.source.rows[row], row, epoch)
+
+
+class TrainingPairs(TrainingImages, CaptionedImages):
+    """The same with `captions`, one of each image, chosen anew in each epoch.
+
+    Where `text_features` or `image_features` is set, an item holds `pooled_text` or `pooled_image`, (width,), of the
+    same draw instead, and its caption or picture is not read.
+    """
+
+    text_features: Features | None = None
+    image_features: Features | None = None
+
+    def __init__(self, source: Source, image_processor: BaseImageProcessor, augmentation: Augmentation, seed: int = 0):
+        super().__init__(source, image_processor, augmentation, seed)
+        self.choose = CaptionDraw(seed)
+        check_captioned(source)
+
+    def at(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+        return self._with_vectors(super().at(rows, epochs))
+
+    def read(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+        return self._with_vectors(super().read(rows, epochs))
+
+    def _with_vectors(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """With the features themselves, all read at once, where so far their positions stand."""
+        for name, features in (("pooled_text", self.text_features), ("pooled_image", self.image_features)):
+            having = [item for item in items if name in item]
+            if features is not None and having:
+                vectors = features.take([item[name] for item in having]).unbind()
+                for item, vector in zip(having, vectors, strict=True):
+                    item[name] = vector
+        return items
+
+    def _item(self, row: int, epoch: int) -> dict[str, Any]:
+        is_cached = self.text_features is not None and self.image_features is not None
+        record = {} if is_cached else self.source.rows[row]
         if self.text_features is None:
-            text = {"captions": [choose(self.source.captions(row), drawn)]}
+            text = {"captions": [self.choose(self.source.captions_of(record), row, epoch)]}
         else:
-            text = _pooled_text(self.text_features, row, drawn)
+            text = _pooled_text(self.text_features, row, partial(self.choose, row=row, epoch=epoch))
         if self.image_features is None:
-            picture = self.draw.picture(self.source, self.source.rows[row], row, drawn)
+            image = self.draw(self.source, record, row, epoch)
         else:
-            picture = _pooled_image(self.image_features, self.source, row)
-        return {"row": row} | text | picture
+            image = _pooled_image(self.image_features, self.source, row)
+        return {"row": row} | text | image
 
     def caption_lengths(self) -> list[int]:
         """Mean characters of each row's captions: how long its text is, before it is tokenised."""
@@ -140,39 +161,8 @@ class TrainingPairs(Pairs, CaptionedImages):
         return (labels @ lengths // labels.sum(1).clip(min=1)).tolist()
 
 
-class PairDrawer:
-    """Makes a training item of a row: one of its captions, and its picture augmented."""
-
-    def __init__(self, image_processor: BaseImageProcessor, augmentation: Augmentation, seed: int):
-        self.image_processor = image_processor
-        self.augmentation = augmentation
-        self.augment: Callable[[Image.Image], Image.Image] = augmentation.build()
-        self.seed = seed
-        # 8-bit where the trainer can do the rest: a quarter of the bytes from worker to device.
-        as_bytes = PixelNormalization.of(image_processor) is not None
-        self.to_pixels = partial(eight_bit_pixels if as_bytes else processed_pixels, image_processor)
-        self.at_least = augmentation.side_to_decode(shortest_side(image_processor))
-
-    def __call__(self, source: Source, record: dict[str, Any], row: int, epoch: int) -> dict[str, Any]:
-        drawn = self.number(row, epoch)
-        caption = choose(source.captions_of(record), drawn)
-        return {"row": row, "captions": [caption]} | self.picture(source, record, row, drawn)
-
-    def number(self, row: int, epoch: int) -> int:
-        """What all that is drawn for a row in an epoch is drawn from."""
-        return content_id(f"{self.seed}-{epoch}-{row}".encode())
-
-    def picture(self, source: Source, record: dict[str, Any], row: int, drawn: int) -> dict[str, Any]:
-        augment = partial(replayable, self.augment, seed=drawn)
-        return read_picture(source, record, row, self.to_pixels, augment, self.at_least)
-
-
-def choose(captions: Sequence[Any], drawn: int) -> Any:
-    return captions[0] if len(captions) == 1 else random.Random(drawn).choice(captions)
-
-
-def _pooled_text(features: Features, row: int, drawn: int) -> dict[str, Any]:
-    place = choose(range(features.starts[row], features.starts[row + 1]), drawn)
+def _pooled_text(features: Features, row: int, choose: Callable[[Sequence[int]], int]) -> dict[str, Any]:
+    place = choose(range(features.starts[row], features.starts[row + 1]))
     position = int(features.positions[place])
     cut = features.cut is not None and bool(features.cut[place])
     return {"pooled_text": position, "caption_id": int(features.ids[position]), "caption_cut": cut}
@@ -189,21 +179,3 @@ def _pooled_image(features: Features, source: Source, row: int) -> dict[str, Any
 def check_captioned(source: Source) -> None:
     if not (source.has_captions and source.captions_required):
         raise InputError(f"{source.name} was opened for its pictures alone: training needs captions, or labels")
-
-
-def read_picture(
-    source: Source,
-    record: dict[str, Any],
-    row: int,
-    to_pixels: Callable[[Image.Image], Tensor],
-    augment: Callable[[Image.Image], Image.Image] | None = None,
-    at_least: int | None = None,
-) -> dict[str, Any]:
-    """{pixel_values, image_id, skipped} of a row, or only what was skipped; `at_least` is that of `read_image`."""
-    try:
-        image, image_id = read_image(record[source.image_column], source.folder, at_least)
-    except UnreadableImage as error:
-        return {"skipped": [(source.row_number(row), source.picture_name(record), str(error))]}
-    if augment:
-        image = augment(image)
-    return {"pixel_values": to_pixels(image), "image_id": image_id, "skipped": []}

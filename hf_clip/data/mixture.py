@@ -9,12 +9,12 @@ import torch
 
 from ..core.digests import content_id
 from ..core.errors import InputError
-from .pairs import Pairs
+from .drawn import Drawn
 from .weights import check_weights, shares_of
 from .wrappers import WrappedPairs, as_pairs, gathered, renumbered
 
 
-class MixedPairs(Pairs):
+class MixedPairs(Drawn):
     """Items of several `TrainingPairs` (or of torch's `Subset` or `ConcatDataset` of such), weighted.
 
     An epoch is as long as all sets together. A set with less than its length in it goes on in the next epoch where it
@@ -31,9 +31,9 @@ class MixedPairs(Pairs):
     """
 
     def __init__(self, datasets: Sequence[Any], weights: Sequence[float]):
-        self.datasets: list[Pairs] = [as_pairs(dataset) for dataset in datasets]
+        self.datasets: list[Drawn] = [as_pairs(dataset) for dataset in datasets]
         for dataset in self.datasets:
-            if not isinstance(dataset, Pairs):
+            if not isinstance(dataset, Drawn):
                 raise InputError(f"MixedPairs mixes TrainingPairs, not a {type(dataset).__name__}")
         check_weights(weights, len(self.datasets))
         self.starts = [0, *accumulate(len(dataset) for dataset in self.datasets)]  # of each one's rows
@@ -103,6 +103,6 @@ def sets_within(dataset: Any) -> list[Any]:
     return list({id(each): each for each in found}.values())
 
 
-def _order(dataset: Pairs) -> np.ndarray:
+def _order(dataset: Drawn) -> np.ndarray:
     seed = content_id(f"{dataset.seed}-order".encode())
     return np.random.default_rng(seed % 2**64).permutation(len(dataset))

@@ -1,4 +1,4 @@
-"""Training pairs of sources that are read as a stream: shuffled, and shared out between processes and workers."""
+"""Training items of sources that are read as a stream: shuffled, and shared out between processes and workers."""
 
 import itertools
 import random
@@ -12,7 +12,8 @@ from transformers import BaseImageProcessor
 from ..core.digests import content_id
 from ..core.errors import InputError
 from .augmentation import Augmentation
-from .dataset import PairDrawer, check_captioned
+from .dataset import check_captioned
+from .draws import CaptionDraw, ImageDraw
 from .sources import Source
 from .weights import check_weights
 
@@ -31,13 +32,13 @@ class Shard:
 Row = tuple[Shard, int, dict[str, Any]]  # where it stands, and what stands there
 
 
-class StreamedPairs(torch.utils.data.IterableDataset):
-    """One caption of each picture an epoch, the picture augmented, epoch after epoch without an end.
+class StreamedImages(torch.utils.data.IterableDataset):
+    """The image of each row of sources, augmented anew in each epoch, epoch after epoch without an end.
 
     Each process and each of its `DataLoader` workers reads its own part: whole shards where there are enough, else
     every so many rows of a shard that it shares. In one epoch no row comes twice and none is left out; which part is
     whose changes with the epoch. The same arguments give the same sequence: to resume is to skip what was seen.
-    Items are those of `TrainingPairs`; a picture that cannot be read is passed over, and `skipped` of the next good
+    Items are those of `TrainingImages`; an image that cannot be read is passed over, and `skipped` of the next good
     one names it. `row` counts shards in steps of 2**32.
 
     Args:
@@ -47,8 +48,8 @@ class StreamedPairs(torch.utils.data.IterableDataset):
         rank, world_size: of this process.
 
     Raises:
-        InputError: sources that are not streamed or without captions; when reading, what `Source.read_shard` raises,
-            and a stream without one readable picture.
+        InputError: sources that are not streamed; when reading, what `Source.read_shard` raises, and a stream without
+            one readable image.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class StreamedPairs(torch.utils.data.IterableDataset):
         world_size: int = 1,
     ):
         self.sources = [sources] if isinstance(sources, Source) else list(sources)
-        self.draw = PairDrawer(image_processor, augmentation, seed)
+        self.draw = ImageDraw(image_processor, augmentation, seed)
         self.weights = weights
         self.shuffle_buffer = shuffle_buffer
         self.rank, self.world_size = rank, world_size
@@ -79,7 +80,6 @@ class StreamedPairs(torch.utils.data.IterableDataset):
 
     def _check(self) -> None:
         for source in self.sources:
-            check_captioned(source)
             if not source.streaming:
                 raise InputError(f"{source.name} is not streamed: open it with streaming=True, or use TrainingPairs")
         if self.weights is not None:
@@ -116,9 +116,12 @@ class StreamedPairs(torch.utils.data.IterableDataset):
 
     def _item(self, row: Row, epoch: int) -> dict[str, Any]:
         shard, place, record = row
-        item = self.draw(shard.source, record, shard.number * _ROWS_OF_A_SHARD + place, epoch)
+        item = self._drawn(shard.source, record, shard.number * _ROWS_OF_A_SHARD + place, epoch)
         where = f"{shard.source.shard_name(shard.index)}: row {place + 1}"
         return item | {"skipped": [(number, f"{where}: {name}", why) for number, name, why in item["skipped"]]}
+
+    def _drawn(self, source: Source, record: dict[str, Any], row: int, epoch: int) -> dict[str, Any]:
+        return {"row": row} | self.draw(source, record, row, epoch)
 
     def _look_for_a_readable_picture(self, pool: list[Shard]) -> None:
         """This reader's part had none, which is a fault only where the others' have none either."""
@@ -133,6 +136,24 @@ class StreamedPairs(torch.utils.data.IterableDataset):
 
     def _generator(self, *names: Any) -> random.Random:
         return random.Random(content_id("-".join(map(str, (self.draw.seed, *names))).encode()))
+
+
+class StreamedPairs(StreamedImages):
+    """The same with `captions`, one of each image, chosen anew in each epoch.
+
+    Raises:
+        InputError: also for sources without captions.
+    """
+
+    def _check(self) -> None:
+        for source in self.sources:
+            check_captioned(source)
+        super()._check()
+        self.choose = CaptionDraw(self.draw.seed)
+
+    def _drawn(self, source: Source, record: dict[str, Any], row: int, epoch: int) -> dict[str, Any]:
+        caption = self.choose(source.captions_of(record), row, epoch)
+        return {"captions": [caption]} | super()._drawn(source, record, row, epoch)
 
 
 def part_of_epoch(pool: list[Shard], reader: int, readers: int, epoch: int, generator: random.Random) -> Iterator[Row]:

@@ -10,12 +10,12 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
 from ..core.digests import digest_of
 from ..core.errors import InputError
-from .dataset import CaptionedImages
-from .pairs import Pairs
-from .streaming import StreamedPairs
+from .dataset import ImageRows
+from .drawn import Drawn
+from .streaming import StreamedImages
 
 WORKS = "Subset, ConcatDataset, random_split and nestings of them work"
-_OURS = (CaptionedImages, Pairs, StreamedPairs)
+_OURS = (ImageRows, Drawn, StreamedImages)
 _LOOKED_AT = 1000  # entries of a list that a data set of another kind holds
 
 
@@ -134,7 +134,7 @@ def _held(dataset: Any) -> Any:
     return None
 
 
-class WrappedPairs(Pairs):
+class WrappedPairs(Drawn):
     """The items of what torch's wrappers hold, with the hooks of the sets within.
 
     They are drawn as without a wrapper, from (seed, epoch, row of the set) alone. In place of an image that cannot be
@@ -222,7 +222,7 @@ def as_pairs(dataset: Any) -> Any:
     layout = layout_of(dataset)
     if not len(layout):
         raise InputError(f"a {type(dataset).__name__} of {name_of(layout.sets[0])} holds no rows to train on")
-    hooked = [isinstance(_with_hooks(each), CaptionedImages) or hasattr(each, "set_epoch") for each in layout.sets]
+    hooked = [isinstance(_with_hooks(each), ImageRows) or hasattr(each, "set_epoch") for each in layout.sets]
     return WrappedPairs(layout) if any(hooked) else dataset
 
 
@@ -233,12 +233,12 @@ def _with_hooks(dataset: Any) -> Any:
 
 
 def row_span_of(dataset: Any) -> int:
-    return dataset.row_span if isinstance(dataset, CaptionedImages | Pairs) else len(dataset)
+    return dataset.row_span if isinstance(dataset, ImageRows | Drawn) else len(dataset)
 
 
 def name_of(dataset: Any) -> str:
     """What its source was called by the user."""
-    return dataset.name if isinstance(dataset, CaptionedImages | Pairs) else type(dataset).__name__
+    return dataset.name if isinstance(dataset, ImageRows | Drawn) else type(dataset).__name__
 
 
 def renumbered(item: Any, start: int, name: str = "") -> Any:
@@ -263,8 +263,8 @@ def named(entry: tuple[int, str, str], name: str) -> tuple[int, str, str]:
 
 
 def _items_of(dataset: Any, rows: list[int], epochs: list[int]) -> list[Any]:
-    if isinstance(dataset, Pairs) and all(
-        getattr(type(dataset), name) is getattr(Pairs, name) for name in ("__getitem__", "__getitems__")
+    if isinstance(dataset, Drawn) and all(
+        getattr(type(dataset), name) is getattr(Drawn, name) for name in ("__getitem__", "__getitems__")
     ):
         return dataset.read(rows, epochs)
     return items_at(dataset, rows)

@@ -1,49 +1,49 @@
 """The `transformers` Trainer of every family: whole checkpoints, exact resume, finite weights, averages, pushes."""
 
-import contextlib
 import copy
 import inspect
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, Sampler
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
-from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint, seed_worker
-from transformers.utils import logging
+from torch.utils.data import DataLoader, Sampler
+from transformers import (
+    BaseImageProcessor,
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
+from transformers.trainer_utils import TrainOutput
 
-from ..core.atomic import STAGING, discard, replace, staged, writing
-from ..core.errors import InputError, NotFinite, first_line
-from ..data.images import broken_picture, skipped_line
+from ..core.errors import InputError, NotFinite
 from ..data.pixels import PixelNormalization
-from ..data.streaming import StreamedPairs
+from ..data.streaming import StreamedImages
 from ..data.wrappers import WrappedPairs, as_pairs
-from .averaging import LAST_WEIGHTS, WeightAverage
+from .averaging import WeightAverage
 from .base_arguments import BaseTrainingArguments, check_arguments
-from .checkpoints import remove_oldest
 from .data_wait import DataWait
 from .facts import Origin, training_facts
 from .frozen import frozen_modules
 from .hub import RunOnHub
-from .loaders import ByLength, check_batches, make_loader, seed_of_workers
-from .processes import check_processes, check_same_rows, check_same_settings, gather_objects, sharded_by, whole
-from .pushes import SKIPPED_IMAGES, in_own_words, remove_staging
+from .loaders import ByLength, check_batches, seed_of_workers, training_loader
+from .meters import Meters
+from .processes import check_processes, check_same_rows, check_same_settings, sharded_by
+from .pushes import in_own_words, remove_staging
+from .resumable import ResumableTrainer, last_checkpoint
 from .search import check_search, objective_of
-
-logger = logging.get_logger(__name__)
+from .skipped import SKIPPED_IMAGES, SkippedImages
 
 # What a batch says beside the inputs of a model.
 _NOT_OF_THE_MODEL = ("rows", "image_ids", "skipped")
 
 
-class BaseTrainer(Trainer):
+class BaseTrainer(ResumableTrainer):
     """Trains a model of any family on items of our data sets, or of one's own.
 
     Every `Trainer` argument works as it does there. Beyond it: a checkpoint is never half written, and what resumes
@@ -91,18 +91,16 @@ class BaseTrainer(Trainer):
         check_processes(args)
         self.origin = origin or Origin()
         self.resumed = False
-        self.skipped_images: dict[int, tuple[str, str]] = {}
-        self.skipped_everywhere: list[list[Any]] = []  # as all processes last said together
+        self.skipped_images = SkippedImages()
         self.hub = self.push_in_progress = RunOnHub(self)
         self._resumes_from: str | None = None
-        self._staging: Path | None = None  # where a checkpoint is being written
         self._searched_with: Any = None  # the arguments that a search leaves as they are
         self._callbacks: list[TrainerCallback] = []
         self._first_model = None if model is not None else self._make_first_model(given.get("model_init"), args)
         first = self._first_model if model is None else model
         super().__init__(**self.parts_for(first, given))
-        processor = getattr(self.processing_class, "image_processor", None)
-        self._normalize = PixelNormalization.of(processor) if processor else None
+        processor = getattr(self.processing_class, "image_processor", self.processing_class)
+        self._normalize = PixelNormalization.of(processor) if isinstance(processor, BaseImageProcessor) else None
         self._take_up(first)
 
     # ---- what a family may override -------------------------------------------------------------------------------
@@ -160,14 +158,14 @@ class BaseTrainer(Trainer):
         if args.ema_decay and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise InputError("ema_decay cannot follow weights that FSDP or DeepSpeed has sharded: leave it out")
         self._frozen = self.make_ready(model)
-        self._meters: dict[str, Tensor] = {}
-        self._average = WeightAverage(args.ema_decay) if args.ema_decay else None
+        self._meters = Meters()
+        self.average = WeightAverage(args.ema_decay) if args.ema_decay else None
         self._data_wait = DataWait()
         for callback in self._callbacks:
             self.remove_callback(callback)
         self._callbacks = [self._data_wait, _AnnounceEpoch(), *self.own_callbacks()]
-        if self._average:
-            self._callbacks.append(self._average)
+        if self.average:
+            self._callbacks.append(self.average)
         if args.early_stopping_patience is not None:
             self._callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
         for callback in self._callbacks:
@@ -216,13 +214,11 @@ class BaseTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback):
                 callback.early_stopping_patience_counter = 0
-        skipped = Path(self._resumes_from or "", SKIPPED_IMAGES)
-        if self._resumes_from and skipped.is_file():
-            self.skipped_images = {row: (name, reason) for row, name, reason in json.loads(skipped.read_text())}
+        if self._resumes_from:
+            self.skipped_images.resume(Path(self._resumes_from))
 
-    def _hp_search_setup(self, trial: Any) -> None:
-        """Called once the model to train is there: of a trial, with settings of its own on top of those given."""
-        super()._hp_search_setup(trial)
+    def begin_run(self, trial: Any) -> None:
+        """Looks at what is to be trained."""
         if trial is not None:
             check_arguments(self.args, self.arguments)
         if self.model_init is not None:
@@ -284,8 +280,8 @@ class BaseTrainer(Trainer):
         Raises:
             NotFinite: the loss is not; what was saved before is good.
         """
-        for row, name, reason in inputs.get("skipped", ()):
-            self._report_skipped(row, name, reason)
+        for entry in inputs.get("skipped", ()):
+            self.skipped_images.report(*entry, strict=self.args.strict)
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not loss.isfinite():
             raise self.not_finite("the loss")
@@ -316,43 +312,21 @@ class BaseTrainer(Trainer):
         return inputs | {"pixel_values": self._normalize(pixels)}
 
     def meter(self, name: str, total: Tensor, count: int) -> None:
-        """Adds to a figure, which is logged as its mean since the last log, over all processes.
+        """Has a figure logged as its mean since the last log; every process meters the same ones.
 
         Args:
-            total: of `count` items of this process's step. Every process meters the same figures.
+            total: (), over `count` items of this process's step.
         """
-        step = torch.stack([total.detach().float(), torch.tensor(float(count), device=total.device)])
-        self._meters[name] = self._meters[name] + step if name in self._meters else step
+        self._meters.add(name, total, count)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means since the last log of what each step metered on all processes, and `data_wait`."""
         if "loss" in logs:
-            for name, meter in self._meters.items():
-                total, count = self.accelerator.reduce(meter).tolist()
-                logs[name] = total / max(count, 1)
-            self._meters.clear()
+            logs |= self._meters.take(self.accelerator.reduce)
             times = torch.tensor(self._data_wait.take(), device=self.args.device)
             waited, total = self.accelerator.reduce(times).tolist()
             logs["data_wait"] = waited / max(total, 1e-9)
         super().log(logs, start_time)
-
-    def _report_skipped(self, row: int, name: str, reason: str) -> None:
-        self.stop_if_strict(row, name, reason)
-        if row not in self.skipped_images:
-            self.skipped_images[row] = (name, reason)
-            logger.warning(f"skipped {skipped_line(row, name, reason)}")
-
-    def stop_if_strict(self, row: int, name: str, reason: str) -> None:
-        """Of a picture that could not be read."""
-        if self.args.strict:
-            raise broken_picture(row, name, reason)
-
-    def skipped_in_all_processes(self) -> list[list[Any]]:
-        """[row, name, reason] of each picture that no process could read, by row."""
-        parts = gather_objects(self.skipped_images)
-        together = {row: why for part in parts for row, why in part.items()}
-        self.skipped_everywhere = [[row, *why] for row, why in sorted(together.items())]
-        return self.skipped_everywhere
 
     # ---- data -----------------------------------------------------------------------------------------------------
 
@@ -365,26 +339,16 @@ class BaseTrainer(Trainer):
 
         A stream is dealt out to the processes already; accelerate would have each of them read all of it.
         """
-        args, size = self.args, self._train_batch_size
         rows = as_pairs(self.train_dataset)
         if rows is None:
             raise InputError("there is nothing to train on: give train_dataset")
-        how: dict[str, Any] = {
-            "batch_size": size,
-            "persistent_workers": args.dataloader_persistent_workers,
-            "in_order": args.dataloader_in_order,
-        }
-        if isinstance(rows, StreamedPairs):
-            how |= {"drop_last": args.dataloader_drop_last, "generator": seed_of_workers(args)}
-            return make_loader(args, rows, self.data_collator, **how)
-        check_batches(args, rows, size)
-        if not isinstance(rows, IterableDataset):
-            seed = partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index)
-            order = {"sampler": self._order_of(rows), "drop_last": args.dataloader_drop_last, "worker_init_fn": seed}
-            how |= order
-        loader: Any = self.accelerator.prepare(make_loader(args, rows, self.data_collator, **how))
-        loader.base_dataloader.generator = seed_of_workers(args)  # not before: accelerate would shuffle by it
-        return loader
+        loader = partial(training_loader, self.args, rows, self.data_collator, self._train_batch_size)
+        if isinstance(rows, StreamedImages):
+            return loader(drop_last=self.args.dataloader_drop_last, generator=seed_of_workers(self.args))
+        check_batches(self.args, rows, self._train_batch_size)
+        prepared: Any = self.accelerator.prepare(loader(sampler=self._order_of(rows)))
+        prepared.base_dataloader.generator = seed_of_workers(self.args)  # not before: accelerate would shuffle by it
+        return prepared
 
     def _order_of(self, rows: Any) -> Sampler | None:
         """Knows the captions' lengths for `train_sampling_strategy="group_by_length"`."""
@@ -408,118 +372,18 @@ class BaseTrainer(Trainer):
             )
         return metrics
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """As the Trainer has it, of the averaged weights where there are some."""
-        with self.averaged_weights():
-            return super().evaluation_loop(*args, **kwargs)
+    # ---- checkpoints ----------------------------------------------------------------------------------------------
 
-    def averaged_weights(self) -> contextlib.AbstractContextManager:
-        """The model holds its average within, where it has one."""
-        return self._average.in_place(self.model) if self._average else contextlib.nullcontext()
-
-    # ---- saving and resuming --------------------------------------------------------------------------------------
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The Trainer's checkpoint, written aside and renamed when every process has finished its part.
-
-        Raises:
-            NotFinite: the weights are not: the checkpoint before is the last good one.
-        """
-        self.check_finite()
-        run = Path(super()._get_output_dir(trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        aside = run / STAGING / name
+    def add_to_checkpoint(self, folder: Path) -> None:
+        """Which images were skipped."""
+        skipped = self.skipped_images.in_all_processes()
         if self.args.should_save:
-            discard(aside)
-        self.accelerator.wait_for_everyone()
-        with writing(aside):
-            with self._written_into(run / STAGING):
-                super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            skipped = self.skipped_in_all_processes()
-            best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-            if self.state.best_global_step and (best.exists() or best.name == name):
-                self.state.best_model_checkpoint = str(best)
-            if self.args.should_save:
-                self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
-                (aside / SKIPPED_IMAGES).write_text(json.dumps(skipped))
-                replace(aside, run / name)
-        if self.args.should_save:
-            discard(aside)
-            if self.args.push_to_hub:
-                self.hub.push_checkpoint(run / name)
-            remove_oldest(run, self.args.save_total_limit, {name, Path(self.state.best_model_checkpoint or "").name})
-        self.accelerator.wait_for_everyone()
+            (folder / SKIPPED_IMAGES).write_text(json.dumps(skipped))
 
-    def save_checkpoint(self) -> None:
-        """Of the last step, whatever the settings."""
-        self._save_checkpoint(self.model, trial=None)
-
-    @contextlib.contextmanager
-    def _written_into(self, staging: Path) -> Iterator[None]:
-        self._staging = staging
-        try:
-            yield
-        finally:
-            self._staging = None
-
-    def check_finite(self) -> None:
-        """
-        Raises:
-            NotFinite: for weights, or BatchNorm's running statistics, that are NaN or infinite.
-        """
-        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
-            if not whole(tensor.detach().isfinite().all()):
-                raise NotFinite(f"step {self.state.global_step}: {name} is NaN or infinite, and was not saved")
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._staging) if self._staging else super()._get_output_dir(trial)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Saves the model, file by file atomically where the folder exists."""
-        if self._staging is not None:
-            with self.averaged_weights():
-                super()._save(output_dir, state_dict)
-            if self._average and self.args.should_save:
-                self._average.save_last_weights(self.model, output_dir)
-            return
-        if not self.args.should_save:
-            return
-        with staged(output_dir or self.args.output_dir) as aside:
-            super()._save(str(aside), state_dict)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        try:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"checkpoint {resume_from_checkpoint} cannot be gone on from ({first_line(error)}): give an older one"
-            ) from error
-        if self._average and Path(resume_from_checkpoint, LAST_WEIGHTS).is_file():
-            self._average.resume(self.model, resume_from_checkpoint)
-
-    def _init_training_state(self, max_steps: int, *others: Any) -> Any:
-        """(epochs, batches of the next one) that were trained: all, where a run was cut after its last step."""
-        trained = super()._init_training_state(max_steps, *others)
-        _, epochs, *_ = others
-        return (epochs, 0) if self.state.global_step >= max_steps or self._is_out_of_patience() else trained
-
-    def _is_out_of_patience(self) -> bool:
-        return any(
-            callback.early_stopping_patience_counter
-            >= (self.args.early_stopping_patience or callback.early_stopping_patience)
-            for callback in self.callback_handler.callbacks
-            if isinstance(callback, EarlyStoppingCallback)
-        )
-
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        """Leaves the averaged weights in the model, unless the best checkpoint, an average too, takes their place."""
-        if self._average:
-            self._average.settle(self.model)
-        if self.args.should_save and self.args.save_total_limit == 1 and self.state.best_model_checkpoint:
-            best = Path(self.state.best_model_checkpoint)  # the Trainer too leaves only this, but removes in place
-            remove_oldest(best.parent, 1, {best.name})
-        return super()._finalize_training(*args, **kwargs)
+    def use_checkpoint(self, folder: Path) -> None:
+        """Pushes it, as `hub_strategy` says."""
+        if self.args.push_to_hub:
+            self.hub.push_checkpoint(folder)
 
     # ---- the Hub --------------------------------------------------------------------------------------------------
 
@@ -578,9 +442,6 @@ class BaseTrainer(Trainer):
             return None
         return self.hub.push_run(words, of_content, blocking, where)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Not yet: the checkpoint is still aside."""
-
 
 class _AnnounceEpoch(TrainerCallback):
     """Tells the data set which epoch begins: what is drawn of it is drawn anew."""
@@ -589,8 +450,3 @@ class _AnnounceEpoch(TrainerCallback):
         dataset = train_dataloader.dataset
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(int(state.epoch or 0))
-
-
-def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest whole checkpoint of a run folder, or None."""
-    return get_last_checkpoint(str(folder)) if os.path.isdir(folder) else None

@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from ..core.errors import InputError
 from ..data.evaluation_set import EvaluationSet, positions_of
+from ..data.images import broken_picture
 from ..embeddings.encode import (
     EmbeddedBatch,
     Embeddings,
@@ -184,8 +185,8 @@ class EmbeddingTrainer(BaseTrainer):
     ) -> tuple[EmbeddedBatch | None, list[tuple[int, str, str]]]:
         """What this process's batch gives (None where no picture of it could be read), and what was skipped."""
         skipped = batch.pop("skipped")
-        for entry in skipped:
-            self.stop_if_strict(*entry)
+        if self.args.strict and skipped:
+            raise broken_picture(*skipped[0])
         if not len(batch["rows"]):
             if self.is_fsdp_enabled:  # the other processes wait for this one's part of the weights
                 self._embed_blank(model)

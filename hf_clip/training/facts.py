@@ -17,11 +17,12 @@ from transformers import TrainerCallback, TrainingArguments
 from ..core.public import is_path, public_name
 from ..core.version import __version__
 from ..data.augmentation import Augmentation
-from ..data.dataset import CaptionedImages, PairDrawer
+from ..data.dataset import ImageRows
+from ..data.draws import ImageDraw
 from ..data.mixture import MixedPairs, sets_within
 from ..data.sources import Source
 from ..data.split import rows_of
-from ..data.streaming import StreamedPairs
+from ..data.streaming import StreamedImages
 from ..data.wrappers import WrappedPairs, as_pairs
 
 _LOOKED_AT = 10_000  # captions whose length is counted
@@ -99,7 +100,7 @@ def training_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
         "hf_clip": __version__,
         "started_from": public_name(origin.started_from) or None,
         "data": [_data_facts(source, weight, origin.data) for source, weight in _weighted_sources(dataset)],
-        "skipped_pictures": len({row for row, *_ in trainer.skipped_everywhere} | set(trainer.skipped_images)),
+        "skipped_pictures": len({row for row, *_ in trainer.skipped_images.everywhere} | set(trainer.skipped_images)),
         "parameters": _parameter_counts(model, ()),
         "hyperparameters": _hyperparameters(args),
         "augmentation": _augmentation(dataset),
@@ -167,10 +168,10 @@ def _weighted_sources(dataset: Any) -> Iterator[tuple[Source, float | None]]:
             here = layout.which == which
             share = here.mean() if len(layout.sets) > 1 else None
             for source, weight in _weighted_sources(part):
-                chosen = rows_of(source, np.unique(layout.rows[here])) if isinstance(part, CaptionedImages) else source
+                chosen = rows_of(source, np.unique(layout.rows[here])) if isinstance(part, ImageRows) else source
                 shares = [each for each in (share, weight) if each is not None]
                 yield chosen, math.prod(map(float, shares)) if shares else None
-    elif isinstance(dataset, StreamedPairs):
+    elif isinstance(dataset, StreamedImages):
         weights = dataset.weights or [None] * len(dataset.sources)
         for source, weight in zip(dataset.sources, weights, strict=True):
             yield source, None if weight is None else weight / sum(dataset.weights)
@@ -184,9 +185,12 @@ def _data_facts(source: Source, weight: float | None, described: str) -> dict[st
         facts["split"] = source.split
     if source.streaming:
         return facts | {"streamed": True}
+    facts["pictures"] = len(source)
+    if not source.has_captions:
+        return facts
     rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT), dtype=int))
     captions = [source.captions(int(row)) for row in rows]
-    facts |= {"pictures": len(source), "captions_per_picture": sum(map(len, captions)) / max(len(captions), 1)}
+    facts["captions_per_picture"] = sum(map(len, captions)) / max(len(captions), 1)
     lengths = [len(caption.split()) for each in captions for caption in each]
     unit = "words"
     if np.median(lengths or [0]) < 2:  # Chinese, Japanese, … put no spaces; a name may be of one word
@@ -240,7 +244,7 @@ def _plain(value: Any) -> Any:
 
 def _augmentation(dataset: Any) -> dict[str, Any]:
     draw = getattr(sets_within(dataset)[0], "draw", None)
-    if not isinstance(draw, PairDrawer):
+    if not isinstance(draw, ImageDraw):
         return {}
     usual = vars(Augmentation())
     return {name: _plain(value) for name, value in vars(draw.augmentation).items() if value != usual.get(name)}

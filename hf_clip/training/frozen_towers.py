@@ -13,7 +13,8 @@ from torch import Tensor
 from ..core.digests import tensors_digest, tokenizer_digest
 from ..data.collator import HFClipCollator
 from ..data.columns import find_path
-from ..data.dataset import TrainingPairs, read_picture
+from ..data.dataset import TrainingPairs
+from ..data.draws import read_picture
 from ..data.pixels import processed_pixels
 from ..data.sources import Source
 from ..data.split import content_keys

@@ -1,12 +1,14 @@
 """Loaders of training and evaluation sets: in which order their rows come, and in which batches."""
 
 from collections.abc import Callable, Iterator, Sized
+from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_utils import seed_worker
 
 from ..core.errors import InputError
 
@@ -22,6 +24,27 @@ def make_loader(args: TrainingArguments, dataset: Any, collator: Callable, **bat
         prefetch_factor=args.dataloader_prefetch_factor if workers else None,
         multiprocessing_context=args.dataloader_multiprocessing_context if workers else None,
         **batches,
+    )
+
+
+def training_loader(
+    args: TrainingArguments, rows: Any, collator: Callable, size: int, sampler: Sampler | None = None, **more: Any
+) -> DataLoader:
+    """
+    Args:
+        size: of a process's batch.
+    """
+    if not isinstance(rows, IterableDataset):
+        seed = partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index)
+        more |= {"sampler": sampler, "drop_last": args.dataloader_drop_last, "worker_init_fn": seed}
+    return make_loader(
+        args,
+        rows,
+        collator,
+        batch_size=size,
+        persistent_workers=args.dataloader_persistent_workers,
+        in_order=args.dataloader_in_order,
+        **more,
     )
 
 

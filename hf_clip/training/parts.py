@@ -11,9 +11,9 @@ from transformers.training_args import OptimizerNames
 
 from ..core.errors import InputError
 from ..data.collator import HFClipCollator
-from ..data.dataset import CaptionedImages
+from ..data.dataset import ImageRows
 from ..data.foreign import CompletedBatches
-from ..data.streaming import StreamedPairs
+from ..data.streaming import StreamedImages
 from ..embeddings.encode import collator_of
 from ..models.configuration_hf_clip import HFClipConfig
 from ..models.modeling_hf_clip import HFClipModel
@@ -89,9 +89,9 @@ def _check_processor(processor: Any, model: Any, given: Mapping[str, Any]) -> No
 
 def _image_processors(data: Any) -> list[Any]:
     """Those of our own data sets, within torch's wrappers, mixtures and named sets too."""
-    if isinstance(data, CaptionedImages):
+    if isinstance(data, ImageRows):
         return [data.image_processor]
-    if isinstance(data, StreamedPairs):
+    if isinstance(data, StreamedImages):
         return [data.draw.image_processor]
     inside = (
         data.values() if isinstance(data, Mapping) else getattr(data, "datasets", [getattr(data, "dataset", None)])

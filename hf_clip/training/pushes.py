@@ -19,10 +19,10 @@ from ..publishing.card.facts import CardDetails
 from ..publishing.hub import Publication, push_folder
 from ..publishing.hub_process import end_all
 from ..publishing.staging import Content, link_or_copy, stage
+from .skipped import SKIPPED_IMAGES
 
 logger = logging.get_logger(__name__)
 
-SKIPPED_IMAGES = "skipped_images.json"
 _T = TypeVar("_T")
 _api = HfApi()  # its thread takes one push after the other
 # Words of the Trainer's card, and what they are here.

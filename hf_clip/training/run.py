@@ -1,10 +1,11 @@
 """A whole run: trains, evaluates, and leaves a folder that others can open."""
 
 import contextlib
+import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ from ..models.processing_hf_clip import HFClipProcessor
 from ..models.towers import open_model_and_processor
 from ..publishing.staging import EVALUATION
 from .arguments import HFClipTrainingArguments
-from .base import last_checkpoint
 from .contrastive import HFClipTrainer
 from .facts import MeasureEmissions, Origin, can_measure_emissions
 from .interrupt import StopOnInterrupt
+from .resumable import last_checkpoint
 
 logger = logging.get_logger(__name__)
 
@@ -147,6 +148,7 @@ def train(
         Interrupted: after Ctrl-C, once a checkpoint is saved.
     """
     checkpoint = check_output_folder(args)
+    args, processor = copy.copy(args), copy.deepcopy(processor)  # the caller's stay as they are
     sources = [train_source] if isinstance(train_source, Source) else list(train_source)
     max_length = max_caption_length(model, processor, max_length or processor.max_text_length or 77)
     processor.max_text_length = processor.tokenizer.model_max_length = (
@@ -155,6 +157,8 @@ def train(
     named = eval_source if isinstance(eval_source, dict) else {"": eval_source} if eval_source else {}
     eval_sets: Any = {name: CaptionedImages(source, processor.image_processor) for name, source in named.items()}
     pairs = training_pairs(sources, processor, args, augmentation or Augmentation(), weights, shuffle_buffer)
+    if isinstance(pairs, Sized) and len(pairs) < args.train_batch_size * args.world_size:
+        args.dataloader_drop_last = False  # it would leave out all there is
     stop = StopOnInterrupt()
     trainer = HFClipTrainer(
         model,
@@ -186,7 +190,7 @@ def train(
             for entry in embeddings.skipped:
                 logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
         metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
-        metrics["skipped_training_images"] = trainer.skipped_in_all_processes()
+        metrics["skipped_training_images"] = trainer.skipped_images.in_all_processes()
         if args.should_save:
             _write_report(trainer, metrics, named, embedded, outcomes)
         if args.push_to_hub:
@@ -222,8 +226,6 @@ def training_pairs(
     whole: Any = each[0]
     if len(each) > 1 or weights is not None:
         whole = MixedPairs(each, [len(pairs) for pairs in each] if weights is None else weights)
-    if len(whole) < args.train_batch_size * args.world_size:
-        args.dataloader_drop_last = False
     return whole
 
 

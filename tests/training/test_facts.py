@@ -209,13 +209,13 @@ def test_skipped_pictures_are_those_of_all_processes(tmp_path, data, monkeypatch
     """Rows 1 and 2 here, 2 and 7 there: three pictures; row 5 was found since."""
     trainer = make_trainer(tmp_path / "run", data)
     here, there = {1: ("1.png", "empty"), 2: ("2.png", "empty")}, {2: ("2.png", "empty"), 7: ("7.png", "empty")}
-    trainer.skipped_images = here
+    trainer.skipped_images.update(here)
     assert facts_of(trainer)["skipped_pictures"] == 2
-    monkeypatch.setattr("hf_clip.training.base.gather_objects", lambda own: [own, there])
-    trainer.skipped_in_all_processes()
-    monkeypatch.setattr("hf_clip.training.base.gather_objects", None)  # one process alone must not ask
+    monkeypatch.setattr("hf_clip.training.skipped.gather_objects", lambda own: [own, there])
+    trainer.skipped_images.in_all_processes()
+    monkeypatch.setattr("hf_clip.training.skipped.gather_objects", None)  # one process alone must not ask
     assert facts_of(trainer)["skipped_pictures"] == 3
-    here[5] = ("5.png", "empty")
+    trainer.skipped_images[5] = ("5.png", "empty")
     assert facts_of(trainer)["skipped_pictures"] == 4
 
 

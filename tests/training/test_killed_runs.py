@@ -16,7 +16,7 @@ import pytest
 from conftest import write_pictures
 from ready_processes import ready_context
 
-from hf_clip.training.base import last_checkpoint
+from hf_clip.training.resumable import last_checkpoint
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""What every training set of pairs is: items that are drawn anew in each epoch."""
+"""What every training set is: items that are drawn anew in each epoch."""
 
 from abc import abstractmethod
 from collections.abc import Sequence, Sized
@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from ..core.errors import InputError
 
-class Pairs(torch.utils.data.Dataset, Sized):
+
+class Drawn(torch.utils.data.Dataset, Sized):
     """A set whose item at a position depends on (seed, epoch, position) alone."""
 
     name: str  # what the user called its source
@@ -27,15 +29,19 @@ class Pairs(torch.utils.data.Dataset, Sized):
     def at(self, positions: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
         """The same, where another one stands in place of an item whose image cannot be read."""
 
-    @abstractmethod
     def caption_lengths(self) -> list[int]:
-        """Mean characters of the captions at each position of this epoch."""
+        """Mean characters of the captions at each position of this epoch.
+
+        Raises:
+            InputError: the set is of images alone.
+        """
+        raise InputError(f"{self.name} is read without captions: leave out train_sampling_strategy=group_by_length")
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         return self.at([position], [self.epoch])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
         """A batch at once, which a `DataLoader` asks for."""
-        if type(self).__getitem__ is not Pairs.__getitem__:  # of a subclass that gives other items
+        if type(self).__getitem__ is not Drawn.__getitem__:  # of a subclass that gives other items
             return [self[position] for position in positions]
         return self.at(positions, [self.epoch] * len(positions))
