@@ -147,10 +147,6 @@ class HFClipTrainingArguments(BaseTrainingArguments):
             raise ValueError(f"eval_k must be 1 or more, not {min(self.eval_k)}")
         if self.eval_neighbours < 1:
             raise ValueError(f"eval_neighbours must be 1 or more, not {self.eval_neighbours}")
-        best, _, k = (self.metric_for_best_model or "").rpartition("@")
-        if "retrieval_" in best and k.isdecimal() and int(k) not in (self.eval_k or KS):
-            # Beyond it there may be no candidates.
-            self.eval_k = sorted({*(self.eval_k or (usual for usual in KS if usual < int(k))), int(k)})
         open_templates(self.eval_templates)
         _ = self.protocol
 
@@ -162,11 +158,19 @@ class HFClipTrainingArguments(BaseTrainingArguments):
             InputError: what is no kind of features.
         """
         return Protocol(
-            ks=self.eval_k,
+            ks=self.measured_k,
             templates=self.eval_templates,
             features=self.eval_features,
             neighbours=self.eval_neighbours,
         )
+
+    @property
+    def measured_k(self) -> list[int] | None:
+        """`eval_k`, and the k of `metric_for_best_model`, beyond which there may be no candidates."""
+        best, _, k = (self.metric_for_best_model or "").rpartition("@")
+        if "retrieval_" not in best or not k.isdecimal() or int(k) in (self.eval_k or KS):
+            return self.eval_k
+        return sorted({*(self.eval_k or (usual for usual in KS if usual < int(k))), int(k)})
 
     def _check_chunks(self) -> None:
         for name in ("gradient_cache_chunk_size", "gradient_cache_text_chunk_size", "loss_tile_size"):

@@ -92,7 +92,8 @@ class BaseTrainer(ResumableTrainer):
         self.origin = origin or Origin()
         self.resumed = False
         self.skipped_images = SkippedImages()
-        self.hub = self.push_in_progress = RunOnHub(self)
+        self.hub = RunOnHub(self)
+        self.push_in_progress: Any = self.hub  # where the Trainer looks for what is under way
         self._resumes_from: str | None = None
         self._searched_with: Any = None  # the arguments that a search leaves as they are
         self._callbacks: list[TrainerCallback] = []
@@ -280,8 +281,8 @@ class BaseTrainer(ResumableTrainer):
         Raises:
             NotFinite: the loss is not; what was saved before is good.
         """
-        for entry in inputs.get("skipped", ()):
-            self.skipped_images.report(*entry, strict=self.args.strict)
+        for row, name, reason in inputs.get("skipped", ()):
+            self.skipped_images.report(row, name, reason, self.args.strict)
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not loss.isfinite():
             raise self.not_finite("the loss")

@@ -60,7 +60,9 @@ _TRAINER, _SETTINGS, _ARGUMENTS, _PUSHES = (
 _INHERITED, _LOSS, _SEARCH, _METRICS = (
     f"training/test_{name}.py::test_" for name in ("inherited", "own_loss", "search", "own_metrics")
 )
-_PARTS, _DISTRIBUTED = (f"training/test_{name}.py::test_" for name in ("parts", "distributed"))
+_PARTS, _DISTRIBUTED, _EVALUATION = (
+    f"training/test_{name}.py::test_" for name in ("parts", "distributed", "evaluation")
+)
 
 SETTINGS: dict[str, Verdict] = {
     # How long, and how fast
@@ -147,7 +149,7 @@ SETTINGS: dict[str, Verdict] = {
     "eval_use_gather_object": Ours(_METRICS + "predictions_are_gathered_as_objects_and_batch_by_batch_on_the_cpu"),
     "eval_accumulation_steps": Ours(_METRICS + "predictions_are_gathered_as_objects_and_batch_by_batch_on_the_cpu"),
     "load_best_model_at_end": INHERITED,
-    "metric_for_best_model": Ours(_TRAINER + "the_k_of_the_best_model_is_measured"),
+    "metric_for_best_model": Ours(_EVALUATION + "the_k_of_the_best_model_is_measured"),
     "greater_is_better": Ours(_SETTINGS + "the_lowest_median_rank_is_the_best"),
     # Checkpoints and resuming
     "save_only_model": INHERITED,
@@ -204,7 +206,7 @@ ARGUMENTS: dict[str, Verdict] = {
     "args": Ours(_PARTS + "parts_of_another_kind_are_refused"),
     "data_collator": Ours(_PARTS + "a_collator_of_one_s_own_trains_what_ours_trains"),
     "train_dataset": Ours(_PARTS + "parts_of_another_kind_are_refused"),
-    "eval_dataset": Ours(_TRAINER + "several_named_sets_and_the_best_model_by_one_of_them"),
+    "eval_dataset": Ours(_EVALUATION + "several_named_sets_and_the_best_model_by_one_of_them"),
     "processing_class": Ours(_PARTS + "parts_of_another_kind_are_refused"),
     "model_init": Ours(_SEARCH + "each_training_gets_a_new_model_frozen_and_averaged_as_asked"),
     "compute_loss_func": Ours(_LOSS + "our_own_formula_as_a_loss_of_one_s_own_trains_the_same_weights"),
@@ -222,7 +224,7 @@ CALLS: dict[str, Verdict] = {
     "train.resume_from_checkpoint": Ours(_TRAINER + "resumed_it_ends_with_the_weights_of_the_run_that_was_never_cut"),
     "train.trial": Ours(_SEARCH + "each_trial_is_a_run_of_its_own"),
     "train.ignore_keys_for_eval": Refused("leaves out of predictions what is not among them"),
-    "evaluate.eval_dataset": Ours(_TRAINER + "several_named_sets_and_the_best_model_by_one_of_them"),
+    "evaluate.eval_dataset": Ours(_EVALUATION + "several_named_sets_and_the_best_model_by_one_of_them"),
     "evaluate.ignore_keys": Refused("leaves out of predictions what is not among them"),
     "evaluate.metric_key_prefix": Ours(_METRICS + "compute_metrics_gets_embeddings_and_each_caption_s_image"),
     "predict.test_dataset": Ours(_METRICS + "compute_metrics_gets_embeddings_and_each_caption_s_image"),

@@ -27,8 +27,9 @@ PRIVATE = {
     "_push_from_checkpoint": ("checkpoint_folder",),
     "_save": ("output_dir", "state_dict"),
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
-    "_init_training_state": tuple(
-        "max_steps num_update_steps_per_epoch num_train_epochs resume_from_checkpoint trial".split()
+    "_init_training_state": (
+        *("max_steps", "num_update_steps_per_epoch", "num_train_epochs"),
+        *("resume_from_checkpoint", "trial"),
     ),
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
 }

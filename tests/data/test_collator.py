@@ -12,7 +12,7 @@ from transformers import ByT5Tokenizer
 
 from hf_clip.core.digests import content_id
 from hf_clip.core.errors import InputError
-from hf_clip.data.collator import HFClipCollator
+from hf_clip.data.collator import HFClipCollator, ImageCollator
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.sources import open_source
 from hf_clip.models.towers import square_image_processor
@@ -196,3 +196,26 @@ def test_texts_that_no_tokenizer_takes(tokenizer):
         InputError, match=r"text 2 of 2 has half of a surrogate pair \('.udce9'\) in it, which no token"
     ):
         HFClipCollator(tokenizer).tokenize(["a cat", "caf\udce9"])
+
+
+# ---- images alone -------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_images_is_that_of_pairs_without_the_texts(tokenizer):
+    items = [item(0, "a", image_id=3), broken(1), item(2, "b", image_id=4)]
+    batch, pairs = ImageCollator()(items), HFClipCollator(tokenizer)(items)
+    assert batch.keys() == {"pixel_values", "image_ids", "rows", "skipped"}
+    assert batch["image_ids"].tolist() == [3, 4]
+    assert batch["rows"].tolist() == [0, 2]
+    assert batch["skipped"] == [(1, "1.png", "the file is empty")]
+    assert all(torch.equal(batch[name], pairs[name]) for name in ("pixel_values", "image_ids", "rows"))
+    assert ImageCollator()([broken(1)])["pixel_values"].shape == (0, 3, 1, 1)
+
+
+def test_items_that_a_collator_cannot_take_are_named(tokenizer):
+    with pytest.raises(InputError, match=r"ImageCollator gets rows of image, label: wrap them in TrainingImages"):
+        ImageCollator()([{"image": 0, "label": 1}])
+    bare = item(0)
+    del bare["captions"]
+    with pytest.raises(InputError, match="gets items without captions, as TrainingImages have: give TrainingPairs"):
+        HFClipCollator(tokenizer)([item(1, "a"), bare])

@@ -16,7 +16,7 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.sources import Source, open_source
-from hf_clip.data.streaming import StreamedPairs
+from hf_clip.data.streaming import StreamedImages, StreamedPairs
 from hf_clip.models.towers import square_image_processor
 
 
@@ -262,3 +262,13 @@ def test_what_is_no_stream_is_refused(tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             StreamedPairs(stream, square_image_processor(16), Augmentation(), **settings)
+
+
+def test_images_alone_are_streamed_as_with_captions(tmp_path):
+    folder = write_shards(tmp_path / "data", [9])
+    source, settings = open_source(folder, streaming=True, captions_required=False), Augmentation(color_jitter=0.5)
+    images = StreamedImages(source, square_image_processor(16), settings)
+    for plain, pair in zip(itertools.islice(images, 12), streamed(folder, augmentation=settings), strict=False):
+        assert torch.equal(plain.pop("pixel_values"), pair.pop("pixel_values"))
+        del pair["captions"]
+        assert plain == pair

@@ -64,3 +64,17 @@ def test_optim_target_modules_of_the_optimizers_that_have_some(tmp_path):
         str(tmp_path), use_cpu=True, optim="galore_adamw", optim_target_modules="all-linear"
     )
     assert args.optim_target_modules == "all-linear"
+
+
+@pytest.mark.parametrize(
+    ("metric", "asked", "measured"),
+    [
+        ("image_retrieval_map@3", None, [1, 3]),
+        ("text_retrieval_recall@7", [10], [7, 10]),
+        ("text_retrieval_recall@5", None, None),
+        ("loss", [2], [2]),
+    ],
+)
+def test_the_k_of_the_best_metric_is_measured_too_and_nothing_is_written_into_the_settings(metric, asked, measured):
+    args = HFClipTrainingArguments("unused", use_cpu=True, metric_for_best_model=metric, eval_k=asked)
+    assert (args.measured_k, args.eval_k) == (measured, asked)
