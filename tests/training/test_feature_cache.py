@@ -153,7 +153,7 @@ def test_each_distinct_caption_and_picture_is_embedded_once_and_never_again(tmp_
 def test_no_file_of_a_picture_is_needed_any_more(tmp_path, data, monkeypatch):
     cached(tmp_path, data)[0].train()
     trainer, _ = cached(tmp_path, data, "again", dataloader_num_workers=0)
-    monkeypatch.setattr("hf_clip.data.dataset.read_image", None)
+    monkeypatch.setattr("hf_clip.data.draws.read_image", None)
     trainer.train()
     assert trainer.skipped_images == {3: ("3.png", "the file is empty")}
 
