@@ -103,16 +103,17 @@ def settle_tower(config: HFClipConfig, side: str, tower: PreTrainedModel | None 
         refuse_other_input(part, side)
         _note_measures(config, side)
     tower = drop_pooler(_new_tower(part, pooling) if tower is None else tower, pooling)
-    if (getattr(config, f"{side}_unused") or {}).get("measured_for") != _identity(tower, pooling):
+    known = getattr(config, f"{side}_unused") or {}
+    if known.get("measured_for") != _digest(tower, pooling, known.get("names")):
         _note_measures(config, side)
     return freeze_unused(tower, getattr(config, f"{side}_unused")["names"])
 
 
 def _note_measures(config: HFClipConfig, side: str) -> None:
     part, pooling = getattr(config, f"{side}_config"), getattr(config, f"{side}_pooling")
-    width, names, identity = _measure(part, pooling)
+    width, names, digest = _measure(part, pooling)
     setattr(config, f"{side}_width", width)
-    setattr(config, f"{side}_unused", {"names": names, "measured_for": identity})
+    setattr(config, f"{side}_unused", {"names": names, "measured_for": digest})
 
 
 def drop_pooler(tower: PreTrainedModel, pooling: str) -> PreTrainedModel:
@@ -136,19 +137,19 @@ def freeze_unused(tower: PreTrainedModel, names: Iterable[str]) -> PreTrainedMod
 
 
 def _measure(config: PreTrainedConfig, pooling: str) -> tuple[int, list[str], str]:
-    """The width of a tower's pooled output, the names of its parameters that nothing of it depends on, and what that
-    is true of: by a forward pass, since configurations tell none of it reliably."""
+    """The width of a tower's pooled output, the names of its parameters that nothing of it depends on, and a digest of
+    what that is true of: by a forward pass, since configurations tell none of it reliably."""
     example, pooled = _run_example(config, pooling)
     leaves = _leaves(pooled)
     unused = {name for name, p in example.named_parameters() if p not in leaves}
     for tied in example.all_tied_weights_keys.items():  # inside `from_pretrained` they are two parameters still
         unused -= set() if unused.issuperset(tied) else set(tied)
-    return pooled.shape[-1], sorted(unused), _identity(example, pooling)
+    return pooled.shape[-1], sorted(unused), _digest(example, pooling, sorted(unused))
 
 
-def _identity(tower: PreTrainedModel, pooling: str) -> str:
-    """A digest of what decides which parameters are used: the pooling, the tower's own settings as far as they are
-    no defaults (so that a setting that a later transformers adds changes nothing), and its parameters' names."""
+def _digest(tower: PreTrainedModel, pooling: str, unused: list[str] | None) -> str:
+    """Of the names of unused parameters and of what decides them: the pooling, the tower's own settings as far as
+    they are no defaults (so that one that a later transformers adds changes nothing), and its parameters' names."""
     inherited = {*PreTrainedConfig.__dataclass_fields__, "_name_or_path", "output_attentions", "model_type"}
     own, usual = (
         {name: value for name, value in json.loads(json.dumps(fields, default=str)).items() if name not in inherited}
@@ -156,7 +157,7 @@ def _identity(tower: PreTrainedModel, pooling: str) -> str:
     )
     changed = {name: value for name, value in own.items() if name not in usual or value != usual[name]}
     names = [name for name, _ in tower.named_parameters(remove_duplicate=False)]
-    return hashlib.sha256(json.dumps([pooling, changed, names], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([unused, pooling, changed, names], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @functools.cache

@@ -81,6 +81,15 @@ def test_a_tower_that_was_edited_is_measured_anew(examples):
     assert frozen(HFClipModel(config)) == set()
 
 
+@pytest.mark.parametrize("names", [["pooler.dense.weight"], None])
+def test_names_that_were_edited_are_measured_anew(names, examples):
+    config = tiny_model().config
+    config.text_unused["names"] = names
+    examples.clear()
+    assert frozen(HFClipModel(config)) == set()
+    assert (examples, config.text_unused["names"]) == (["bert"], [])
+
+
 def test_a_setting_that_uses_other_parameters_of_the_same_names_is_noticed():
     stages = {"hidden_sizes": [8, 16, 16, 24], "stem_channels": [3, 8, 8], "stage_in_channels": [8, 8, 16, 16]}
     stages |= {"stage_mid_channels": [8] * 4, "stage_out_channels": [8, 16, 16, 24], "stage_num_blocks": [1] * 4}
@@ -105,18 +114,18 @@ def test_settings_of_no_consequence_are_no_other_tower(examples, tmp_path):
 
 def test_parameters_of_other_names_are_another_tower():
     tower = t.ResNetModel(tiny_vision_config())
-    before = towers_hf_clip._identity(tower, "pooler")
+    before = towers_hf_clip._digest(tower, "pooler", [])
     tower.renamed = tower.encoder
     del tower.encoder
-    assert towers_hf_clip._identity(tower, "pooler") != before
+    assert towers_hf_clip._digest(tower, "pooler", []) != before
 
 
 def test_a_default_that_a_later_transformers_adds_is_no_other_tower(monkeypatch):
     tower = t.ResNetModel(tiny_vision_config())
-    before = towers_hf_clip._identity(tower, "pooler")
+    before = towers_hf_clip._digest(tower, "pooler", [])
     usual = towers_hf_clip._default_fields(t.ResNetConfig) | {"added": 3}
     monkeypatch.setattr(towers_hf_clip, "_default_fields", lambda kind: usual)
     tower.config.added = 3
-    assert towers_hf_clip._identity(tower, "pooler") == before
+    assert towers_hf_clip._digest(tower, "pooler", []) == before
     tower.config.added = 4
-    assert towers_hf_clip._identity(tower, "pooler") != before
+    assert towers_hf_clip._digest(tower, "pooler", []) != before
