@@ -112,7 +112,8 @@ class HFClipPreTrainedModel(PreTrainedModel):
         """As of any model of transformers; what a tower has but never uses comes out frozen."""
         loaded = super().from_pretrained(*args, **kwargs)
         for tower in (loaded[0] if isinstance(loaded, tuple) else loaded)._towers():
-            freeze_unused(tower, tower.unused_parameters)
+            unused: Any = tower.unused_parameters
+            freeze_unused(tower, unused)
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:

@@ -5,7 +5,6 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 # isort: split
 
 import copy
-import functools
 import hashlib
 import inspect
 import json
@@ -129,9 +128,9 @@ def drop_pooler(tower: PreTrainedModel, pooling: str) -> PreTrainedModel:
 def freeze_unused(tower: PreTrainedModel, names: Iterable[str]) -> PreTrainedModel:
     """Freezes what never gets a gradient (a mask token, a last norm beside the pooling, …): under DDP it would be
     waited for forever. The tower remembers it, for what replaces its parameters."""
-    tower.unused_parameters = frozenset(names)  # type: ignore[assignment]
-    for name, parameter in tower.named_parameters() if tower.unused_parameters else ():
-        if name in tower.unused_parameters:
+    tower.unused_parameters = unused = frozenset(names)  # type: ignore[assignment]
+    for name, parameter in tower.named_parameters() if unused else ():
+        if name in unused:
             parameter.requires_grad_(False)
     return tower
 
@@ -160,7 +159,6 @@ def _digest(tower: PreTrainedModel, pooling: str, unused: list[str] | None) -> s
     return hashlib.sha256(json.dumps([unused, pooling, changed, names], sort_keys=True).encode()).hexdigest()[:16]
 
 
-@functools.cache
 def _default_fields(kind: type[PreTrainedConfig]) -> dict[str, Any]:
     try:
         return kind().to_dict()
