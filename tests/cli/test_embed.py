@@ -3,10 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import tiny_model, write_pictures
+from embedding_stores import bits
 from ready_processes import run_code, run_command
 
 from hf_clip.cli.main import main
@@ -19,10 +19,6 @@ def command(tmp_path, processor):
     data = write_pictures(tmp_path / "data", count=11)
     sizes = ["--segment_size", "2", "--batch_size", "2"]
     return ["embed", "--model", str(tmp_path / "model"), "--data", str(data), *sizes]
-
-
-def bits(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_table_and_json(command, tmp_path, capsys):
