@@ -1,51 +1,59 @@
-"""A toy family of models of images alone: an autoencoder of thumbnails, for what the base of all trainers does."""
+"""A toy family of models of images alone, for what trainers, cards and publishing do for every family."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
+from toy_hf_clip import ToyAutoencoder, ToyConfig
+from transformers import AutoImageProcessor
 
+from hf_clip.core.families import Family, register_family
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import ImageCollator
 from hf_clip.data.dataset import ImageRows, TrainingImages
 from hf_clip.data.sources import open_source
 from hf_clip.models.towers import square_image_processor
+from hf_clip.publishing.card.facts import CardDetails, Example
+from hf_clip.publishing.card.family import FamilyCard
 from hf_clip.training.base import BaseTrainer
 
 PARTS = {"model", "model_init", "train_dataset", "eval_dataset", "callbacks", "origin", "compute_metrics"}
 
 
-class ToyConfig(PreTrainedConfig):
-    model_type = "toy_images"
+EXAMPLE = """import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel
 
-    def __init__(self, width: int = 8, **kwargs: Any):
-        self.width = width
-        super().__init__(**kwargs)
+model = AutoModel.from_pretrained("{name}", trust_remote_code=True).eval()
+processor = AutoImageProcessor.from_pretrained("{name}")
+inputs = processor(Image.new("RGB", (16, 16), "red"), return_tensors="pt")
+with torch.inference_mode():
+    print(f"{{model(**inputs).loss:.6f}}")
+"""
 
 
-class ToyAutoencoder(PreTrainedModel):
-    """Squeezes 8 × 8 thumbnails; dropout makes an exact resume hard, BatchNorm has statistics."""
+class ToyCard(FamilyCard):
+    """What a family that has a word more to say than its introduction overrides."""
 
-    config_class = ToyConfig
+    def examples(self, folder: Path, details: CardDetails, model: dict[str, Any]) -> list[Example]:
+        return [Example("transformers", EXAMPLE.format(name=details.name))]
 
-    def __init__(self, config: ToyConfig):
-        super().__init__(config)
-        self.encoder = nn.Sequential(nn.Linear(192, config.width), nn.BatchNorm1d(config.width), nn.Dropout(0.2))
-        self.decoder = nn.Linear(config.width, 192)
-        self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.1)
-            nn.init.zeros_(module.bias)
+def open_toy(folder: str) -> tuple[ToyAutoencoder, Any]:
+    return ToyAutoencoder.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
 
-    def forward(self, pixel_values: torch.Tensor, return_loss: bool = True) -> ModelOutput:
-        thumbnails = functional.adaptive_avg_pool2d(pixel_values, 8).flatten(1)  # (batch, 192)
-        return ModelOutput(loss=functional.mse_loss(self.decoder(self.encoder(thumbnails)), thumbnails))
+
+TOY = Family(
+    model_type="toy_images",
+    config=ToyConfig,
+    processor=AutoImageProcessor,
+    open_model=open_toy,
+    card=ToyCard("a toy: it squeezes pictures to thumbnails, and the thumbnails to a few numbers."),
+    task="image-feature-extraction",
+    tags=("toy",),
+    digested=("width",),
+)
+register_family(TOY)
 
 
 def toy_model(seed: int = 0) -> ToyAutoencoder:

@@ -9,6 +9,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..core.atomic import staged
 from ..core.errors import InputError, first_line
+from ..core.families import Family, family_of
 from ..publishing.card.facts import is_hub_id
 from ..publishing.card.render import CardDetails, write_card
 from ..publishing.hub import look_first, open_repository
@@ -78,6 +79,7 @@ class RunOnHub:
 
     def look(self, where: dict[str, Any]) -> None:
         """Whether a push may be, before anything is saved for it; makes the repository where it is not known yet."""
+        self._family()
         if self.trainer.hub_model_id is None:
             self.open(where)
             where["repo_id"] = self.trainer.hub_model_id
@@ -94,7 +96,7 @@ class RunOnHub:
             with staged(self.run) as folder:
                 text = json.dumps(self.trainer.training_facts(), indent=2, ensure_ascii=False, allow_nan=False)
                 (folder / TRAINING).write_text(text + "\n", encoding="utf-8")
-            write_card(self.run, self._details(words), run_examples=False)
+            write_card(self.run, self._details(words), run_examples=False, family=self._family())
         except InputError:
             raise
         except OSError as error:
@@ -102,6 +104,13 @@ class RunOnHub:
                 f"the card of {self.run} could not be written ({type(error).__name__}: {first_line(error)}): the "
                 "model in it is whole; mend that, and call create_model_card() or `hf-clip publish`"
             ) from error
+
+    def _family(self) -> Family:
+        """
+        Raises:
+            InputError: the model is of none that hf_clip knows, so it has no words for a card.
+        """
+        return family_of(self.trainer.accelerator.unwrap_model(self.trainer.model).config.model_type)
 
     def _details(self, words: dict[str, Any]) -> CardDetails:
         trainer = self.trainer

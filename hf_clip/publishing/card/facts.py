@@ -93,14 +93,13 @@ def check_details(details: CardDetails) -> None:
                 raise InputError(f"{kind} {name!r} is no Hub id: give one such as user/name")
 
 
-def card_facts(folder: Path, details: CardDetails, examples: Sequence[Example]) -> dict[str, Any]:
+def card_facts(folder: Path, details: CardDetails, family: Family, examples: Sequence[Example]) -> dict[str, Any]:
     """All that the template is filled with, as JSON: no path of a machine, no token.
 
     Raises:
         InputError: see `check_details`; a file that is not as hf_clip writes it.
     """
     check_details(details)
-    family = family_in(folder)
     facts = {
         "details": asdict(details),
         "adapter_of": _named(adapter_base(folder)),

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from huggingface_hub import ModelCard
 
 from ...core.atomic import write_text
-from ...core.families import family_of, load
+from ...core.families import Family, family_of, load
 from ...evaluation.markdown import escaped, table
 from ...evaluation.tasks.registry import find_task
 from .facts import CardDetails, card_facts, check_details, family_in, model_facts
@@ -25,11 +25,14 @@ _TEMPLATE = Path(__file__).with_name("card_template.md")
 _COLUMNS = ["", "value", "95 % interval", "chance", "best possible"]
 
 
-def write_card(folder: Path, details: CardDetails, *, run_examples: bool) -> dict[str, Any]:
+def write_card(
+    folder: Path, details: CardDetails, *, run_examples: bool, family: Family | None = None
+) -> dict[str, Any]:
     """Writes `README.md` into a folder with a saved model, whole or not at all.
 
     Args:
         run_examples: whether the examples are run on the folder and show what they print.
+        family: of the model; default: what the folder says.
 
     Returns:
         What the card was filled with: `render` of it is the card.
@@ -37,19 +40,21 @@ def write_card(folder: Path, details: CardDetails, *, run_examples: bool) -> dic
     Raises:
         InputError: see `check_details`; a file of the folder that is not as hf_clip writes it; an example that fails.
     """
-    facts = facts_with_examples(folder, details, run=run_examples)
+    facts = facts_with_examples(folder, details, run=run_examples, family=family)
     text = render(facts)
     write_text(Path(folder, "README.md"), text)
     return facts
 
 
-def facts_with_examples(folder: Path, details: CardDetails, *, run: bool) -> dict[str, Any]:
+def facts_with_examples(
+    folder: Path, details: CardDetails, *, run: bool, family: Family | None = None
+) -> dict[str, Any]:
     """`card_facts`, with the examples that suit the folder; see `write_card`."""
     folder = Path(folder)
     check_details(details)
-    family = family_in(folder)
+    family = family or family_in(folder)
     shown = load(family.card).examples(folder, details, model_facts(folder, family))
-    return card_facts(folder, details, run_examples(folder, details.name, shown) if run else shown)
+    return card_facts(folder, details, family, run_examples(folder, details.name, shown) if run else shown)
 
 
 def card_files(facts: dict[str, Any]) -> list[str]:
