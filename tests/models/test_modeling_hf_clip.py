@@ -1,12 +1,11 @@
 """The model against transformers' own dual encoder and CLIP, and what is promised of any dtype, device and mode."""
 
-import copy
 import math
 
 import pytest
 import torch
 from conftest import tiny_inputs, tiny_model, tiny_text_config, tiny_vision_config
-from model_checks import batch_of, bytes_saved_for_backward, check_export
+from model_checks import batch_of, check_export
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from transformers import (
@@ -82,35 +81,6 @@ def test_features_are_the_projections_before_they_are_normalised():
     torch.testing.assert_close(nn.functional.normalize(features, dim=1), output.image_embeds)
     text = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
     torch.testing.assert_close(nn.functional.normalize(text, dim=1), output.text_embeds)
-
-
-@pytest.mark.parametrize("pooling", ["cls", "mean", "last", "pooler"])
-def test_poolings_of_text(pooling):
-    model, inputs = tiny_model(text_pooling=pooling).eval(), tiny_inputs()
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    output = model.text_model(input_ids=ids, attention_mask=mask)
-    lengths = mask.sum(1).tolist()
-    hidden = output.last_hidden_state
-    expected = {
-        "cls": lambda: hidden[:, 0],
-        "mean": lambda: torch.stack([row[:n].mean(0) for row, n in zip(hidden, lengths, strict=True)]),
-        "last": lambda: torch.stack([row[n - 1] for row, n in zip(hidden, lengths, strict=True)]),
-        "pooler": lambda: output.pooler_output,
-    }[pooling]()
-    features = model.get_text_features(ids, mask).pooler_output
-    torch.testing.assert_close(features, expected @ model.text_projection.weight.T)
-    assert (model.text_model.pooler is None) == (pooling != "pooler")  # an unused pooler would stall DDP
-
-
-@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
-def test_padding_changes_no_embedding(pooling):
-    model, inputs = tiny_model(text_pooling=pooling).eval(), tiny_inputs(pairs=1)
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    alone = model(input_ids=ids, attention_mask=mask).text_embeds
-    padded = model(
-        input_ids=nn.functional.pad(ids, (0, 5)), attention_mask=nn.functional.pad(mask, (0, 5))
-    ).text_embeds
-    torch.testing.assert_close(padded, alone)
 
 
 @pytest.mark.parametrize(
@@ -355,36 +325,6 @@ def test_a_compiled_model_takes_batches_of_any_size():
         with torch.no_grad():
             assert torch.equal(compiled(**inputs).logits_per_image, model(**inputs).logits_per_image)
     assert graphs.frame_count == 1
-
-
-# ---- checkpointing ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layer_type", ["basic", "bottleneck"])
-@pytest.mark.parametrize("use_reentrant", [False, True])
-def test_checkpointing_saves_memory_and_changes_nothing_else(layer_type, use_reentrant):
-    plain = tiny_model(vision_config=tiny_vision_config(layer_type, depths=[2, 2, 2, 2])).train()
-    checkpointed = copy.deepcopy(plain)
-    checkpointed.activation_checkpointing_enable({"use_reentrant": use_reentrant})
-    assert checkpointed.is_gradient_checkpointing
-    inputs = tiny_inputs(pairs=8)
-    needed = bytes_saved_for_backward(plain, inputs)
-    assert bytes_saved_for_backward(checkpointed, inputs) <= 0.6 * needed
-    for (name, parameter), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
-        torch.testing.assert_close(other.grad, parameter.grad, msg=name)
-    for (name, buffer), other in zip(plain.named_buffers(), checkpointed.named_buffers(), strict=True):
-        assert torch.equal(buffer, other[1]), name  # BatchNorm statistics: updated once, not twice
-    checkpointed.activation_checkpointing_disable()
-    assert bytes_saved_for_backward(checkpointed, inputs) == pytest.approx(needed, rel=0.05)
-
-
-def test_a_checkpointed_model_has_the_same_weight_names_and_saves(tmp_path):
-    model = tiny_model()
-    names = list(model.state_dict())
-    model.activation_checkpointing_enable()
-    assert list(model.state_dict()) == names
-    model.save_pretrained(tmp_path)
-    assert list(HFClipModel.from_pretrained(tmp_path).state_dict()) == names
 
 
 # ---- sigmoid ------------------------------------------------------------------------------------------------------
