@@ -4,7 +4,6 @@ import contextlib
 import copy
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..core.errors import InputError, first_line
+from ..core.public import is_path
 from .configuration_hf_clip import HFClipConfig
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor, tokenizer_limit
@@ -87,7 +87,7 @@ def convert_model(source: PreTrainedModel) -> HFClipModel:
 def _origin(*configs: PreTrainedConfig) -> str:
     """The first Hub id that they remember; a folder's path is nobody else's business, and would be saved."""
     names = [config._name_or_path for config in configs]
-    return next((name for name in names if name and not (Path(name).is_absolute() or Path(name).exists())), "")
+    return next((name for name in names if name and not is_path(name)), "")
 
 
 def _settings(config: PreTrainedConfig) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from toy_images import TOY, open_toy, toy_model, toy_trainer
 from hf_clip.core import families
 from hf_clip.core.digests import weights_digest
 from hf_clip.core.errors import InputError
+from hf_clip.evaluation.outcome import Outcome
+from hf_clip.evaluation.report import Measured, Report, model_facts
+from hf_clip.evaluation.tasks.registry import TASKS
+from hf_clip.evaluation.tasks.task import Task
 from hf_clip.models.towers import square_image_processor
 from hf_clip.publishing.card.facts import CardDetails
 from hf_clip.publishing.hub import look_first, push_folder
@@ -43,7 +47,7 @@ def content(run_examples=False) -> Content:
 def test_a_run_is_published_with_its_card(tmp_path, data, own_hub):
     trainer = toy_trainer(tmp_path / "run", data, push_to_hub=True, hub_model_id=NAME)
     trainer.train()
-    published = trainer.push_to_hub()
+    published = trainer.push_to_hub(run_examples=False)
     assert published.changed
     files = own_hub.repos[NAME].head().files
     assert set(files) == {
@@ -56,7 +60,7 @@ def test_a_run_is_published_with_its_card(tmp_path, data, own_hub):
     assert "This is a toy: it squeezes pictures to thumbnails" in card
     assert "4 steps of 4 pictures (2 epochs) took" in card
     assert not re.findall(CLIPS_OWN, re.sub(r"`[^`]*`|```.*?```|hf_clip", "", card, flags=re.DOTALL))
-    assert not trainer.push_to_hub().changed
+    assert not trainer.push_to_hub(run_examples=False).changed
 
 
 def test_its_card_s_example_opens_it_where_hf_clip_is_not(saved, tmp_path):
@@ -84,6 +88,40 @@ def test_a_repository_of_one_family_is_no_place_for_another(saved, tmp_path, own
     assert "toy_hf_clip.py" not in own_hub.repos[NAME].head().files
     with pytest.raises(InputError, match=r"user/toys holds a sentence-transformers model: "):
         push_folder(tmp_path / "staged", NAME)
+
+
+class Reconstruction(Task):
+    """What a task from outside says of itself, for reports and cards."""
+
+    name, title, phrase = "reconstruction", "Reconstruction", "reconstruction"
+    hub_type = ("image-to-image", "Reconstruction of pictures")
+    pattern = "reconstruction_"
+
+    def measure(self, given):
+        raise NotImplementedError
+
+
+def test_what_was_measured_of_it_stands_in_its_card(saved, tmp_path, monkeypatch):
+    """By a task of its own, and of these weights alone."""
+    monkeypatch.setitem(TASKS, "reconstruction", Reconstruction())
+    for seed in (0, 1):
+        data = {"name": "toys of us", "split": "test", "fingerprint": "d" * 8}
+        measured = Outcome({"reconstruction_error": 0.25, "images": 8}, {"thumbnails": "8 × 8"})
+        model = model_facts(toy_model(seed), "toy")
+        (tmp_path / f"evaluation{seed}").mkdir()
+        Report(data, [Measured(model, "reconstruction", measured)]).write(tmp_path / f"evaluation{seed}")
+    given = content()
+    given.evaluations = [tmp_path / "evaluation0"]
+    stage(saved, tmp_path / "staged", given)
+    card = (tmp_path / "staged" / "README.md").read_text()
+    assert "### Reconstruction\n\n" in card
+    assert re.search(r"\| reconstruction error +\| +0.250 \|", card)
+    assert "- Not measured: pictures of another kind than those above; differences between groups of people." in card
+    (found,) = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"]
+    assert found["task"] == {"type": "image-to-image", "name": "Reconstruction of pictures"}
+    given.evaluations = [tmp_path / "evaluation1"]
+    with pytest.raises(InputError, match="evaluation1 measured another model"):
+        stage(saved, tmp_path / "other", given)
 
 
 def test_without_its_family_it_is_refused_before_anything_is_saved(saved, tmp_path, data, own_hub, monkeypatch):
