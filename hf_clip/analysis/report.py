@@ -1,7 +1,6 @@
 """The folder of an analysis: analysis.json, scores.csv, mislabelled.csv, report.md, pictures/."""
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.atomic import replace_file, write_text
+from ..core.json_files import json_text
 from ..core.temporary import temporary_folder
 from ..evaluation.markdown import escaped, table
 from ..evaluation.outcome import Outcome
@@ -54,7 +54,7 @@ class AnalysisReport:
                 results["notes"].append(
                     "No pictures were drawn: matplotlib is not installed (pip install matplotlib)."
                 )
-            text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            text = json_text(results)
             place_pictures(results["pictures"], aside, folder / PICTURES)
         replace_file(folder / SCORES, self._write_scores)
         if "mislabelled" in self.outcome.details:

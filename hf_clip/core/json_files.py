@@ -24,11 +24,18 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def write_json(file: Path, value: Any) -> None:
+    """Writes `json_text`; the file's folder is made where there is none."""
+    text = json_text(value)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, text)
+
+
+def json_text(value: Any) -> str:
     """
     Raises:
-        ValueError: a number in it is NaN or infinite.
+        ValueError: a number in it is NaN or infinite, which JSON does not know.
     """
-    write_text(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

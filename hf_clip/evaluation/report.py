@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..core.atomic import replace_file, write_text
 from ..core.digests import weights_digest
+from ..core.json_files import json_text
 from ..data.images import skipped_line
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
@@ -160,7 +161,7 @@ class Report:
         """
         before = written_pictures(folder / RESULTS)
         results = self.results()
-        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json_text(results)
         if drawn:
             place_pictures(self.pictures, drawn, folder / PICTURES)
         write_text(folder / PAGE, page(results))

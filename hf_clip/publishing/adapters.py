@@ -1,6 +1,5 @@
 """A PEFT adapter as others open it: its weights and its processor, over a base that has a name on the Hub."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIG
 
 from ..core.errors import InputError, first_line
 from ..core.families import load
+from ..core.json_files import read_json, write_json
 from .card.facts import family_in, is_hub_id
 
 # What `AutoPeftModel` builds the base with. PEFT itself writes the module of the class that was trained: one that it
@@ -40,7 +40,7 @@ def stage_adapter(source: str | Path, target: str | Path, base_model: str | None
     """
     source, target = Path(source), Path(target)
     _refuse_incomplete(source)
-    settings = json.loads((source / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
+    settings = read_json(source / ADAPTER_CONFIG_NAME)
     base = _public_base(settings.get("base_model_name_or_path"), base_model)
     settings |= {"base_model_name_or_path": base, "auto_mapping": None if settings.get("task_type") else _OPENED_BY}
     if base_model is not None:
@@ -55,7 +55,7 @@ def stage_adapter(source: str | Path, target: str | Path, base_model: str | None
         ) from error
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source / ADAPTER_SAFE_WEIGHTS_NAME, target / ADAPTER_SAFE_WEIGHTS_NAME)
-    (target / ADAPTER_CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(target / ADAPTER_CONFIG_NAME, settings)
     processor.save_pretrained(target)
     if family.write_files:
         load(family.write_files)(source, target, None, processor)

@@ -9,7 +9,7 @@ from huggingface_hub import constants, get_token
 
 from ..core.errors import InputError
 from ..core.families import families, model_types
-from .card.facts import read_json
+from ..core.json_files import read_json
 from .hub_process import GivenUp, OutOfTime, ask_in_a_process
 
 _A_QUESTION = 120.0  # seconds that a question may take at most which sends no files

@@ -1,7 +1,6 @@
 """The folder that is published: a model as others open it, its card, its figures; no secret, no path of a machine."""
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -20,10 +19,11 @@ from transformers.utils import logging
 from ..core.digests import weights_digest
 from ..core.errors import InputError, first_line
 from ..core.families import Family, load
+from ..core.json_files import read_json, write_json
 from ..core.public import refuse_secrets, skipped_in_public, without_folders
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
 from .adapters import is_adapter, stage_adapter
-from .card.facts import as_written, check_details, family_in, read_json
+from .card.facts import as_written, check_details, family_in
 from .card.render import CardDetails, write_card
 from .hub_contents import write_manifest
 from .onnx.export import FACTS as EXPORT
@@ -175,11 +175,6 @@ def _stage_facts(source: Path, target: Path, content: Content) -> bool:
     if facts:
         write_json(target / TRAINING, without_folders(facts))
     return bool(facts.get("pictures_may_be_shown")) if content.pictures is None else content.pictures
-
-
-def write_json(file: Path, value: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 # ---- figures and pictures -----------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """A run on the Hub: its repository, its card, and what goes up while it trains and at its end."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from transformers.trainer_utils import HubStrategy
 from ..core.atomic import staged
 from ..core.errors import InputError, first_line
 from ..core.families import Family, family_of
+from ..core.json_files import write_json
 from ..publishing.card.facts import is_hub_id
 from ..publishing.card.render import CardDetails, write_card
 from ..publishing.hub import look_first, open_repository
@@ -94,8 +94,7 @@ class RunOnHub:
         """
         try:
             with staged(self.run) as folder:
-                text = json.dumps(self.trainer.training_facts(), indent=2, ensure_ascii=False, allow_nan=False)
-                (folder / TRAINING).write_text(text + "\n", encoding="utf-8")
+                write_json(folder / TRAINING, self.trainer.training_facts())
             write_card(self.run, self._details(words), run_examples=False, family=self._family())
         except InputError:
             raise

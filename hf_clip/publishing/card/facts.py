@@ -1,6 +1,5 @@
 """What a model card is made of: all that a folder with a saved model says of it, fit to be shown to anybody."""
 
-import json
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -15,6 +14,7 @@ from safetensors import safe_open
 
 from ...core.errors import InputError, first_line
 from ...core.families import Family, families, family_of, load
+from ...core.json_files import read_json
 from ...core.public import public_facts, public_name
 
 _SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates")
@@ -113,17 +113,6 @@ def card_facts(folder: Path, details: CardDetails, family: Family, examples: Seq
     }
     # What an example says has been run, and stays as it is.
     return public_facts(facts, _SENTENCES) | {"examples": [asdict(example) for example in examples]}
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A file's mapping; empty where there is no file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{file} is no JSON ({error}): write it again, or remove it") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file} is no mapping: write it again, or remove it")
-    return found
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from typing import Any
 from safetensors import safe_open
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
+from ...core.json_files import read_json
 from ...evaluation.markdown import escaped, table
 from ..card.citations import bibtex_of
-from ..card.facts import CardDetails, Example, read_json, tensors_in
+from ..card.facts import CardDetails, Example, tensors_in
 from ..card.family import FamilyCard, parameters_row
 from ..card.limits import label
 from ..card.words import dataset_link, fenced, linked, number

@@ -1,11 +1,11 @@
 """The files with which sentence-transformers opens a published folder as an image–text model: settings, no code."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
+from ...core.json_files import write_json
 from ...models.configuration_hf_clip import HFClipConfig
 from ...models.processing_hf_clip import HFClipProcessor
 
@@ -60,7 +60,7 @@ def write_sentence_transformers_files(
         "sentence_bert_config.json": transformer,
     }
     for name, content in files.items():
-        Path(folder, name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(folder, name), content)
 
 
 def _max_length(config: HFClipConfig | None, processor: HFClipProcessor) -> int | None:

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import importlib.util
 import io
-import json
 import logging
 import math
 import random
@@ -25,6 +24,7 @@ from transformers import BaseImageProcessor, ConvNextImageProcessor
 
 from ...core.digests import weights_digest
 from ...core.errors import InputError, first_line
+from ...core.json_files import write_json
 from ...core.version import __version__
 from ...data.pixels import processed_pixels
 from ...embeddings.encode import collator_of, max_caption_length, temperature_of
@@ -120,7 +120,7 @@ def export_onnx(model: HFClipModel, processor: HFClipProcessor, folder: Path, *,
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    (folder / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / FACTS, facts)
 
 
 def _fp32_twin(model: HFClipModel) -> HFClipModel:
