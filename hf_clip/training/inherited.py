@@ -60,8 +60,8 @@ _TRAINER, _SETTINGS, _ARGUMENTS, _PUSHES = (
 _INHERITED, _LOSS, _SEARCH, _METRICS = (
     f"training/test_{name}.py::test_" for name in ("inherited", "own_loss", "search", "own_metrics")
 )
-_PARTS, _DISTRIBUTED, _EVALUATION = (
-    f"training/test_{name}.py::test_" for name in ("parts", "distributed", "evaluation")
+_PARTS, _DISTRIBUTED, _EVALUATION, _BASE = (
+    f"training/test_{name}.py::test_" for name in ("parts", "distributed", "evaluation", "base")
 )
 
 SETTINGS: dict[str, Verdict] = {
@@ -156,7 +156,7 @@ SETTINGS: dict[str, Verdict] = {
     "save_strategy": INHERITED,
     "save_steps": INHERITED,
     "save_on_each_node": INHERITED,
-    "save_total_limit": Ours(_TRAINER + "save_total_limit"),
+    "save_total_limit": Ours(_BASE + "save_total_limit"),
     "enable_jit_checkpoint": Ours(_SETTINGS + "a_checkpoint_at_the_scheduler_s_signal_is_whole"),
     "ignore_data_skip": INHERITED,
     "restore_callback_states_from_checkpoint": Ours(_SETTINGS + "early_stopping"),

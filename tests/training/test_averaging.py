@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from conftest import tiny_model, write_pictures
+from conftest import write_pictures
 from torch.optim.swa_utils import AveragedModel
-from training_runs import make_trainer
+from toy_images import ToyAutoencoder, toy_model, toy_trainer
 from transformers import TrainerCallback
-
-from hf_clip import HFClipModel
 
 
 class PyTorchsAverage(TrainerCallback):
@@ -36,10 +34,10 @@ def data(tmp_path):
 
 def test_what_is_left_and_saved_is_pytorchs_average(tmp_path, data):
     theirs = PyTorchsAverage()
-    trainer = make_trainer(tmp_path / "run", data, num_train_epochs=4, ema_decay=0.5, callbacks=[theirs])
+    trainer = toy_trainer(tmp_path / "run", data, num_train_epochs=4, ema_decay=0.5, callbacks=[theirs])
     trainer.train()
     trainer.save_model()
-    saved = HFClipModel.from_pretrained(tmp_path / "run").state_dict()
+    saved = ToyAutoencoder.from_pretrained(tmp_path / "run").state_dict()
     averaged = theirs.model.module.state_dict()
     moved = 0
     for name, value in trainer.model.state_dict().items():
@@ -47,15 +45,15 @@ def test_what_is_left_and_saved_is_pytorchs_average(tmp_path, data):
             torch.testing.assert_close(value, averaged[name], rtol=1e-5, atol=1e-6, msg=name)
             torch.testing.assert_close(saved[name], value, msg=name)
             moved += not torch.equal(value, theirs.last[name])
-    assert moved > 20
+    assert moved > 5
 
 
 def test_evaluation_sees_the_average_and_training_goes_on_from_the_last_weights(tmp_path, data):
     """A decay of nearly 1 keeps what is evaluated where it began, while the run trains as it would have anyway."""
     settings = {"num_train_epochs": 3, "eval_strategy": "epoch"}
-    plain = make_trainer(tmp_path / "plain", data, **settings)
+    plain = toy_trainer(tmp_path / "plain", data, **settings)
     plain.train()
-    averaged = make_trainer(tmp_path / "averaged", data, ema_decay=0.999, **settings)
+    averaged = toy_trainer(tmp_path / "averaged", data, ema_decay=0.999, **settings)
     averaged.train()
 
     def logged(trainer, name):
@@ -67,16 +65,16 @@ def test_evaluation_sees_the_average_and_training_goes_on_from_the_last_weights(
 
 def test_resumed_it_is_the_run_that_was_never_cut(tmp_path, data):
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "ema_decay": 0.9}
-    whole = make_trainer(tmp_path / "run", data, **settings)
+    whole = toy_trainer(tmp_path / "run", data, **settings)
     whole.train()
-    resumed = make_trainer(tmp_path / "run", data, model=tiny_model(seed=1), **settings)
+    resumed = toy_trainer(tmp_path / "run", data, model=toy_model(seed=1), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
 def test_the_best_checkpoint_is_the_average_that_was_measured(tmp_path, data):
-    trainer = make_trainer(
+    trainer = toy_trainer(
         tmp_path / "run", data, num_train_epochs=3, ema_decay=0.9, eval_strategy="epoch", save_strategy="epoch",
         load_best_model_at_end=True, metric_for_best_model="eval_loss",
     )  # fmt: skip

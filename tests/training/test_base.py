@@ -10,7 +10,6 @@ import optuna
 import pytest
 import torch
 from conftest import write_pictures
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import ConcatDataset, Subset
 from toy_images import ToyAutoencoder, toy_model, toy_trainer
 from transformers import TrainerCallback
@@ -18,7 +17,9 @@ from transformers import TrainerCallback
 from hf_clip.core.errors import InputError, NotFinite
 from hf_clip.training import base
 from hf_clip.training.base import BaseTrainer
+from hf_clip.training.base_arguments import BaseTrainingArguments
 from hf_clip.training.facts import Origin
+from hf_clip.training.resumable import last_checkpoint
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -58,9 +59,9 @@ def test_the_loss_is_that_of_the_images(tmp_path, data):
     torch.testing.assert_close(trainer.compute_loss(model, batch), expected)
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5}, {"dataloader_num_workers": 1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"dataloader_num_workers": 1}], ids=str)
 def test_resumed_it_is_the_run_that_was_never_cut(settings, tmp_path, data):
-    """Dropout, augmentation, the order of rows, the average, and which images were skipped."""
+    """Dropout, augmentation, the order of rows, and which images were skipped."""
     (data / "2.png").write_bytes(b"not a picture")
     settings = {"num_train_epochs": 4, "save_strategy": "steps", "save_steps": 3} | settings
     whole = toy_trainer(tmp_path / "whole", data, **settings)
@@ -98,36 +99,28 @@ def test_wrapped_sets_train_what_the_bare_one_does(tmp_path, data):
     assert same(wrapped.model, bare.model)
 
 
-class PyTorchsAverage(TrainerCallback):
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.model = AveragedModel(model, use_buffers=True, multi_avg_fn=self.update)
-        self.model.n_averaged += 1  # the weights at the start are the first of the average
-
-    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.step = state.global_step + 1
-        self.model.update_parameters(model)
-
-    def update(self, averages, values, count):
-        decay = min(0.5, (1 + self.step) / (10 + self.step))
-        for average, value in zip(averages, values, strict=True):
-            if average.is_floating_point():
-                average.mul_(decay).add_(value, alpha=1 - decay)
+# ---- checkpoints --------------------------------------------------------------------------------------------------
 
 
-def test_the_average_is_evaluated_saved_and_left(tmp_path, data):
-    theirs, plain = PyTorchsAverage(), toy_trainer(tmp_path / "plain", data, eval_strategy="epoch")
-    plain.train()
-    trainer = toy_trainer(
-        tmp_path / "run", data, ema_decay=0.5, save_strategy="epoch", eval_strategy="epoch", callbacks=[theirs]
-    )
-    trainer.train()
-    assert logged(trainer, "loss") == logged(plain, "loss")
-    assert logged(trainer, "eval_loss") != logged(plain, "eval_loss")
-    saved = ToyAutoencoder.from_pretrained(tmp_path / "run" / "checkpoint-4")
-    assert same(trainer.model, saved)
-    for name, value in theirs.model.module.state_dict().items():
-        if value.is_floating_point():
-            torch.testing.assert_close(saved.state_dict()[name], value, msg=name)
+def test_a_checkpoint_that_breaks_off_is_never_there(tmp_path, data, monkeypatch):
+    trainer = toy_trainer(tmp_path / "run", data, save_strategy="steps", save_steps=2)
+    save = trainer._save_optimizer_and_scheduler
+
+    def break_off(folder):
+        if trainer.state.global_step == 4:
+            raise OSError("no space left on device")
+        save(folder)
+
+    monkeypatch.setattr(trainer, "_save_optimizer_and_scheduler", break_off)
+    with pytest.raises(InputError, match=r"checkpoint-4 could not be written .*no space"):
+        trainer.train()
+    assert last_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-2")
+    assert not (tmp_path / "run" / "checkpoint-4").exists()
+
+
+def test_save_total_limit(tmp_path, data):
+    toy_trainer(tmp_path / "run", data, num_train_epochs=3, save_strategy="epoch", save_total_limit=2).train()
+    assert sorted(p.name for p in (tmp_path / "run").glob("*")) == ["checkpoint-4", "checkpoint-6"]
 
 
 class Spoil(TrainerCallback):
@@ -267,6 +260,12 @@ def test_a_search_leaves_the_arguments_as_they_are(tmp_path, data):
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_one_process_with_several_gpus_is_refused(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(BaseTrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match=r"one process sees 2 GPUs: .*accelerate launch.*CUDA_VISIBLE_DEVICES"):
+        toy_trainer(tmp_path / "run", data)
 
 
 def test_parts_that_will_not_do(tmp_path, data):

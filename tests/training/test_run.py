@@ -63,9 +63,15 @@ def test_the_run_folder_holds_all_that_is_needed(tmp_path):
     AutoProcessor.from_pretrained(run)
 
 
-def test_fewer_pairs_than_a_batch_still_train(tmp_path):
-    metrics = small_run(tmp_path, write_pictures(tmp_path / "pictures", count=3))
+def test_fewer_pairs_than_a_batch_still_train_and_what_was_given_stays_as_it_was(tmp_path):
+    source, args = open_source(write_pictures(tmp_path / "pictures", count=3)), arguments(tmp_path / "run")
+    processor, before = make_processor(tmp_path / "tokenizer"), dict(vars(args))
+    metrics = train(tiny_model(), processor, args, source, source, max_length=16)
     assert metrics["images"] == 3
+    assert vars(args) == before
+    assert args.dataloader_drop_last
+    assert (processor.max_text_length, processor.tokenizer.model_max_length) == (None, 64)
+    assert AutoProcessor.from_pretrained(tmp_path / "run").max_text_length == 16
 
 
 def test_after_ctrl_c_it_says_how_to_go_on_and_does(tmp_path, pictures):
