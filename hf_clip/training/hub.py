@@ -1,5 +1,6 @@
 """A run on the Hub: its repository, its card, and what goes up while it trains and at its end."""
 
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,9 @@ class RunOnHub:
     """
 
     def __init__(self, trainer: "BaseTrainer"):
-        self.trainer = trainer
+        # Its own reference to us would make a circle, and only the garbage collector end it: a loader's workers would
+        # then be waited for, whose queue may be collected before them.
+        self.trainer: BaseTrainer = weakref.proxy(trainer)
         self.jobs: list[Any] = []
 
     # ---- what is under way ----------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """What every trainer does, on a toy family of images alone: no text, no pairs, nothing of CLIP."""
 
 import ast
+import gc
 import json
 import math
 import os
+import weakref
 from pathlib import Path
 
 import optuna
@@ -121,6 +123,19 @@ def test_a_checkpoint_that_breaks_off_is_never_there(tmp_path, data, monkeypatch
 def test_save_total_limit(tmp_path, data):
     toy_trainer(tmp_path / "run", data, num_train_epochs=3, save_strategy="epoch", save_total_limit=2).train()
     assert sorted(p.name for p in (tmp_path / "run").glob("*")) == ["checkpoint-4", "checkpoint-6"]
+
+
+def test_a_trainer_goes_with_its_last_reference(tmp_path, data):
+    """Left to the garbage collector, its loaders would wait five seconds for each of their workers."""
+    trainer = toy_trainer(tmp_path / "run", data, max_steps=1, save_strategy="epoch")
+    trainer.train()
+    remembered = weakref.ref(trainer)
+    gc.disable()
+    try:
+        del trainer
+        assert remembered() is None
+    finally:
+        gc.enable()
 
 
 class Spoil(TrainerCallback):
