@@ -73,10 +73,19 @@ def test_resumed_it_is_the_run_that_was_never_cut(settings, tmp_path, data):
     assert resumed.state.global_step == 8
     assert same(resumed.model, whole.model)
     assert resumed.skipped_images == whole.skipped_images
-    (tmp_path / "over").mkdir()
-    over = toy_trainer(tmp_path / "over", data, model=toy_model(seed=2), **settings | {"num_train_epochs": 3})
-    over.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
-    assert over.state.global_step == 6, "a run that was cut after its last step"
+
+
+def test_a_run_that_was_cut_after_its_last_step_is_over(tmp_path, data):
+    """In the middle of an epoch; it reads nothing more, and remembers what was skipped."""
+    (data / "2.png").write_bytes(b"not a picture")
+    settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 3}
+    whole = toy_trainer(tmp_path / "run", data, **settings)
+    whole.train()
+    over = toy_trainer(tmp_path / "run", data, model=toy_model(seed=2), **settings)
+    over.train(resume_from_checkpoint=True)
+    assert over.state.global_step == 3
+    assert same(over.model, whole.model)
+    assert over.skipped_images == whole.skipped_images != {}
 
 
 def test_a_picture_that_cannot_be_read_is_counted(tmp_path, data):
