@@ -78,7 +78,9 @@ def _subclass(addition: type[nn.Module], module_class: type[nn.Module]) -> type[
 class _CountsABatchOnce(nn.Module):
     """Laid over a BatchNorm: a forward inside a backward pass is a recomputation, and moves no running statistics.
 
-    A compiled model recomputes inside its own graph, where it moves none either.
+    A compiled model recomputes inside its own graph, where it moves none either. The `context_fn` of torch's
+    checkpoint would tell a recomputation without this class, but torch.compile refuses any context but a dispatch
+    mode, a reentrant checkpoint takes none, and timm calls the checkpoint by itself.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
