@@ -345,6 +345,28 @@ class HFClipModel(_TextTower, _VisionTower):
         """
         return self._encode_image(pixel_values, **kwargs)
 
+    def _embed_images(
+        self, pixel_values: Tensor | None, pooled: Tensor | None, kwargs: dict[str, Any]
+    ) -> tuple[BaseModelOutputWithPooling | None, Tensor | None]:
+        """The image tower's output, where it was run for it, and (images, projection_dim) of unit length."""
+        if pixel_values is None:
+            return None, None if pooled is None else _normalize(self.visual_projection(pooled))
+        if pixel_values.shape[0] == 0:
+            return None, self._embed_no_images()
+        output = self.get_image_features(pixel_values, **kwargs)
+        return output, _normalize(output.pooler_output)
+
+    def _embed_texts(
+        self, input_ids: Tensor | None, pooled: Tensor | None, kwargs: dict[str, Any]
+    ) -> tuple[BaseModelOutputWithPooling | None, Tensor | None]:
+        """The same for texts."""
+        if input_ids is None:
+            return None, None if pooled is None else _normalize(self.text_projection(pooled))
+        if input_ids.shape[0] == 0:
+            return None, self._embed_no_texts()
+        output = self.get_text_features(input_ids, **kwargs)
+        return output, _normalize(output.pooler_output)
+
     def _embed_no_images(self) -> Tensor:
         """(0, projection_dim): the tower runs on a placeholder, so that the hooks of DDP and FSDP do, and gradients
         of zero come of it."""
@@ -356,6 +378,26 @@ class HFClipModel(_TextTower, _VisionTower):
         """The same for texts."""
         tokens = torch.zeros(2, 4, dtype=torch.long, device=self.text_model.device)
         return _normalize(self.get_text_features(tokens, torch.ones_like(tokens)).pooler_output)[:0]
+
+    def _compare(
+        self, images: Tensor, texts: Tensor, with_logits: bool, with_loss: bool | None
+    ) -> dict[str, Tensor | None]:
+        """The fields of an output that has both."""
+        temperature = [p.to(images.device) for p in (self.logit_scale, self.logit_bias) if p is not None]
+        logits = score(images, texts, *temperature) if with_logits else None
+        loss = None
+        if with_loss:
+            _refuse_local_loss()
+            loss_function = contrastive_loss if self.logit_bias is None else sigmoid_loss
+            loss = loss_function(images, texts, *temperature) / images.shape[0]
+        return {
+            "loss": loss,
+            "logits_per_image": logits,
+            "logits_per_text": None if logits is None else logits.T,
+            # Not the parameter itself: DDP takes a leaf among the outputs for a parameter without a gradient.
+            "logit_scale": self.logit_scale.clone(),
+            "logit_bias": None if self.logit_bias is None else self.logit_bias.clone(),
+        }
 
     @can_return_tuple
     def forward(
@@ -388,46 +430,19 @@ class HFClipModel(_TextTower, _VisionTower):
         """
         if all(given is None for given in (input_ids, pixel_values, pooled_text, pooled_image)):
             raise ValueError("nothing to embed: give input_ids, pixel_values or both")
-        image_output = text_output = image_embeds = text_embeds = logits = loss = scale = bias = None
-        if pixel_values is not None and pixel_values.shape[0] == 0:
-            image_embeds = self._embed_no_images()
-        elif pixel_values is not None:
-            image_output = self.get_image_features(pixel_values, **kwargs)
-            image_embeds = _normalize(image_output.pooler_output)
-        elif pooled_image is not None:
-            image_embeds = _normalize(self.visual_projection(pooled_image))
-        if input_ids is not None and input_ids.shape[0] == 0:
-            text_embeds = self._embed_no_texts()
-        elif input_ids is not None:
-            text_output = self.get_text_features(
-                input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **kwargs
-            )
-            text_embeds = _normalize(text_output.pooler_output)
-        elif pooled_text is not None:
-            text_embeds = _normalize(self.text_projection(pooled_text))
-        if image_embeds is not None and text_embeds is not None:
-            device = image_embeds.device
-            text_embeds = text_embeds.to(device)  # the towers may lie on two devices
-            temperature = [p.to(device) for p in (self.logit_scale, self.logit_bias) if p is not None]
-            # Not the parameter itself: DDP takes a leaf among the outputs for a parameter without a gradient.
-            # Left out of one modality alone, where pipelines look for a row of each item in every tensor.
-            scale, bias = self.logit_scale.clone(), None if self.logit_bias is None else self.logit_bias.clone()
-            if return_logits:
-                logits = score(image_embeds, text_embeds, *temperature)
-            if return_loss:
-                _refuse_local_loss()
-                loss_function = contrastive_loss if self.logit_bias is None else sigmoid_loss
-                loss = loss_function(image_embeds, text_embeds, *temperature) / image_embeds.shape[0]
+        of_texts = {"attention_mask": attention_mask, "position_ids": position_ids, "token_type_ids": token_type_ids}
+        image_output, images = self._embed_images(pixel_values, pooled_image, kwargs)
+        text_output, texts = self._embed_texts(input_ids, pooled_text, of_texts | kwargs)
+        compared = {}  # nothing of one modality alone: pipelines look for a row of each item in every tensor
+        if images is not None and texts is not None:
+            texts = texts.to(images.device)  # the towers may lie on two devices
+            compared = self._compare(images, texts, return_logits, return_loss)
         return HFClipOutput(
-            loss=loss,
-            logits_per_image=logits,
-            logits_per_text=None if logits is None else logits.T,
-            text_embeds=text_embeds,
-            image_embeds=image_embeds,
-            logit_scale=scale,
-            logit_bias=bias,
+            text_embeds=texts,
+            image_embeds=images,
             text_model_output=text_output,
             vision_model_output=image_output,
+            **compared,
         )
 
 
