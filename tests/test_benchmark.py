@@ -1,7 +1,9 @@
+import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import benchmark
@@ -10,6 +12,7 @@ import torch
 from comparisons import ROWS, sides
 from comparisons.measuring import Measured, Row, alternate
 from comparisons.sides import Settings
+from ready_processes import run_code
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 CPU = torch.device("cpu")
@@ -131,8 +134,20 @@ def test_bad_arguments_end_in_one_line(arguments, said, capsys):
     assert message.count("\n") == 1
 
 
+READY = """
+import multiprocessing, runpy, sys
+
+fresh = multiprocessing.get_context
+multiprocessing.get_context = lambda method: fresh("fork")  # ones that import everything anew are in the test below
+script = sys.argv.pop(1)
+sys.path.insert(0, script.rpartition("/")[0])
+runpy.run_path(script, run_name="__main__")
+"""
+
+
 def test_a_run_of_toy_towers_fills_the_folder(tmp_path):
-    report = _run(tmp_path, "embed_captions", "loss_time", "trainer", "frozen_towers", "frozen_text", "opening")
+    rows = ["embed_captions", "loss_time", "trainer", "frozen_towers", "frozen_text", "opening"]
+    report = _report_of(tmp_path, rows, lambda command: run_code(READY, *command))
     assert {row["row"] for row in report["rows"]} == {
         "embed_captions", "loss_time", "trainer", "frozen_towers", "frozen_text", "opening",
     }  # fmt: skip
@@ -140,16 +155,15 @@ def test_a_run_of_toy_towers_fills_the_folder(tmp_path):
 
 @pytest.mark.slow
 def test_every_row_runs_on_toy_towers(tmp_path):
-    report = _run(tmp_path, *ROWS)
+    run = functools.partial(subprocess.run, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    report = _report_of(tmp_path, ROWS, lambda command: run([sys.executable, *command]))
     assert {row["row"] for row in report["rows"]} == set(ROWS)
 
 
-def _run(folder: Path, *rows: str) -> dict:
-    """The report of the script, run as its users run it, after a look at what holds for every row."""
-    command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--tiny", "--rounds", "2", "--output", str(folder)]
-    run = subprocess.run(
-        [*command, "--rows", *rows], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+def _report_of(folder: Path, rows: Iterable[str], start: Callable[[list[str]], subprocess.CompletedProcess]) -> dict:
+    """The script's report, after a look at what holds for every row."""
+    command = [str(SCRIPTS / "benchmark.py"), "--tiny", "--rounds", "2", "--output", str(folder), "--rows", *rows]
+    run = start(command)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("| | hf_clip | peer |")
     report = json.loads((folder / "benchmark.json").read_text())

@@ -90,6 +90,7 @@ def against_bare_loop(settings: Settings) -> list[Row]:
                     Augmentation(),
                     max_steps=steps,
                     dataloader_num_workers=workers,
+                    dataloader_persistent_workers=False,  # there is one epoch; kept ones end late
                 )
                 return watch.whole
 

@@ -1,12 +1,12 @@
 """The command as such: help, version, and one clear line for whatever is wrong."""
 
 import importlib.metadata
+import os
 import runpy
 import subprocess
 import sys
 
 import pytest
-from ready_processes import run_code
 
 import hf_clip
 from hf_clip.cli import evaluate
@@ -80,20 +80,19 @@ def test_only_results_go_to_stdout(monkeypatch, capsys):
 
 def test_a_reader_that_leaves_early_gets_no_traceback():
     code = """
-import os, sys
+import sys
 import hf_clip
 from hf_clip.cli import evaluate
 from hf_clip.cli.main import main
 
-reading, writing = os.pipe()
-os.close(reading)
-os.dup2(writing, 1)
-
 evaluate.run = lambda arguments, printer: [printer.line("x" * 999) for _ in range(999)]
 sys.exit(main(["evaluate"]))
 """
-    done = run_code(code)
-    assert (done.returncode, done.stderr) == (1, "")
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (process.returncode, process.stderr) == (1, "")
 
 
 def test_the_shell_s_command_leaves_at_once_with_its_code_and_after_what_is_due_at_the_end():
