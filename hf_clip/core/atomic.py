@@ -61,7 +61,7 @@ def replaced(folder: Path) -> Iterator[Path]:
     put_back(folder.parent)
     with _aside(folder.parent, folder.name) as aside:
         yield aside
-        replace(aside, folder)
+        replace_folder(aside, folder)
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def _publish(aside: Path, folder: Path) -> None:
         _flush(part)
 
 
-def replace(aside: Path, folder: Path) -> None:
+def replace_folder(aside: Path, folder: Path) -> None:
     """Puts a staged folder in the place of one that may be there, whole: never a mix of both.
 
     Where that is two renames, `put_back` mends what a kill between them leaves.

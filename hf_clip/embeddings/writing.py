@@ -62,11 +62,10 @@ def write_embeddings(
         "strict": strict,
         "progress": progress and state.is_local_main_process,
     }
-    schema = _schema(source)
     embed = partial(embed_batches, model, processor, source, **settings)
     missing = store.missing(state.process_index, state.num_processes)
     for rows, parts in embed_by_segment(missing, batch_size, embed):
-        _write_segment(store, rows, parts, source, schema)
+        _write_segment(store, rows, parts, source)
     state.wait_for_everyone()
     manifest = store.manifest | _outcome(store)
     if strict and manifest["skipped"]:  # by a pass before this one, which was not strict
@@ -110,49 +109,39 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
             )
 
 
-def _schema(source: Source) -> pa.Schema:
-    fields = {
-        "id": pa.int64(),
-        "path": pa.string(),
-        "caption": pa.list_(pa.string()),
-        "image_id": pa.int64(),
-        "caption_ids": pa.list_(pa.int64()),
-        "captions_cut": pa.list_(pa.bool_()),
-    }
-    if source.label_column:
-        label = source.label_of(source.rows[0])
-        kind = pa.string() if isinstance(label, str) else pa.int64()
-        fields["label"] = pa.list_(kind) if isinstance(label, list) else kind
-    return pa.schema(list(fields.items()))
-
-
-def _write_segment(store: EmbeddingStore, rows: range, parts: list[Part], source: Source, schema: pa.Schema) -> None:
+def _write_segment(store: EmbeddingStore, rows: range, parts: list[Part], source: Source) -> None:
     batches = [batch for batch, _ in parts]
     vectors = {
         VECTORS: torch.cat([batch.image_embeds for batch in batches]),
         CAPTION_VECTORS: torch.cat([batch.text_embeds for batch in batches]),
     }
-    table = pa.Table.from_batches([_rows_of(batch, source, schema) for batch in batches])
+    table = pa.concat_tables([_rows_of(batch, source) for batch in batches])
     halves = {name: embeds.half().numpy() for name, embeds in vectors.items()}
     store.write(rows, table, halves, skipped=[entry for _, skipped in parts for entry in skipped])
 
 
-def _rows_of(part: EmbeddedBatch, source: Source, schema: pa.Schema) -> pa.RecordBatch:
+def _rows_of(part: EmbeddedBatch, source: Source) -> pa.Table:
     records = [source.rows[row] for row in part.rows.tolist()]
-    starts = pa.array([0, *part.caption_counts.cumsum(0).tolist()], pa.int32())
-    paths = [_path(source, record) for record in records]
     captions = [caption for record in records for caption in source.captions_of(record)]
+    starts = pa.array([0, *part.caption_counts.cumsum(0).tolist()], pa.int32())
     columns = {
         "id": pa.array([source.row_number(row) for row in part.rows.tolist()], pa.int64()),
-        "path": pa.array(paths, pa.string()),
+        "path": pa.array([_path(source, record) for record in records], pa.string()),
         "caption": pa.ListArray.from_arrays(starts, pa.array(captions, pa.string())),
         "image_id": pa.array(part.image_ids.numpy()),
         "caption_ids": pa.ListArray.from_arrays(starts, pa.array(part.caption_ids.numpy())),
         "captions_cut": pa.ListArray.from_arrays(starts, pa.array(part.captions_cut.numpy())),
     }
     if source.label_column:
-        columns["label"] = pa.array([source.label_of(record) for record in records], schema.field("label").type)
-    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+        columns["label"] = pa.array([source.label_of(record) for record in records], _label_type(source))
+    return pa.table(columns)
+
+
+def _label_type(source: Source) -> pa.DataType:
+    """The same for every batch, of which one may have no label, or empty lists."""
+    label = source.label_of(source.rows[0])
+    kind = pa.string() if isinstance(label, str) else pa.int64()
+    return pa.list_(kind) if isinstance(label, list) else kind
 
 
 def _path(source: Source, record: dict[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 
-from ..core.atomic import STAGING, discard, replace, staged, writing
+from ..core.atomic import STAGING, discard, replace_folder, staged, writing
 from ..core.errors import InputError, NotFinite, first_line
 from .averaging import LAST_WEIGHTS, WeightAverage
 from .checkpoints import remove_oldest
@@ -98,7 +98,7 @@ class ResumableTrainer(Trainer):
                 self.state.best_model_checkpoint = str(best)
             if self.args.should_save:
                 self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
-                replace(aside, run / name)
+                replace_folder(aside, run / name)
         if self.args.should_save:
             discard(aside)
             self.use_checkpoint(run / name)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from hf_clip.core.atomic import put_back, replace, replace_file, replaced, staged
+from hf_clip.core.atomic import put_back, replace_file, replace_folder, replaced, staged
 from hf_clip.core.errors import InputError
 
 
@@ -49,7 +49,7 @@ def test_a_checkpoint_takes_another_s_place_whole(tmp_path):
         folder.mkdir(parents=True)
         for name in files:
             (folder / name).write_text(folder.parent.name)
-    replace(aside, old)
+    replace_folder(aside, old)
     assert {file.name for file in old.iterdir()} == {"weights", "only_after"}
     assert (old / "weights").read_text() == ".staging"
     assert list((tmp_path / ".staging").iterdir()) == []
@@ -69,7 +69,7 @@ def test_what_a_kill_between_two_renames_took_away_is_put_back(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "rename", killed)
     with pytest.raises(KeyboardInterrupt):
-        replace(aside, old)
+        replace_folder(aside, old)
     assert not old.exists()
     put_back(tmp_path)
     assert (old / "weights").read_text() == tmp_path.name
