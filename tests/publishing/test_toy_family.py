@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import yaml
+from cards import tidy
 from conftest import write_pictures
 from PIL import Image
 from toy_images import TOY, open_toy, toy_model, toy_trainer
@@ -55,6 +56,7 @@ def test_a_run_is_published_with_its_card(tmp_path, data, own_hub):
         "publication.json", "toy_hf_clip.py", "training.json",
     }  # fmt: skip
     card = files["README.md"].content.decode()
+    tidy(card)
     data_of_card = yaml.safe_load(card.split("---\n")[1])
     assert (data_of_card["pipeline_tag"], data_of_card["tags"]) == ("image-feature-extraction", ["hf_clip", "toy"])
     assert "This is a toy: it squeezes pictures to thumbnails" in card
@@ -114,6 +116,7 @@ def test_what_was_measured_of_it_stands_in_its_card(saved, tmp_path, monkeypatch
     given.evaluations = [tmp_path / "evaluation0"]
     stage(saved, tmp_path / "staged", given)
     card = (tmp_path / "staged" / "README.md").read_text()
+    tidy(card)
     assert "### Reconstruction\n\n" in card
     assert re.search(r"\| reconstruction error +\| +0.250 \|", card)
     assert "- Not measured: pictures of another kind than those above; differences between groups of people." in card

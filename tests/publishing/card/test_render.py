@@ -1,161 +1,37 @@
 """The card: metadata that the Hub reads, figures and sentences worked out by hand, and users' text as mere text."""
 
 import ast
-import json
 import re
 from html import unescape
 
 import pytest
-import torch
-import yaml
-from conftest import tiny_model
+from cards import (
+    NAME,
+    RETRIEVAL,
+    TRAINING,
+    ZERO_SHOT,
+    bare_folder,
+    card,
+    figure,
+    metadata,
+    put,
+    results,
+    rows,
+    section,
+    tidy,
+)
 from huggingface_hub import EvalResult, ModelCard
 from rendering import HOSTILE, Page, rendered
-from safetensors.torch import save_file
 
 from hf_clip.core.errors import InputError
 from hf_clip.publishing.card import render as card_module
 from hf_clip.publishing.card.limits import percent
 from hf_clip.publishing.card.render import CardDetails, card_files, render, write_card
-from hf_clip.publishing.clip.card import citations
-
-NAME = "someone/birds-clip"
-TRAINING = {
-    "hf_clip": "0.1.0",
-    "vision_model": "microsoft/resnet-50",
-    "text_model": "google-bert/bert-base-uncased",
-    "started_from": None,
-    "data": [
-        {
-            "name": "org/pictures",
-            "pictures": 1000,
-            "captions": 5000,
-            "weight": 0.25,
-            "words": {"median": 11, "shortest": 2, "longest": 40, "captions_looked_at": 1000},
-        },
-        {"name": "more birds", "pictures": 3000, "captions": 3000, "weight": 0.75},
-    ],
-    "skipped_pictures": 3,
-    "parameters": {"text_model": 22000000, "vision_model": 5000000, "heads": 300000, "trained": 5300000},
-    "hyperparameters": {"changed": {"learning_rate": 0.0005}, "default": {"weight_decay": 0.1}},
-    "augmentation": {"rotation": 15, "crop_scale": 0.5},
-    "steps": 1253,
-    "epochs": 22.0,
-    "batch_size": 128,
-    "seconds": 210.3,
-    "pairs_per_second": 150.1,
-    "hardware": {"device": "CPU", "processes": 2, "precision": "fp32"},
-    "versions": {"python": "3.11.9", "hf_clip": "0.1.0"},
-    "emissions": {"kg": 0.0012, "kwh": 0.004, "source": "codecarbon"},
-    "temperature": 0.0123,
-    "credit": "Pictures: the bird club, CC BY-SA 4.0",
-    "pictures_may_be_shown": True,
-}
-
-
-def figure(metric: str, value: float, task: str = "retrieval", **more) -> dict:
-    counts = {"images": 200, "captions": 400} if task.startswith("retrieval") else {"images": 80, "classes": 4}
-    unknown = dict.fromkeys(("low", "high", "chance", "ceiling"))
-    about = {"data": "unseen", "split": "all rows", "data_revision": "d" * 8, "revision": "w" * 8}
-    k = int(metric.rpartition("@")[2]) if "@" in metric else None
-    return (
-        {"model": "m", "task": task, "metric": metric, "value": value, "k": k, "protocol": {"ties": "count against"}}
-        | about
-        | {"precision": "float32"}
-        | counts
-        | unknown
-        | more
-    )
-
-
-RETRIEVAL = [
-    figure("image_retrieval_recall@1", 0.02, low=0.0, high=0.04, chance=0.005, ceiling=1.0),
-    figure("image_retrieval_map@1", 0.02),
-    figure("image_retrieval_recall@10", 0.55, low=0.5, high=0.6, chance=0.05, ceiling=1.0),
-    figure("image_retrieval_median_rank", 8.0),
-    figure("text_retrieval_recall@1", 0.25, low=0.2, high=0.3, chance=0.005, ceiling=0.93),
-    figure("text_retrieval_recall@10", 0.34, low=0.3, high=0.4, chance=0.05, ceiling=1.0),
-    figure("text_retrieval_median_rank", 17.5),
-]
-TEMPLATES = {"templates": ["a {c}", "{c}."]}
-ZERO_SHOT = [
-    figure(
-        "zero_shot_acc1", 0.6, "zero-shot", low=0.5, high=0.7, chance=0.25, protocol={"templates": ["a {c}", "{c}."]}
-    ),
-    figure("zero_shot_mean_per_class_recall", 0.41, "zero-shot", low=0.2, high=0.5, chance=0.25),
-    figure("zero_shot_calibration_error", 0.125, "zero-shot"),
-]
-
-
-def results(figures=RETRIEVAL, **changes) -> dict:
-    return {
-        "hf_clip": "0.1.0",
-        "models": [{"name": "m", "revision": None, "digest": "w" * 8, "precision": "float32"}],
-        "data": {"name": "unseen", "split": "all rows", "fingerprint": "d" * 8},
-        "intervals": "95 % over pictures, bootstrap, 2000 resamples",
-        "figures": figures,
-        "differences": [],
-        "notes": {},
-        "skipped": [],
-        "skipped_of": {},
-        "pictures": [],
-    } | changes
-
-
-def put(folder, name: str, content) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(content))
 
 
 @pytest.fixture
 def folder(tmp_path, processor):
-    """A saved model without its weights."""
-    folder = tmp_path / "model"
-    tiny_model().config.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-def card(folder, details=None, **files) -> str:
-    """The card of the folder with these files; `training`, `evaluation`, `onnx`, `adapter`."""
-    places = {
-        "training": "training.json",
-        "evaluation": "evaluation/results.json",
-        "onnx": "onnx/export.json",
-        "adapter": "adapter_config.json",
-    }
-    for name, content in files.items():
-        put(folder, places[name], content)
-    facts = write_card(folder, details or CardDetails(NAME), run_examples=False)
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    assert render(json.loads(json.dumps(facts, allow_nan=False))) == text
-    return text
-
-
-def metadata(text: str) -> dict:
-    return yaml.safe_load(text.removeprefix("---\n").partition("\n---\n")[0])
-
-
-def section(text: str, title: str) -> str:
-    return re.search(rf"^##+ {re.escape(title)}\n(.*?)(?=^##+ |\Z)", text, flags=re.DOTALL | re.MULTILINE)[1]
-
-
-def rows(text: str) -> list[list[str]]:
-    return Page(rendered(text)).rows
-
-
-def tidy(text: str) -> None:
-    """What no card may hold, however little is known."""
-    body = text.partition("\n---\n")[2]
-    for word in ("None", "nan", "null", "More information", "{{", "{%", "Undefined"):
-        assert not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", body), word
-    assert "\n\n\n" not in body
-    assert not re.search(r"^(##+) .*\n\n(?:#{1,2} |\Z)", body, flags=re.MULTILINE), "an empty section"
-    assert not re.search(r"[^\n]\n(#+ |!\[|```\w)", re.sub(r"```.*?```", "", body, flags=re.DOTALL)), "no line between"
-    assert not re.search(r"^#+ .*\n[^\n]", re.sub(r"```.*?```", "```", body, flags=re.DOTALL), flags=re.MULTILINE)
-    assert ", ," not in body
-    assert ".." not in body
-    assert text.endswith("\n")
+    return bare_folder(tmp_path / "model", processor)
 
 
 # ---- metadata -----------------------------------------------------------------------------------------------------
@@ -181,23 +57,6 @@ def test_the_hub_reads_the_metadata(folder):
 def test_what_is_not_known_is_not_in_the_metadata(folder):
     data = metadata(card(folder))
     assert data.keys() == {"library_name", "pipeline_tag", "tags"}
-
-
-@pytest.mark.parametrize(
-    ("vision", "text", "expected"),
-    [
-        ("scratch/resnet-10", "sentence-transformers/all-MiniLM-L6-v2", ["sentence-transformers/all-MiniLM-L6-v2"]),
-        ("torchvision/resnet50:/home/me/weights.pth", "/home/me/bert", None),
-        ("scratch/timm/resnet18", "./bert", None),
-        ("timm/resnet18.a1_in1k", "timm/resnet18.a1_in1k", ["timm/resnet18.a1_in1k"]),
-    ],
-)
-def test_base_models_are_those_that_the_hub_has(folder, vision, text, expected):
-    made = card(folder, training={"vision_model": vision, "text_model": text})
-    assert metadata(made).get("base_model") == expected
-    assert "me/" not in made
-    own = card(folder, CardDetails(NAME, base_model=["org/base"]))
-    assert metadata(own)["base_model"] == ["org/base"]
 
 
 def test_what_the_publisher_names_goes_in(folder):
@@ -246,14 +105,6 @@ def test_a_name_without_an_owner_is_no_data_set_of_the_hub(folder):
         text = card(folder, evaluation=results([entry | {"data": name} for entry in RETRIEVAL]))
         found = {(result.dataset_type, result.dataset_name) for result in ModelCard(text).data.eval_results}
         assert found == {expected}
-
-
-def test_timm_weights_are_named_by_their_repository(folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["vision_config"] |= {"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"}}
-    put(folder, "config.json", config)
-    for name, expected in (("timm/resnet18", ["timm/resnet18.a1_in1k"]), ("scratch/timm/resnet18", None)):
-        assert metadata(card(folder, training={"vision_model": name})).get("base_model") == expected
 
 
 def test_every_figure_comes_back_from_the_model_index(folder):
@@ -357,19 +208,6 @@ def test_steps_in_words(folder, course, expected):
     assert expected in section(card(folder, training=TRAINING | course), "Training")
 
 
-def test_a_timm_tower_is_called_by_its_architecture(folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["vision_config"] |= {"architecture": "resnet18", "model_type": "timm_wrapper"}
-    put(folder, "config.json", config)
-    text = card(folder)
-    assert dict(rows(text.split("## Use")[0]))["Image tower"] == "timm resnet18"
-    assert "timm resnet18 reads the pictures, BERT the texts" in text
-    assert "─ timm resnet18, pooled" in text
-    base = 'pip install "transformers>=5.23,<6" torch torchvision accelerate pillow'
-    assert f"```sh\n{base} timm\n```" in section(text, "transformers")
-    assert f"```sh\n{base} timm\n```" in section(text, "The pipeline of transformers")
-
-
 def test_an_example_says_what_to_install(folder):
     (folder / "modules.json").write_text("[]")
     put(folder, "onnx/export.json", {"opset": 20})
@@ -395,29 +233,6 @@ def test_an_example_says_what_to_install(folder):
     adapter = card(folder, adapter={"base_model_name_or_path": "org/base"})
     for title in ("transformers", "The pipeline of transformers", "PEFT"):
         assert "accelerate pillow peft\n" in section(adapter, title)
-
-
-def test_parameters_and_temperature_are_those_of_the_weights(folder):
-    model = tiny_model()
-    with torch.no_grad():
-        model.logit_scale.fill_(3.0)
-    save_file(model.state_dict(), folder / "model.safetensors")
-    text = card(folder, training=TRAINING)
-    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-    total = sum(p.numel() for p in model.parameters())
-    table = dict(rows(text.split("## Use")[0]))
-    assert f"{sizes['vision_model'] / 1000:.3g} k parameters" in table["Image tower"]
-    assert f"{sizes['text_model'] / 1000:.3g} k parameters" in table["Text tower"]
-    assert table["Parameters"] == f"{total / 1000:.3g} k, 5.3 M of them trained"
-    assert "cosine / 0.04979 ── InfoNCE" in text  # e⁻³
-
-
-def test_the_drawing_joins_both_towers(folder):
-    (first, middle, last) = re.search(r"```text\n(picture.*?)\n```", card(folder), flags=re.DOTALL)[1].splitlines()
-    assert re.match("picture 32×32 ─+ ResNet, pooled: its own pooler ─+ 40 ─+ linear ─+┐", first)
-    assert re.match("text ─+ BERT, pooled: mean ─+ 32 ─+ linear ─+┘", last)
-    assert first.index("┐") == middle.index("├") == last.index("┘")
-    assert "├─ 16, unit length" in middle
 
 
 def test_figures_stand_beside_chance_and_what_is_possible(folder):
@@ -571,59 +386,6 @@ def test_pictures_that_are_there_are_shown_once(folder):
     assert "(evaluation/a%20b/report.md)" in text
     assert all((folder / file).is_file() for file in card_files(facts))
     assert len(card_files(facts)) == 5
-
-
-def test_what_int8_costs(folder):
-    recall = {"image_retrieval_recall@1": {"fp32": 0.5, "int8": 0.48, "chance": 0.01}}
-    data = {"name": "unseen", "split": "all rows", "images": 1430}
-    sizes = {
-        "text_model.onnx": 8e6,
-        "vision_model.onnx": 2e6,
-        "text_model_int8.onnx": 2e6,
-        "vision_model_int8.onnx": 1e6,
-    }
-    export = {
-        "largest_difference": {"text_embeds": 2e-7, "image_embeds": 3e-7, "grey_levels": 1},
-        "notes": ["pictures of one size only"],
-        "int8": {"data": data, "bytes": {f"{name}.onnx": size for name, size in sizes.items()}, "recall": recall},
-    }
-    text = card(folder, onnx=export)
-    said = section(text, "ONNX")
-    assert "differ from torch's by 3e-07 at the most. Pictures of one size only." in said
-    assert "they take 3 MB in place of 10 MB. Measured on unseen, all rows, 1,430 pictures:" in said
-    assert rows(said)[1:] == [["text → image, recall@1", "0.500", "0.480", "0.010"]]
-    assert "onnx" in metadata(text)["tags"]
-    tidy(text)
-    tidy(card(folder, onnx={"opset": 20}))
-
-
-def test_the_sigmoid_loss_and_a_fixed_length_are_explained(tmp_path, processor):
-    tiny_model(loss="sigmoid").config.save_pretrained(tmp_path)
-    processor.text_padding, processor.max_text_length = "max_length", 12
-    processor.save_pretrained(tmp_path)
-    text = card(tmp_path)
-    tidy(text)
-    assert "texts padded to 12 tokens" in text
-    assert "shares out a probability of 1 among the labels" in text
-    assert "softmax" not in text
-    assert "sigmoid loss of every pair" in text
-    assert "2303.15343" in text
-    assert "1807.03748" not in text
-
-
-def test_citations_are_of_what_was_used():
-    towers = [
-        {"type": "resnet", "name": "scratch/resnet-10"},
-        {"type": "bert", "name": "sentence-transformers/all-MiniLM-L6-v2"},
-        {"type": "timm_wrapper", "name": "timm/x"},
-        {"type": "unheard-of", "name": None},
-    ]
-    text = citations(towers, "infonce", image_tower_frozen=False)
-    keys = re.findall(r"^@misc\{(.+),$", text, flags=re.MULTILINE)
-    assert keys == ["clip", "infonce", "resnet", "bert", "minilm", "sentence-bert", "timm"]
-    assert text.count("{") == text.count("}")
-    locked = citations([{"type": "siglip_vision_model", "name": None}], "sigmoid", image_tower_frozen=True)
-    assert re.findall(r"@misc\{(\w+)", locked) == ["clip", "siglip", "lit"]
 
 
 def test_percentages_never_round_to_all_or_nothing():

@@ -1,0 +1,43 @@
+"""What a card is told where a family says no more than what it is."""
+
+from dataclasses import replace
+
+import pytest
+from cards import NAME, TRAINING, card, metadata, put, section, tidy
+from toy_images import TOY, toy_model
+
+from hf_clip.core import families
+from hf_clip.core.errors import InputError
+from hf_clip.publishing.card.family import FamilyCard
+from hf_clip.publishing.card.render import CardDetails, write_card
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(families._FROM_OUTSIDE, "toy_images", replace(TOY, card=FamilyCard("a thing of its own.")))
+    toy_model().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("training", [{}, TRAINING | {"accumulated_batches": 4}], ids=["untrained", "trained"])
+def test_its_card_is_whole(folder, training):
+    text = card(folder, training=training)
+    tidy(text)
+    assert "\nThis is a thing of its own.\n" in text
+    assert f"| Parameters | {2 * 192 * 8 + 192 + 3 * 8:.0f}"[:16] in text
+    assert "## Citations" not in text
+    assert "## How it is built" not in text
+    assert metadata(text)["tags"] == ["hf_clip", "toy"]
+    if training:
+        assert "1,253 steps of 4 batches of 128 pictures (22 epochs) took" in section(text, "Training")
+        assert metadata(text)["co2_eq_emissions"]["training_type"] == "pre-training"
+
+
+def test_a_folder_that_does_not_say_what_it_holds_is_refused(tmp_path):
+    put(tmp_path, "config.json", {"width": 8})
+    with pytest.raises(InputError, match=r"does not say what kind of model it holds .*save_pretrained$"):
+        write_card(tmp_path, CardDetails(NAME), run_examples=False)
+    put(tmp_path, "config.json", {"model_type": "bert"})
+    with pytest.raises(InputError, match=r"model type 'bert' has no family: there are hf_clip, toy_images; make"):
+        write_card(tmp_path, CardDetails(NAME), run_examples=False)
+    assert not (tmp_path / "README.md").exists()

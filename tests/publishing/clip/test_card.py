@@ -1,0 +1,132 @@
+"""The card of a CLIP: its towers, their weights, its loss, its graphs and what it cites."""
+
+import json
+import re
+
+import pytest
+import torch
+from cards import NAME, TRAINING, bare_folder, card, metadata, put, rows, section, tidy
+from conftest import tiny_model
+from safetensors.torch import save_file
+
+from hf_clip.publishing.card.render import CardDetails
+from hf_clip.publishing.clip.card import citations
+
+
+@pytest.fixture
+def folder(tmp_path, processor):
+    return bare_folder(tmp_path / "model", processor)
+
+
+@pytest.mark.parametrize(
+    ("vision", "text", "expected"),
+    [
+        ("scratch/resnet-10", "sentence-transformers/all-MiniLM-L6-v2", ["sentence-transformers/all-MiniLM-L6-v2"]),
+        ("torchvision/resnet50:/home/me/weights.pth", "/home/me/bert", None),
+        ("scratch/timm/resnet18", "./bert", None),
+        ("timm/resnet18.a1_in1k", "timm/resnet18.a1_in1k", ["timm/resnet18.a1_in1k"]),
+    ],
+)
+def test_base_models_are_those_that_the_hub_has(folder, vision, text, expected):
+    made = card(folder, training={"vision_model": vision, "text_model": text})
+    assert metadata(made).get("base_model") == expected
+    assert "me/" not in made
+    own = card(folder, CardDetails(NAME, base_model=["org/base"]))
+    assert metadata(own)["base_model"] == ["org/base"]
+
+
+def test_timm_weights_are_named_by_their_repository(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= {"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"}}
+    put(folder, "config.json", config)
+    for name, expected in (("timm/resnet18", ["timm/resnet18.a1_in1k"]), ("scratch/timm/resnet18", None)):
+        assert metadata(card(folder, training={"vision_model": name})).get("base_model") == expected
+
+
+def test_a_timm_tower_is_called_by_its_architecture(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= {"architecture": "resnet18", "model_type": "timm_wrapper"}
+    put(folder, "config.json", config)
+    text = card(folder)
+    assert dict(rows(text.split("## Use")[0]))["Image tower"] == "timm resnet18"
+    assert "timm resnet18 reads the pictures, BERT the texts" in text
+    assert "─ timm resnet18, pooled" in text
+    base = 'pip install "transformers>=5.23,<6" torch torchvision accelerate pillow'
+    assert f"```sh\n{base} timm\n```" in section(text, "transformers")
+    assert f"```sh\n{base} timm\n```" in section(text, "The pipeline of transformers")
+
+
+def test_parameters_and_temperature_are_those_of_the_weights(folder):
+    model = tiny_model()
+    with torch.no_grad():
+        model.logit_scale.fill_(3.0)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    text = card(folder, training=TRAINING)
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    total = sum(p.numel() for p in model.parameters())
+    table = dict(rows(text.split("## Use")[0]))
+    assert f"{sizes['vision_model'] / 1000:.3g} k parameters" in table["Image tower"]
+    assert f"{sizes['text_model'] / 1000:.3g} k parameters" in table["Text tower"]
+    assert table["Parameters"] == f"{total / 1000:.3g} k, 5.3 M of them trained"
+    assert "cosine / 0.04979 ── InfoNCE" in text  # e⁻³
+
+
+def test_the_drawing_joins_both_towers(folder):
+    (first, middle, last) = re.search(r"```text\n(picture.*?)\n```", card(folder), flags=re.DOTALL)[1].splitlines()
+    assert re.match("picture 32×32 ─+ ResNet, pooled: its own pooler ─+ 40 ─+ linear ─+┐", first)
+    assert re.match("text ─+ BERT, pooled: mean ─+ 32 ─+ linear ─+┘", last)
+    assert first.index("┐") == middle.index("├") == last.index("┘")
+    assert "├─ 16, unit length" in middle
+
+
+def test_what_int8_costs(folder):
+    recall = {"image_retrieval_recall@1": {"fp32": 0.5, "int8": 0.48, "chance": 0.01}}
+    data = {"name": "unseen", "split": "all rows", "images": 1430}
+    sizes = {
+        "text_model.onnx": 8e6,
+        "vision_model.onnx": 2e6,
+        "text_model_int8.onnx": 2e6,
+        "vision_model_int8.onnx": 1e6,
+    }
+    export = {
+        "largest_difference": {"text_embeds": 2e-7, "image_embeds": 3e-7, "grey_levels": 1},
+        "notes": ["pictures of one size only"],
+        "int8": {"data": data, "bytes": {f"{name}.onnx": size for name, size in sizes.items()}, "recall": recall},
+    }
+    text = card(folder, onnx=export)
+    said = section(text, "ONNX")
+    assert "differ from torch's by 3e-07 at the most. Pictures of one size only." in said
+    assert "they take 3 MB in place of 10 MB. Measured on unseen, all rows, 1,430 pictures:" in said
+    assert rows(said)[1:] == [["text → image, recall@1", "0.500", "0.480", "0.010"]]
+    assert "onnx" in metadata(text)["tags"]
+    tidy(text)
+    tidy(card(folder, onnx={"opset": 20}))
+
+
+def test_the_sigmoid_loss_and_a_fixed_length_are_explained(tmp_path, processor):
+    tiny_model(loss="sigmoid").config.save_pretrained(tmp_path)
+    processor.text_padding, processor.max_text_length = "max_length", 12
+    processor.save_pretrained(tmp_path)
+    text = card(tmp_path)
+    tidy(text)
+    assert "texts padded to 12 tokens" in text
+    assert "shares out a probability of 1 among the labels" in text
+    assert "softmax" not in text
+    assert "sigmoid loss of every pair" in text
+    assert "2303.15343" in text
+    assert "1807.03748" not in text
+
+
+def test_citations_are_of_what_was_used():
+    towers = [
+        {"type": "resnet", "name": "scratch/resnet-10"},
+        {"type": "bert", "name": "sentence-transformers/all-MiniLM-L6-v2"},
+        {"type": "timm_wrapper", "name": "timm/x"},
+        {"type": "unheard-of", "name": None},
+    ]
+    text = citations(towers, "infonce", image_tower_frozen=False)
+    keys = re.findall(r"^@misc\{(.+),$", text, flags=re.MULTILINE)
+    assert keys == ["clip", "infonce", "resnet", "bert", "minilm", "sentence-bert", "timm"]
+    assert text.count("{") == text.count("}")
+    locked = citations([{"type": "siglip_vision_model", "name": None}], "sigmoid", image_tower_frozen=True)
+    assert re.findall(r"@misc\{(\w+)", locked) == ["clip", "siglip", "lit"]
