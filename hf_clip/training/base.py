@@ -11,14 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import (
-    BaseImageProcessor,
-    EarlyStoppingCallback,
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import BaseImageProcessor, EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from ..core.errors import InputError, NotFinite
@@ -48,7 +41,7 @@ class BaseTrainer(ResumableTrainer):
 
     Every `Trainer` argument works as it does there. Beyond it: a checkpoint is never half written, and what resumes
     from it ends with the bits of the run that was never cut; weights and losses that are NaN end the run; frozen
-    parts stay in evaluation mode; with `ema_decay` the averaged weights are evaluated and saved; pictures that cannot
+    parts stay in evaluation mode; with `ema_decay` the averaged weights are evaluated and saved; images that cannot
     be read are counted; pushes are whole repositories with a card. Sets may stand in torch's `Subset` and
     `ConcatDataset`, at any depth.
 
@@ -65,10 +58,10 @@ class BaseTrainer(ResumableTrainer):
         `training_facts()`: what `training.json`, and so the card, is told. All else of a card and of what is
             published is asked of the family's entry in `core.families`.
 
-    `skipped_images` holds the pictures that could not be read so far: row → (name, reason).
+    `skipped_images` holds the images that could not be read so far: row → (name, reason).
 
     Args:
-        origin: what the model was made of, and the pictures, for the model card.
+        origin: what the model was made of, and the images, for the model card.
     """
 
     arguments: type[BaseTrainingArguments] = BaseTrainingArguments
@@ -225,7 +218,7 @@ class BaseTrainer(ResumableTrainer):
         if self.model_init is not None:
             self._take_up(self.model)
         others = {
-            "number of training pairs": len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None,
+            "number of training rows": len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None,
             "the checkpoint to go on from": Path(self._resumes_from).name if self._resumes_from else None,
         }
         rows = as_pairs(self.train_dataset)  # a wrapper that would hide epochs is refused before anything begins
@@ -309,7 +302,7 @@ class BaseTrainer(ResumableTrainer):
         if pixels is None or pixels.dtype != torch.uint8:
             return inputs
         if self._normalize is None:
-            raise InputError("training pictures wait as 8-bit pixels: give the trainer processing_class=processor")
+            raise InputError("training images wait as 8-bit pixels: give the trainer processing_class=processor")
         return inputs | {"pixel_values": self._normalize(pixels)}
 
     def meter(self, name: str, total: Tensor, count: int) -> None:

@@ -73,7 +73,7 @@ def check_batches(args: TrainingArguments, dataset: Any, size: int) -> None:
     rows, batch = len(dataset), size * args.world_size
     if rows < batch:
         raise InputError(
-            f"{rows} training pairs make no whole batch of {batch}: set a smaller per_device_train_batch_size "
+            f"{rows} training rows make no whole batch of {batch}: set a smaller per_device_train_batch_size "
             "or dataloader_drop_last=False"
         )
 

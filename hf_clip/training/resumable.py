@@ -19,18 +19,23 @@ from .checkpoints import remove_oldest
 from .processes import whole
 
 # The Trainer's private methods that are overridden, here and nowhere else, with the arguments that they have in 5.23
-# and 5.24.
+# and 5.24. No public one is called at the same place.
 PRIVATE = {
-    "_hp_search_setup": ("trial",),
+    # A checkpoint is written aside, and is one once it is whole; then it is pushed.
     "_save_checkpoint": ("model", "trial"),
     "_get_output_dir": ("trial",),
     "_push_from_checkpoint": ("checkpoint_folder",),
     "_save": ("output_dir", "state_dict"),
+    # The model and a trial's settings are there, and nothing is loaded yet.
+    "_hp_search_setup": ("trial",),
+    # A checkpoint that cannot be loaded is a line; the average is loaded with it.
     "_load_from_checkpoint": ("resume_from_checkpoint", "model"),
+    # A run that was cut after its last step trains no further.
     "_init_training_state": (
         *("max_steps", "num_update_steps_per_epoch", "num_train_epochs"),
         *("resume_from_checkpoint", "trial"),
     ),
+    # The average stays in the model, unless the best checkpoint is loaded next.
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
 }
 # Those that are called, here and in subclasses.

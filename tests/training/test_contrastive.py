@@ -134,7 +134,7 @@ def test_accumulation_says_once_that_it_adds_no_negatives(tmp_path, pictures, mo
 
 def test_a_batch_larger_than_the_data_is_refused(tmp_path, pictures):
     """By default an incomplete batch is left out, and nothing would be trained."""
-    with pytest.raises(InputError, match="8 training pairs make no whole batch of 64: set a smaller"):
+    with pytest.raises(InputError, match="8 training rows make no whole batch of 64: set a smaller"):
         make_trainer(tmp_path / "run", pictures, per_device_train_batch_size=64).train()
     settings = {"per_device_train_batch_size": 64, "dataloader_drop_last": False}
     assert make_trainer(tmp_path / "all", pictures, **settings).train().global_step == 1
