@@ -60,7 +60,7 @@ class Report:
     """What was measured of one data set, and how sure it is.
 
     Args:
-        data: of `embedding_store.data_facts`.
+        data: of `embeddings.provenance.data_facts`.
         measured: model by model, task by task.
         skipped: (row, name, reason) of the pictures that could not be read.
         skipped_of: the same of other data, by what they were for, as "train".
