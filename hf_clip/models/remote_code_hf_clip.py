@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.dynamic_module_utils import get_relative_imports
+from transformers.utils import cached_file
 
 _HERE = Path(__file__).parent
 
@@ -34,14 +35,34 @@ def copy_code(folder: str | Path, config: Any) -> None:
     """Copies the files that the `auto_map` and `custom_pipelines` of a configuration or processor name, and those that
     these import, into a folder.
 
-    A file that is not here is left to its owner: transformers copies what a user's class needs; and where this very
-    file was opened out of a saved folder, the model's class and the processor's lie apart and bring their own.
+    Where this very file was opened out of a saved folder, transformers has brought only what one class imports: what
+    others need is taken from where the configuration was opened. A file that is not there either is left to its owner:
+    transformers copies what a user's class needs, and a processor brings its own.
     """
-    named = {_HERE / f"{_file_of(reference)}.py" for reference in _references(config) if "--" not in reference}
-    for file in {file for file in named if file.is_file()}:
-        for source in {file, *map(Path, get_relative_import_files(file))}:
+    waiting = {_file_of(reference) for reference in _references(config) if "--" not in reference}
+    copied: set[str] = set()
+    while waiting:
+        copied.add(name := waiting.pop())
+        if source := _find(f"{name}.py", config):
+            waiting |= set(get_relative_imports(source)) - copied
             if source.parent.resolve() != Path(folder).resolve():
                 shutil.copyfile(source, Path(folder, source.name))
+
+
+def _find(file: str, config: Any) -> Path | None:
+    if (_HERE / file).is_file():
+        return _HERE / file
+    origin = getattr(config, "name_or_path", None)  # a folder, or a repository whose files may be in the cache
+    found = origin and cached_file(
+        origin,
+        file,
+        revision=getattr(config, "_commit_hash", None),
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return Path(found) if found else None
 
 
 def _references(config: Any) -> Iterator[str]:

@@ -152,7 +152,10 @@ AutoProcessor.from_pretrained("model", **trusted).save_pretrained("model_again")
 classify = pipeline("zero-shot-image-classification", model="model_again", **trusted)
 found["scores"] = classify("image.png", candidate_labels=["a b", "c"], hypothesis_template="{}")
 config = AutoConfig.from_pretrained("config", **trusted)
+config.save_pretrained("config_again")
+config = AutoConfig.from_pretrained("config_again", **trusted)
 found["config"] = type(AutoModel.from_config(config, **trusted)).__name__
+model.config.save_pretrained("config_of_model")
 torch.save(found, "found.pt")
 """
 
@@ -178,4 +181,5 @@ def test_a_stranger_opens_each_class_and_saves_what_others_open(processor, tmp_p
     said = {entry["label"]: entry["score"] for entry in found["scores"]}
     assert [said["a b"], said["c"]] == pytest.approx(logits.softmax(1)[0].tolist(), abs=1e-5)
     assert found["config"] == "HFClipModel"
-    assert code_in(tmp_path / "model_again") == CODE
+    for folder in ("model_again", "text_again", "config_again", "config_of_model"):
+        assert code_in(tmp_path / folder) == CODE, folder
