@@ -29,6 +29,7 @@ class Family:
         task: what the Hub files it under (`pipeline_tag`).
         tags: for the Hub's search.
         tasks: the evaluation tasks (`evaluation.tasks`) that it can be measured on, by name.
+        parts: classes of parts of a model, by name: what is saved of them alone is no model to publish.
         digested: fields of the configuration that count in a model's digest beside the weights.
         write_files: called with (source, target, configuration or None for an adapter, processor), writes what goes up
             beside model and processor.
@@ -43,6 +44,7 @@ class Family:
     task: str | None = None
     tags: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     digested: tuple[str, ...] = ()
     write_files: Place = None
     files: tuple[str, ...] = ()

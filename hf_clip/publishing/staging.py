@@ -133,6 +133,8 @@ def _stage_model(source: Path, target: Path, content: Content, place: Callable[.
         processor = load(family.processor).from_pretrained(source)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{source} is no folder of a whole {family.model_type} model: {first_line(error)}") from error
+    if part := next((name for name in config.architectures or () if name in family.parts), None):
+        raise InputError(f"{source} holds a part of a model ({part}): give the folder of the whole one")
     config.save_pretrained(target)
     write_json(target / "config.json", without_folders(read_json(target / "config.json")))
     processor.save_pretrained(target)

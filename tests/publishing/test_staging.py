@@ -14,7 +14,7 @@ from huggingface_hub.utils.sha import git_hash
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-from hf_clip import HFClipModel, HFClipProcessor
+from hf_clip import HFClipModel, HFClipProcessor, HFClipTextModelWithProjection
 from hf_clip.cli.main import main
 from hf_clip.core.digests import weights_digest
 from hf_clip.core.errors import InputError
@@ -315,6 +315,19 @@ def test_a_folder_without_a_whole_model_is_refused(model_folder, tmp_path):
     (model_folder / "processor_config.json").write_text("{")
     with pytest.raises(InputError, match="model is no folder of a whole hf_clip model"):
         stage(model_folder, tmp_path / "staged2", content())
+
+
+def test_half_a_model_is_not_published_as_a_whole_one(tmp_path, processor):
+    HFClipTextModelWithProjection(tiny_model().config).save_pretrained(tmp_path / "half")
+    processor.save_pretrained(tmp_path / "half")
+    with pytest.raises(InputError, match=r"holds a part of a model \(HFClipTextModelWithProjection\)"):
+        stage(tmp_path / "half", tmp_path / "staged", content())
+
+
+def test_the_kind_of_a_whole_model_is_not_guessed(model_folder, tmp_path):
+    (model_folder / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="does not say what kind of model it holds"):
+        stage(model_folder, tmp_path / "staged", content())
 
 
 def test_a_model_saved_without_a_run_is_published_too(tmp_path, processor):

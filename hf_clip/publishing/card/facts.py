@@ -163,12 +163,13 @@ def family_in(folder: Path) -> Family:
     config = _saved_config(folder)
     if "model_type" in config:
         return family_of(config["model_type"])
-    saved_by = read_json(folder / "processor_config.json").get("processor_class")  # of an adapter whose base is away
+    # Of an adapter whose base is away, its processor tells.
+    saved_by = adapter_base(folder) and read_json(folder / "processor_config.json").get("processor_class")
     found = next((each for each in families() if load(each.processor).__name__ == saved_by), None)
     if found is None:
         raise InputError(
-            f"{folder} does not say what kind of model it holds (no model_type in config.json, no processor of one "
-            "that hf_clip knows): save model and processor there with save_pretrained"
+            f"{folder} does not say what kind of model it holds (no model_type in config.json; of an adapter, no "
+            "processor of one that hf_clip knows): save model and processor there with save_pretrained"
         )
     return found
 

@@ -13,6 +13,7 @@ FAMILY = Family(
     task="zero-shot-image-classification",
     tags=("clip", "image-text-retrieval", "feature-extraction"),
     tasks=("retrieval", "zero-shot", "knn", "linear-probe"),
+    parts=("HFClipTextModelWithProjection", "HFClipVisionModelWithProjection"),
     digested=("text_pooling", "vision_pooling"),
     files=("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
     write_files=f"{_ROOM}.sentence_transformers_files:write_files",
