@@ -7,7 +7,7 @@ from pathlib import Path
 import hf_clip
 
 PACKAGE = Path(hf_clip.__file__).parent
-# From the ground up; rooms of one floor may not import each other but as ALSO says.
+# From the ground up; rooms of one floor may not import each other.
 FLOORS = [
     {"core"},
     {"models", "recipes"},

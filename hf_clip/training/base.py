@@ -349,23 +349,6 @@ class BaseTrainer(ResumableTrainer):
         by_length = self.args.train_sampling_strategy == "group_by_length" and hasattr(rows, "caption_lengths")
         return ByLength(rows, self.args) if by_length else self._get_train_sampler(rows)
 
-    # ---- evaluation -----------------------------------------------------------------------------------------------
-
-    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As the Trainer does it.
-
-        Raises:
-            InputError: in training, where `metric_for_best_model` is none of the figures.
-        """
-        metrics = super().evaluate(eval_dataset, *args, **kwargs)
-        best = self.args.metric_for_best_model
-        chooses = best is not None and eval_dataset is None and self.is_in_train and self.args.eval_strategy != "no"
-        if chooses and f"eval_{best.removeprefix('eval_')}" not in metrics:
-            raise InputError(
-                f"metric_for_best_model {best!r} is none of the figures: choose one of {', '.join(metrics)}"
-            )
-        return metrics
-
     # ---- checkpoints ----------------------------------------------------------------------------------------------
 
     def add_to_checkpoint(self, folder: Path) -> None:

@@ -75,18 +75,24 @@ class RunOnHub:
         }
 
     def open(self, where: dict[str, Any]) -> None:
-        """Makes the repository, on the first process."""
+        """Makes the repository, on the first process.
+
+        Raises:
+            InputError: for what the Hub refuses, or will at the end of the run: a model of no family.
+        """
+        self._family()
         if self.trainer.is_world_process_zero():
             name = self.trainer.args.hub_model_id or self.run.resolve().name
             self.trainer.hub_model_id = open_repository(**_before_a_push(where) | {"repo_id": name})
 
     def look(self, where: dict[str, Any]) -> None:
         """Whether a push may be, before anything is saved for it; makes the repository where it is not known yet."""
-        self._family()
         if self.trainer.hub_model_id is None:
             self.open(where)
             where["repo_id"] = self.trainer.hub_model_id
-        elif self.trainer.is_world_process_zero():
+            return
+        self._family()
+        if self.trainer.is_world_process_zero():
             look_first(**_before_a_push(where))
 
     def write_card(self, words: dict[str, Any]) -> None:

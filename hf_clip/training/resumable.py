@@ -35,6 +35,8 @@ PRIVATE = {
         *("max_steps", "num_update_steps_per_epoch", "num_train_epochs"),
         *("resume_from_checkpoint", "trial"),
     ),
+    # What chooses the best checkpoint is looked for in all that an `evaluate` gives, one of a user's own too.
+    "_determine_best_metric": ("metrics", "trial"),
     # The average stays in the model, unless the best checkpoint is loaded next.
     "_finalize_training": ("trial", "num_train_samples", "start_time"),
 }
@@ -77,6 +79,18 @@ class ResumableTrainer(Trainer):
         """As the Trainer has it, of the averaged weights where there are some."""
         with self.averaged_weights():
             return super().evaluation_loop(*args, **kwargs)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """
+        Raises:
+            InputError: `metric_for_best_model` is none of the figures.
+        """
+        best = self.args.metric_for_best_model
+        if best is not None and f"eval_{best.removeprefix('eval_')}" not in metrics:
+            raise InputError(
+                f"metric_for_best_model {best!r} is none of the figures: choose one of {', '.join(metrics)}"
+            )
+        return super()._determine_best_metric(metrics, trial)
 
     # ---- saving ---------------------------------------------------------------------------------------------------
 

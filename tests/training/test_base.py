@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import write_pictures
 from torch.utils.data import ConcatDataset, Subset
+from toy_hf_clip import ToyConfig
 from toy_images import ToyAutoencoder, toy_model, toy_trainer
 from transformers import TrainerCallback
 
@@ -251,6 +252,22 @@ def test_a_family_overrides_what_it_needs(tmp_path, data, monkeypatch):
     assert len(written) == 1
 
 
+class OwnFigure(BaseTrainer):
+    """As a user adds one, which the Trainer's own `evaluate` knows nothing of."""
+
+    def evaluate(self, *args, **kwargs):
+        return super().evaluate(*args, **kwargs) | {"eval_own": -abs(self.state.global_step - 4)}
+
+
+def test_a_figure_of_an_evaluate_of_ones_own_chooses_the_best_checkpoint(tmp_path, data):
+    trainer = toy_trainer(
+        tmp_path / "run", data, OwnFigure, num_train_epochs=3, eval_strategy="epoch", save_strategy="epoch",
+        load_best_model_at_end=True, metric_for_best_model="own",
+    )  # fmt: skip
+    trainer.train()
+    assert (trainer.state.best_metric, trainer.state.best_global_step) == (0, 4)
+
+
 def test_blocks_are_told_to_fsdp_and_to_no_other_model(tmp_path, data, monkeypatch):
     seen, name = [], "FSDP_TRANSFORMER_CLS_TO_WRAP"
     make = base.Trainer.create_accelerator_and_postprocess
@@ -306,6 +323,13 @@ def test_parts_that_will_not_do(tmp_path, data):
             tmp_path / "run", data, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
             metric_for_best_model="beauty",
         ).train()  # fmt: skip
+
+
+def test_a_push_of_a_model_of_no_family_is_refused_before_its_repository_is_made(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(ToyConfig, "model_type", "of_nobody")
+    monkeypatch.setattr("hf_clip.training.hub.open_repository", lambda **where: pytest.fail("it was made"))
+    with pytest.raises(InputError, match="model type 'of_nobody' has no family"):
+        toy_trainer(tmp_path / "run", data, push_to_hub=True)
 
 
 def test_it_knows_no_clip():
