@@ -384,3 +384,26 @@ def fill_a_cache_slowly(rank: int, world_size: int, folder: str, data: str, seco
     except InputError as error:
         found["error"] = str(error)
     torch.save(found, Path(folder, f"{rank}.pt"))
+
+
+def train_with_one_loss_not_finite(rank: int, world_size: int, folder: str, data: str) -> None:
+    """Of toys: an evaluation without an image, one that gathers predictions, a training that process 1 ends."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
+    from toy_images import toy_trainer
+
+    from hf_clip.training.base import BaseTrainer
+
+    class Spoiled(BaseTrainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            return loss * (float("nan") if model.training and rank == 1 and self.state.global_step == 1 else 1)
+
+    _join(rank, world_size, folder)
+    trainer = toy_trainer(Path(folder, "run"), Path(data), Spoiled, per_device_eval_batch_size=1)
+    said: list[object] = [trainer.evaluate()["eval_loss"]]
+    for call in (lambda: trainer.predict(trainer.eval_dataset), trainer.train):
+        try:
+            said.append(call())
+        except InputError as error:
+            said.append(str(error))
+    torch.save(said, Path(folder, f"{rank}.pt"))

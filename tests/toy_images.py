@@ -17,7 +17,10 @@ from hf_clip.publishing.card.facts import CardDetails, Example
 from hf_clip.publishing.card.family import FamilyCard
 from hf_clip.training.base import BaseTrainer
 
-PARTS = {"model", "model_init", "train_dataset", "eval_dataset", "callbacks", "origin", "compute_metrics"}
+PARTS = {
+    *("model", "model_init", "train_dataset", "eval_dataset", "data_collator", "callbacks", "origin"),
+    "compute_metrics",
+}
 
 
 EXAMPLE = """import torch

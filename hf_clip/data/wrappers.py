@@ -12,6 +12,7 @@ from ..core.digests import digest_of
 from ..core.errors import InputError
 from .dataset import ImageRows
 from .drawn import Drawn
+from .sources import Source
 from .streaming import StreamedImages
 
 WORKS = "Subset, ConcatDataset, random_split and nestings of them work"
@@ -102,12 +103,30 @@ def _chosen(indices: Any, count: int) -> np.ndarray:
     return chosen
 
 
+def holds_ours(dataset: Any) -> bool:
+    """Whether it is one of our sets, or holds one, at any depth."""
+    return isinstance(dataset, _OURS) or _held(dataset) is not None
+
+
+def check_no_source(dataset: Any) -> None:
+    """
+    Raises:
+        InputError: it is a source, which has rows, but no items.
+    """
+    if isinstance(dataset, Source):
+        raise InputError(
+            f"{dataset.name} is a bare Source: to train, give TrainingImages(source, image_processor, Augmentation()) "
+            "or TrainingPairs(…); to evaluate, ImageRows(source, image_processor) or CaptionedImages(…)"
+        )
+
+
 def check_kind(dataset: Any) -> None:
     """
     Raises:
-        InputError: it holds one of our sets, but is none of the wrappers that are known: it would hide which row an
-            item is, its label and, in training, its epoch.
+        InputError: it is a bare source; it holds one of our sets, but is none of the wrappers that are known: it would
+            hide which row an item is, its label and, in training, its epoch.
     """
+    check_no_source(dataset)
     held = None if isinstance(dataset, _OURS) else _held(dataset)
     if held is not None:
         raise InputError(

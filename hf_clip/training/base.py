@@ -3,7 +3,8 @@
 import copy
 import inspect
 import json
-from collections.abc import Callable, Iterable, Sized
+import math
+from collections.abc import Callable, Iterable, Mapping, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import BaseImageProcessor, EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, set_seed
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..core.errors import InputError, NotFinite
+from ..data.collator import ImageCollator
+from ..data.images import skipped_line
 from ..data.pixels import PixelNormalization
 from ..data.streaming import StreamedImages
-from ..data.wrappers import WrappedPairs, as_pairs
+from ..data.wrappers import WrappedPairs, as_pairs, check_no_source, holds_ours
 from .averaging import WeightAverage
 from .base_arguments import BaseTrainingArguments, check_arguments
 from .data_wait import DataWait
@@ -26,11 +29,18 @@ from .frozen import frozen_modules
 from .hub import RunOnHub
 from .loaders import ByLength, check_batches, seed_of_workers, training_loader
 from .meters import Meters
-from .processes import check_processes, check_same_rows, check_same_settings, sharded_by
+from .processes import (
+    check_processes,
+    check_same_rows,
+    check_same_settings,
+    holds_everywhere,
+    process_count,
+    sharded_by,
+)
 from .pushes import in_own_words, remove_staging
 from .resumable import ResumableTrainer, last_checkpoint
 from .search import check_search, objective_of
-from .skipped import SKIPPED_IMAGES, SkippedImages
+from .skipped import SKIPPED_IMAGES, SkippedImages, UnreadInEvaluation
 
 # What a batch says beside the inputs of a model.
 _NOT_OF_THE_MODEL = ("rows", "image_ids", "skipped")
@@ -58,7 +68,8 @@ class BaseTrainer(ResumableTrainer):
         `training_facts()`: what `training.json`, and so the card, is told. All else of a card and of what is
             published is asked of the family's entry in `core.families`.
 
-    `skipped_images` holds the images that could not be read so far: row → (name, reason).
+    `skipped_images` holds the images that training could not read so far: row → (name, reason). Those of an evaluation
+    are named once in the log, and are none of its samples.
 
     Args:
         origin: what the model was made of, and the images, for the model card.
@@ -85,6 +96,7 @@ class BaseTrainer(ResumableTrainer):
         self.origin = origin or Origin()
         self.resumed = False
         self.skipped_images = SkippedImages()
+        self.unread = UnreadInEvaluation()
         self.hub = RunOnHub(self)
         self.push_in_progress: Any = self.hub  # where the Trainer looks for what is under way
         self._resumes_from: str | None = None
@@ -92,7 +104,11 @@ class BaseTrainer(ResumableTrainer):
         self._callbacks: list[TrainerCallback] = []
         self._first_model = None if model is not None else self._make_first_model(given.get("model_init"), args)
         first = self._first_model if model is None else model
+        for data in _sets_of(given):
+            check_no_source(data)
         super().__init__(**self.parts_for(first, given))
+        # What is trained here has a loss, also where the model's forward has no `return_loss` for the Trainer to see.
+        self.can_return_loss = True
         processor = getattr(self.processing_class, "image_processor", self.processing_class)
         self._normalize = PixelNormalization.of(processor) if isinstance(processor, BaseImageProcessor) else None
         self._take_up(first)
@@ -100,7 +116,7 @@ class BaseTrainer(ResumableTrainer):
     # ---- what a family may override -------------------------------------------------------------------------------
 
     def parts_for(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments that the Trainer is made with.
+        """The arguments that the Trainer is made with; our own sets have the collator of images, where none is given.
 
         Args:
             model: given, or made by `model_init`.
@@ -109,6 +125,8 @@ class BaseTrainer(ResumableTrainer):
         Raises:
             InputError: parts that do not fit together.
         """
+        if given.get("data_collator") is None and any(map(holds_ours, _sets_of(given))):
+            return given | {"data_collator": ImageCollator()}
         return given
 
     def make_ready(self, model: Any) -> list[nn.Module]:
@@ -272,14 +290,19 @@ class BaseTrainer(ResumableTrainer):
         """As the Trainer takes it, once what the batch has skipped is reported.
 
         Raises:
-            NotFinite: the loss is not; what was saved before is good.
+            NotFinite: the loss of any process is not; what was saved before is good. Every process raises it, since
+                the others would else wait for the one that does.
         """
         for row, name, reason in inputs.get("skipped", ()):
             self.skipped_images.report(row, name, reason, self.args.strict)
         loss = super().training_step(model, inputs, *args, **kwargs)
-        if not loss.isfinite():
-            raise self.not_finite("the loss")
+        if not holds_everywhere(loss.isfinite()):
+            raise self.not_finite(self.what_is_not_finite())
         return loss
+
+    def what_is_not_finite(self) -> str:
+        """Where a loss that is not finite comes from, as far as a family knows."""
+        return "the loss"
 
     def not_finite(self, what: str) -> NotFinite:
         """The error that ends a run in this step."""
@@ -288,9 +311,46 @@ class BaseTrainer(ResumableTrainer):
             "warmup_steps"
         )
 
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer takes it."""
-        return super().prediction_step(model, self.model_inputs(inputs), *args, **kwargs)
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As the Trainer takes it, once what the batch has skipped is reported.
+
+        Raises:
+            InputError: an image cannot be read, and `strict` is set, or several processes need as many each.
+        """
+        if "skipped" in inputs and self.unread.report(inputs["skipped"], self.args.strict):
+            self._check_unread(prediction_loss_only)
+            rows = inputs.get("rows")
+            if rows is not None and not len(rows):
+                # The Trainer leaves out what is not finite; of several processes each must give it something.
+                nothing = torch.full((), math.nan, device=self.args.device) if process_count() > 1 else None
+                return nothing, None, None
+        return super().prediction_step(model, self.model_inputs(inputs), prediction_loss_only, *args, **kwargs)
+
+    def _check_unread(self, prediction_loss_only: bool) -> None:
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if process_count() > 1 and (is_sharded or not prediction_loss_only):
+            raise InputError(
+                f"{skipped_line(*min(self.unread.everywhere))}: several processes that gather predictions, or share "
+                "out weights, need every image of an evaluation: mend or remove it"
+            )
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As the Trainer has it, of the averaged weights where there are some; samples are images that could be read.
+
+        Raises:
+            InputError: none could; a bare source.
+        """
+        check_no_source(dataloader.dataset)
+        self.unread.begin()
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        unread = self.unread.everywhere
+        if not unread or not isinstance(dataloader.dataset, Sized):  # of a stream the Trainer counts what it is given
+            return output
+        if len(unread) >= output.num_samples:
+            raise InputError(f"no image of the evaluation set can be read; the first, {skipped_line(*min(unread))}")
+        return output._replace(num_samples=output.num_samples - len(unread))
 
     def model_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """What a model takes of a batch."""
@@ -418,6 +478,12 @@ class BaseTrainer(ResumableTrainer):
         if not self.is_world_process_zero():
             return None
         return self.hub.push_run(words, of_content, blocking, where)
+
+
+def _sets_of(given: Mapping[str, Any]) -> list[Any]:
+    """The data sets among a trainer's arguments, those that have names too."""
+    evaluated = given.get("eval_dataset")
+    return [given.get("train_dataset"), *(evaluated.values() if isinstance(evaluated, Mapping) else [evaluated])]
 
 
 class _AnnounceEpoch(TrainerCallback):

@@ -54,6 +54,7 @@ class HFClipTrainer(EmbeddingTrainer):
         **kwargs: Any,
     ):
         self._cache: GradientCache | None = None  # of the step that is being taken
+        self._finite: dict[str, Tensor] = {}  # of its embeddings of all processes, by tower
         super().__init__(model, args, *others, **kwargs)
         if self.args.gradient_accumulation_steps > 1:
             logger.warning(
@@ -127,7 +128,7 @@ class HFClipTrainer(EmbeddingTrainer):
         ids = ids if self.args.mask_duplicates else {}
         world = gather_batch(output.image_embeds, output.text_embeds, **ids)
         loss = self.loss_of_batch(output, world)
-        self._stop_if_not_finite(loss, world)
+        self._note_what_is_finite(world)
         pairs = len(output.text_embeds)
         if captions_cut is not None:
             self.meter("captions_cut", captions_cut.sum(), pairs)
@@ -163,13 +164,16 @@ class HFClipTrainer(EmbeddingTrainer):
             self._cache = None
         return loss
 
-    def _stop_if_not_finite(self, loss: Tensor, world: GlobalBatch) -> None:
-        """Every process sees the same loss, and stops at the same step."""
-        if loss.isfinite():
-            return
+    @torch.no_grad()
+    def _note_what_is_finite(self, world: GlobalBatch) -> None:
+        """Left on the device: only a loss that is not finite has it looked at."""
         towers = {"image": world.image_embeds, "text": world.text_embeds}
-        broken = [f"the {tower} tower's embeddings" for tower, embeds in towers.items() if not embeds.isfinite().all()]
-        raise self.not_finite(" and ".join(broken) or "the temperature or the loss")
+        self._finite = {tower: embeds.isfinite().all() for tower, embeds in towers.items()}
+
+    def what_is_not_finite(self) -> str:
+        """The towers whose embeddings are not."""
+        broken = [f"the {tower} tower's embeddings" for tower, finite in self._finite.items() if not finite]
+        return " and ".join(broken) or "the temperature or the loss"
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         """Any optimiser that `TrainingArguments` names, or `optimizer_cls_and_kwargs`, over `parameter_groups`."""

@@ -42,6 +42,14 @@ def largest_of_processes(number: int, device: torch.device) -> int:
     return int(largest)
 
 
+def holds_everywhere(flag: Tensor) -> bool:
+    """Whether a boolean, (), is true in every process; all of them ask at the same time."""
+    if process_count() > 1:
+        flag = flag.to(torch.int32)
+        dist.all_reduce(flag, dist.ReduceOp.MIN)
+    return bool(flag)
+
+
 def share_statistics(model: nn.Module) -> None:
     """Gives every process the first one's running statistics, which are what is saved: each has moved its own."""
     if process_count() > 1:

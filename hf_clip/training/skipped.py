@@ -1,6 +1,7 @@
 """The images that a run could not read: counted, named, and remembered when it is resumed."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,37 @@ class SkippedImages(dict[int, tuple[str, str]]):
         if file.is_file():
             self.clear()
             self.update({row: (name, reason) for row, name, reason in json.loads(file.read_text())})
+
+
+class UnreadInEvaluation:
+    """The images that evaluations could not read: each is named once, and they are counted anew in each evaluation."""
+
+    def __init__(self) -> None:
+        self._named: set[tuple[int, str, str]] = set()
+        self.everywhere: set[tuple[int, str, str]] = set()  # (row, name, reason), of this evaluation
+
+    def begin(self) -> None:
+        self.everywhere.clear()
+
+    def report(self, skipped: Iterable[Any], strict: bool) -> bool:
+        """Every process calls it for each of its batches, at the same time.
+
+        Args:
+            skipped: (row, name, reason) of this process's batch.
+
+        Returns:
+            Whether any process's batch lacks an image.
+
+        Raises:
+            InputError: in every process, for any, with `strict`.
+        """
+        mine = [tuple(entry) for entry in skipped]  # a loader that pins memory makes lists of them
+        all_of_them = [entry for part in gather_objects(mine) for entry in part]
+        if strict and all_of_them:
+            raise broken_picture(*all_of_them[0])
+        for entry in mine:
+            if entry not in self._named:
+                logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
+        self._named.update(mine)
+        self.everywhere.update(all_of_them)
+        return bool(all_of_them)

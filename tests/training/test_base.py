@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 
 import optuna
+import processes
 import pytest
 import torch
 from conftest import write_pictures
@@ -18,6 +19,7 @@ from toy_images import ToyAutoencoder, toy_model, toy_trainer
 from transformers import TrainerCallback
 
 from hf_clip.core.errors import InputError, NotFinite
+from hf_clip.data.sources import open_source
 from hf_clip.training import base
 from hf_clip.training.base import BaseTrainer
 from hf_clip.training.base_arguments import BaseTrainingArguments
@@ -101,6 +103,51 @@ def test_a_picture_that_cannot_be_read_is_counted(tmp_path, data):
         toy_trainer(tmp_path / "strict", data, strict=True).train()
 
 
+def test_a_picture_that_an_evaluation_cannot_read_is_named_once_and_no_sample(tmp_path, data, caplog):
+    """In a batch of its own there is nothing to run; the loss is the mean over the seven that can be read."""
+    (data / "2.png").write_bytes(b"not a picture")
+    trainer = toy_trainer(tmp_path / "run", data, per_device_eval_batch_size=1)
+    rows = [trainer.eval_dataset[row] for row in range(8) if row != 2]
+    trainer.model.eval()
+    expected = [trainer.model(item["pixel_values"][None]).loss.item() for item in rows]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(expected) / 7)
+    predicted = trainer.evaluation_loop(trainer.get_eval_dataloader(), "again")
+    assert predicted.num_samples == 7
+    assert [record.message.partition(": not")[0] for record in caplog.records if "2.png" in record.message] == [
+        "skipped in evaluation: row 3: 2.png"
+    ]
+    assert trainer.skipped_images == {}
+    with pytest.raises(InputError, match=r"row 3: 2.png: .*mend or remove it, or leave out strict"):
+        toy_trainer(tmp_path / "strict", data, strict=True).evaluate()
+    for row in range(8):
+        (data / f"{row}.png").write_bytes(b"not a picture")
+    with pytest.raises(InputError, match=r"no image of the evaluation set can be read; the first, row 1: 0.png"):
+        trainer.evaluate()
+
+
+def test_a_loss_that_no_argument_asks_for_is_evaluated(tmp_path, data):
+    class Plain(ToyAutoencoder):
+        def forward(self, pixel_values):
+            return super().forward(pixel_values)
+
+    trainer = toy_trainer(tmp_path / "run", data, model=Plain(ToyConfig()))
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_our_own_sets_have_the_collator_of_images(tmp_path, data):
+    (data / "2.png").write_bytes(b"not a picture")
+    trainer = toy_trainer(tmp_path / "run", data, data_collator=None)
+    rows = trainer.train_dataset
+    trainer.train()
+    given = toy_trainer(tmp_path / "given", data)
+    given.train()
+    assert same(trainer.model, given.model)
+    assert trainer.evaluate()["eval_loss"] == given.evaluate()["eval_loss"]
+    named = {"some": Subset(rows, range(3))}
+    trainer = toy_trainer(tmp_path / "run", data, data_collator=None, train_dataset=None, eval_dataset=named)
+    assert "eval_some_loss" in trainer.evaluate()
+
+
 def test_wrapped_sets_train_what_the_bare_one_does(tmp_path, data):
     bare = toy_trainer(tmp_path / "bare", data)
     bare.train()
@@ -174,6 +221,19 @@ def test_what_is_not_finite_ends_the_run(name, line, tmp_path, data):
     with pytest.raises(NotFinite, match=line):
         trainer.train()
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_what_one_of_two_processes_finds_ends_both_runs(tmp_path, data):
+    """A loss that is NaN in one; and an image that one cannot read is skipped in both, but where both gather more."""
+    (data / "2.png").write_bytes(b"not a picture")
+    processes.run(processes.train_with_one_loss_not_finite, 2, str(tmp_path), str(data))
+    alone = toy_trainer(tmp_path / "alone", data, per_device_eval_batch_size=1).evaluate()["eval_loss"]
+    for rank in range(2):
+        loss, refused, stopped = torch.load(tmp_path / f"{rank}.pt")
+        assert loss == pytest.approx(alone)
+        assert refused.startswith("row 3: 2.png")
+        assert "several processes that gather predictions" in refused
+        assert stopped.startswith("step 2: the loss became NaN or infinite")
 
 
 def test_what_is_frozen_stays_in_evaluation_mode(tmp_path, data):
@@ -314,6 +374,12 @@ def test_parts_that_will_not_do(tmp_path, data):
         toy_trainer(tmp_path / "run", data, model_init=None)
     with pytest.raises(InputError, match="there is nothing to train on: give train_dataset"):
         toy_trainer(tmp_path / "run", data, train_dataset=None).get_train_dataloader()
+    source = open_source(data, captions_required=False)
+    for parts in ({"train_dataset": source}, {"eval_dataset": source}, {"eval_dataset": {"some": source}}):
+        with pytest.raises(InputError, match=r"is a bare Source: to train, give TrainingImages.*ImageRows"):
+            toy_trainer(tmp_path / "run", data, **parts)
+    with pytest.raises(InputError, match="is a bare Source"):
+        toy_trainer(tmp_path / "run", data).evaluate(source)
     with pytest.raises(InputError, match="remove_unused_columns would take out of the batch"):
         toy_trainer(tmp_path / "run", data, remove_unused_columns=True)
     with pytest.raises(InputError, match=r"is read without captions: leave out .*group_by_length"):
