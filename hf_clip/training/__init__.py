@@ -1,1 +1,1 @@
-"""Training a pair of towers with the `transformers` Trainer."""
+"""Training with the `transformers` Trainer: of any family of models, and of a pair of towers."""
