@@ -64,6 +64,7 @@ class BaseTrainer(ResumableTrainer):
         `check_run()`: what is refused once a training's model and settings are known;
         `compute_loss(model, inputs, …)`: where the model gives no `loss` of its own; `model_inputs` of a batch are
             what it takes. `meter` has a figure of the step logged as a mean over processes and steps;
+        `what_is_not_finite()`: what to say of a loss that is NaN;
         `evaluation_loop(…)`: where evaluation is not the Trainer's; inside `averaged_weights()`;
         `training_facts()`: what `training.json`, and so the card, is told. All else of a card and of what is
             published is asked of the family's entry in `core.families`.
