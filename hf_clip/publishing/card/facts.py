@@ -163,8 +163,9 @@ def family_in(folder: Path) -> Family:
     config = _saved_config(folder)
     if "model_type" in config:
         return family_of(config["model_type"])
-    # Of an adapter whose base is away, its processor tells.
-    saved_by = adapter_base(folder) and read_json(folder / "processor_config.json").get("processor_class")
+    # Of an adapter whose base is away, or of none that has a name, its processor tells.
+    is_adapter = (folder / "adapter_config.json").is_file()
+    saved_by = is_adapter and read_json(folder / "processor_config.json").get("processor_class")
     found = next((each for each in families() if load(each.processor).__name__ == saved_by), None)
     if found is None:
         raise InputError(
