@@ -2,7 +2,7 @@
 
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
@@ -15,23 +15,38 @@ from ..publishing.card.facts import is_hub_id
 from ..publishing.card.render import CardDetails, write_card
 from ..publishing.hub import look_first, open_repository
 from ..publishing.staging import TRAINING, Content
+from .facts import Origin
 from .interrupt import StopOnInterrupt
 from .pushes import finish, give_up, push_checkpoint, push_run, remove_staging
 
-if TYPE_CHECKING:
-    from .base import BaseTrainer
+
+class TrainerOfARun(Protocol):
+    """What is asked of a trainer; `BaseTrainer` is one."""
+
+    args: Any
+    model: Any
+    origin: Origin
+    hub_model_id: Any
+    accelerator: Any
+    callback_handler: Any
+    state: Any
+    control: Any
+
+    def training_facts(self) -> dict[str, Any]: ...
+
+    def is_world_process_zero(self) -> bool: ...
 
 
 class RunOnHub:
-    """What a `BaseTrainer` tells the Hub, and what of it is under way.
+    """What a trainer tells the Hub, and what of it is under way.
 
     The Trainer finds it as its `push_in_progress`, and asks it at the end of training (`is_done`, `wait_until_done`).
     """
 
-    def __init__(self, trainer: "BaseTrainer"):
+    def __init__(self, trainer: TrainerOfARun):
         # Its own reference to us would make a circle, and only the garbage collector end it: a loader's workers would
         # then be waited for, whose queue may be collected before them.
-        self.trainer: BaseTrainer = weakref.proxy(trainer)
+        self.trainer: TrainerOfARun = weakref.proxy(trainer)
         self.jobs: list[Any] = []
 
     # ---- what is under way ----------------------------------------------------------------------------------------
