@@ -83,7 +83,7 @@ def _publish(settings: argparse.Namespace) -> dict[str, Any]:
 
 
 def _content(settings: argparse.Namespace, name: str, source: Path) -> Any:
-    from ..publishing.adapters import is_adapter
+    from ..publishing.card.facts import is_adapter
     from ..publishing.card.render import CardDetails
     from ..publishing.staging import Content
 

@@ -16,10 +16,6 @@ from .card.facts import family_in, is_hub_id
 _OPENED_BY = {"base_model_class": "AutoModel", "parent_library": "transformers"}
 
 
-def is_adapter(folder: str | Path) -> bool:
-    return Path(folder, ADAPTER_CONFIG_NAME).is_file()
-
-
 def stage_adapter(source: str | Path, target: str | Path, base_model: str | None = None) -> str:
     """Writes what an adapter's repository holds: weights, settings with the base's name, processor and code.
 

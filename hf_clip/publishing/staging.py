@@ -22,8 +22,8 @@ from ..core.families import Family, load
 from ..core.json_files import read_json, write_json
 from ..core.public import refuse_secrets, skipped_in_public, without_folders
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
-from .adapters import is_adapter, stage_adapter
-from .card.facts import as_written, check_details, family_in
+from .adapters import stage_adapter
+from .card.facts import as_written, check_details, family_in, is_adapter
 from .card.render import CardDetails, write_card
 from .hub_contents import write_manifest
 from .onnx.export import FACTS as EXPORT

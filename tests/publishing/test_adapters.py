@@ -13,7 +13,8 @@ from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoToken
 from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.core.errors import InputError
 from hf_clip.models.towers import open_model_and_processor
-from hf_clip.publishing.adapters import is_adapter, stage_adapter
+from hf_clip.publishing.adapters import stage_adapter
+from hf_clip.publishing.card.facts import is_adapter
 
 peft = pytest.importorskip("peft")
 

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import safe_open
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ...core.errors import InputError, first_line
 from ...core.families import Family, families, family_of, load
@@ -164,8 +165,7 @@ def family_in(folder: Path) -> Family:
     if "model_type" in config:
         return family_of(config["model_type"])
     # Of an adapter whose base is away, or of none that has a name, its processor tells.
-    is_adapter = (folder / "adapter_config.json").is_file()
-    saved_by = is_adapter and read_json(folder / "processor_config.json").get("processor_class")
+    saved_by = is_adapter(folder) and read_json(folder / "processor_config.json").get("processor_class")
     found = next((each for each in families() if load(each.processor).__name__ == saved_by), None)
     if found is None:
         raise InputError(
@@ -179,9 +179,13 @@ def _saved_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json") or _base_config(folder)
 
 
+def is_adapter(folder: str | Path) -> bool:
+    return Path(folder, ADAPTER_CONFIG_NAME).is_file()
+
+
 def adapter_base(folder: Path) -> str | None:
     """What an adapter is laid over; None of a whole model."""
-    return read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    return read_json(folder / ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
 
 
 def _base_config(folder: Path) -> dict[str, Any]:
