@@ -1,4 +1,4 @@
-"""Records: what hf_clip writes of a run, an evaluation or a card, as dataclasses that are checked when they are read."""
+"""Records: what hf_clip writes of runs, evaluations and cards, as dataclasses that are checked when they are read."""
 
 import types
 import typing
@@ -85,7 +85,7 @@ class Record:
     @classmethod
     def _from(cls, value: object, file: str, place: str) -> Self:
         if not isinstance(value, dict):
-            raise _invalid(file, place, f"a {type(value).__name__} where a mapping belongs")
+            raise _invalid(file, place, f"{type(value).__name__} where a mapping belongs")
         value = cls._of_this_version(value, file)
         hints = typing.get_type_hints(cls)
         known = {field.name: field for field in fields(cls)}
