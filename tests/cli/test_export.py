@@ -55,6 +55,7 @@ def as_json(capsys, *arguments) -> dict:
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_the_whole_way_with_int8(model_folder, pictures, tmp_path, capsys):
     (pictures / "3.png").write_bytes(b"")
     output = tmp_path / "out" / "graphs"

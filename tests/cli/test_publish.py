@@ -156,6 +156,7 @@ def test_a_card_field_of_the_user_is_mere_text(own_hub, model_folder, without_ex
     assert "language:\n- en\n" in card
 
 
+@pytest.mark.slow
 def test_the_card_s_examples_are_run_on_what_goes_up(own_hub, model_folder):
     """In processes of their own, without the Hub's token."""
     assert publish(model_folder, "--example_labels", "a red circle", "a cat") == 0

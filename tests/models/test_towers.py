@@ -120,7 +120,15 @@ def randomised(reference):
     return reference.eval()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet101", "resnet152")),
+    ],
+)
 def test_a_resnet_of_torchvision_computes_the_same(name, tmp_path, tower_folders):
     reference = randomised(torchvision.models.get_model(name))
     state = {f"module.{key}": value for key, value in reference.state_dict().items()}

@@ -163,9 +163,8 @@ def test_nothing_tells_of_this_machine(exported):
         assert b".py" not in content or file.name == "example.py", file
 
 
-@pytest.mark.parametrize(
-    "name", [pair if pair == "gpt2-vit" else pytest.param(pair, marks=pytest.mark.slow) for pair in PAIRS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
 def test_other_towers(name, tmp_path):
     make_configs, settings, policy, any_size = PAIRS[name]
     text_config, vision_config = make_configs()
