@@ -21,20 +21,29 @@ from .models.modeling_hf_clip import (
 from .models.processing_hf_clip import HFClipProcessor
 
 if TYPE_CHECKING:
-    from .data.collator import HFClipCollator
-    from .models.conversion import convert_model, convert_model_and_processor
-    from .models.towers import create_model_and_processor
-    from .training.arguments import HFClipTrainingArguments
-    from .training.contrastive import HFClipTrainer
+    from .data.collator import HFClipCollator as HFClipCollator
+    from .models.conversion import convert_model as convert_model
+    from .models.conversion import convert_model_and_processor as convert_model_and_processor
+    from .models.towers import create_model_and_processor as create_model_and_processor
+    from .publishing.card.facts import CardDetails as CardDetails
+    from .publishing.hub import HubTarget as HubTarget
+    from .publishing.publish import publish as publish
+    from .publishing.staging import PublishOptions as PublishOptions
+    from .training.arguments import HFClipTrainingArguments as HFClipTrainingArguments
+    from .training.contrastive import HFClipTrainer as HFClipTrainer
 
 # Names whose modules bring the Trainer, datasets or torchvision along: loaded when first asked for.
 _LATER = {
+    "CardDetails": ".publishing.card.facts",
     "HFClipCollator": ".data.collator",
     "HFClipTrainer": ".training.contrastive",
     "HFClipTrainingArguments": ".training.arguments",
+    "HubTarget": ".publishing.hub",
+    "PublishOptions": ".publishing.staging",
     "convert_model": ".models.conversion",
     "convert_model_and_processor": ".models.conversion",
     "create_model_and_processor": ".models.towers",
+    "publish": ".publishing.publish",
 }
 
 AutoConfig.register("hf_clip", HFClipConfig)
@@ -51,6 +60,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "CardDetails",
     "HFClipCollator",
     "HFClipConfig",
     "HFClipModel",
@@ -60,7 +70,10 @@ __all__ = [
     "HFClipTrainer",
     "HFClipTrainingArguments",
     "HFClipVisionModelWithProjection",
+    "HubTarget",
+    "PublishOptions",
     "convert_model",
     "convert_model_and_processor",
     "create_model_and_processor",
+    "publish",
 ]

@@ -1,117 +1,52 @@
 """`hf-clip publish`: a trained model, its card and its figures as a repository of the Hub, in one commit."""
 
 import argparse
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ..core.errors import InputError, first_line
-from ..core.temporary import temporary_folder
 from .output import Printer
 from .parsing import Parser, add_shared_settings
+
+if TYPE_CHECKING:
+    from ..publishing.staging import PublishOptions
 
 
 def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
-    result = _stage_only(settings) if settings.dry_run else _publish(settings)
-    if settings.json:
-        printer.json(result)
-        return
-    printer.table(["file", "bytes"], [[file["name"], file["bytes"]] for file in result["files"]])
-    printer.line()
-    if settings.dry_run:
-        printer.line(f"nothing was sent; this is what would go up to {settings.repo_id}: {result['folder']}")
-    elif not result["changed"]:
-        printer.line(f"nothing has changed: {result['url']} at {result['revision']}")
-    else:
-        printer.line(f"published: {result['pull_request'] or result['url']} at {result['revision']}")
 
+    from ..publishing.hub import HubTarget, file_sizes
+    from ..publishing.publish import publish
 
-def _stage_only(settings: argparse.Namespace) -> dict[str, Any]:
-    from ..publishing.staging import stage
-
-    if "/" not in settings.repo_id:
-        raise InputError(f"--dry_run asks nobody whose {settings.repo_id} is: give --repo_id user/{settings.repo_id}")
-    folder, source = Path(settings.output), _source(settings.model)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} already exists: give another --output, or remove it")
-    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
-        raise InputError(f"--output {folder} lies in the model's own folder: give one beside it")
-    with temporary_folder(_above(folder)) as aside:
-        stage(source, aside / "staged", _content(settings, settings.repo_id, source), copy=True)
-        if folder.exists():
-            folder.rmdir()
-        (aside / "staged").rename(folder)
-    return {"folder": settings.output, "files": _files(folder)}
-
-
-def _above(folder: Path) -> Path:
-    above = folder.absolute().parent
-    try:
-        above.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
-    return above
-
-
-def _source(model: str) -> Path:
-    """The folder, which for a Hub id is downloaded."""
-    if Path(model).is_dir() or Path(model).is_absolute():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--model {model} is no folder, nor on the Hub ({first_line(error)}): check its name"
-        ) from error
-
-
-def _publish(settings: argparse.Namespace) -> dict[str, Any]:
-    from ..publishing.hub import look_first, push_folder
-    from ..publishing.staging import check_holds_model, stage
-
-    if Path(settings.model).is_dir():
-        check_holds_model(Path(settings.model))
     where = {name: vars(settings)[name] for name in ("private", "revision", "create_pr", "overwrite", "timeout")}
-    name = look_first(settings.repo_id, **where)  # a minute's work comes after it
-    source = _source(settings.model)
-    with temporary_folder() as aside:
-        stage(source, aside, _content(settings, name, source))
-        published = push_folder(aside, name, commit_message=settings.commit_message, **where)
-        return vars(published) | {"files": _files(aside)}
+    target = HubTarget(settings.repo_id, **where)
+    if settings.dry_run:
+        folder = publish(settings.model, target, _options(settings), dry_run=True, output=settings.output)
+        files, result = file_sizes(folder), {"folder": settings.output}
+        said = f"nothing was sent; this is what would go up to {settings.repo_id}: {settings.output}"
+    else:
+        published = publish(settings.model, target, _options(settings), commit_message=settings.commit_message)
+        files, result = published.files, vars(published)
+        place = f"{published.pull_request or published.url} at {published.revision}"
+        said = f"published: {place}" if published.changed else f"nothing has changed: {place}"
+    if settings.json:
+        printer.json(result | {"files": [{"name": name, "bytes": size} for name, size in files.items()]})
+        return
+    printer.table(["file", "bytes"], list(files.items()))
+    printer.line()
+    printer.line(said)
 
 
-def _content(settings: argparse.Namespace, name: str, source: Path) -> Any:
-    from ..publishing.card.facts import is_adapter
-    from ..publishing.card.render import CardDetails
-    from ..publishing.staging import Content
+def _options(settings: argparse.Namespace) -> "PublishOptions":
+    from ..publishing.card.facts import CardDetails
+    from ..publishing.staging import PublishOptions
 
-    base = settings.base_model
-    if is_adapter(source) and len(base) > 1:
-        raise InputError(f"an adapter has one base, not {len(base)}: give --base_model the model that it adapts")
-    details = CardDetails(
-        name=name,
-        license=settings.license,
-        language=settings.language,
-        datasets=settings.datasets,
-        base_model=[] if is_adapter(source) else base,
-        description=settings.description,
-        example_labels=settings.example_labels,
-    )
-    return Content(
-        details,
+    said = ("license", "language", "datasets", "base_model", "description", "example_labels")
+    return PublishOptions(
+        CardDetails(**{name: vars(settings)[name] for name in said}),
         evaluations=settings.evaluation,
         pictures=True if settings.pictures else None,
         example_picture=settings.example_picture,
-        adapter_of=base[0] if is_adapter(source) and base else None,
         max_shard_size=settings.max_shard_size,
     )
-
-
-def _files(folder: Path) -> list[dict[str, Any]]:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return [{"name": file.relative_to(folder).as_posix(), "bytes": file.stat().st_size} for file in files]
 
 
 def _parser() -> Parser:

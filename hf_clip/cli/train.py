@@ -162,9 +162,9 @@ def run(arguments: list[str], printer: Printer) -> None:
 def _check_hub(args: HFClipTrainingArguments) -> None:
     """A run that is to be pushed can be, as far as that is known before it."""
     if args.push_to_hub and args.should_save:
-        from ..publishing.hub import look_first
+        from ..publishing.hub import HubTarget, look_first
 
-        look_first(
+        target = HubTarget(
             args.hub_model_id or Path(args.output_dir).resolve().name,
             private=bool(args.hub_private_repo),
             revision=args.hub_revision,
@@ -172,6 +172,7 @@ def _check_hub(args: HFClipTrainingArguments) -> None:
             token=args.hub_token,
             timeout=args.hub_timeout,
         )
+        look_first(target)
 
 
 def _print_metrics(printer: Printer, name: str, metrics: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Pushes a folder that is ready to the Hub: one atomic commit, none where nothing changed, one line where it fails."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +17,8 @@ _A_PUSH, _BYTES_A_SECOND = 600.0, 100_000  # and one that does: so many and one 
 
 
 @dataclass(frozen=True)
-class Publication:
-    """
-    Attributes:
-        url: of the repository's page, or of the pull request.
-        revision: the commit's SHA on the Hub, to be pinned.
-        changed: whether there is a new commit: not where the Hub had it all.
-        pull_request: its address, where one was asked for.
-    """
-
-    url: str
-    revision: str
-    changed: bool
-    pull_request: str | None = None
-
-
-def push_folder(
-    folder: str | Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    overwrite: bool = False,
-    commit_message: str = "Publish with hf_clip",
-    token: str | None = None,
-    endpoint: str | None = None,
-    timeout: float | None = None,
-) -> Publication:
-    """Makes a model repository hold what the folder holds, in one commit on top of the head that was read.
-
-    The repository is made where it is not there, and the branch. Files of an earlier publication that the folder has
-    no longer go in the same commit; whatever else is in the repository stays. Run again after a failure it goes on;
-    run again after a success it changes nothing. The folder is only read.
-
-    A repository that holds anything but a publication of ours (or README, license, .gitattributes, .gitignore) is
-    refused; so is, beside a publication of ours, replacing a file that it did not leave there so. `publication.json`
-    says what it left (`hub_contents.write_manifest`).
+class HubTarget:
+    """Where a publication goes, and how.
 
     Args:
         repo_id: "namespace/name", or "name" for one of the token's user.
@@ -65,28 +30,64 @@ def push_folder(
         token: default: that of `hf auth login` or HF_TOKEN.
         endpoint: default: HF_ENDPOINT, or the Hub itself.
         timeout: seconds that the push may take in all; default: ten minutes, and a second for each 100 kB.
+    """
+
+    repo_id: str
+    private: bool = False
+    revision: str | None = None
+    create_pr: bool = False
+    overwrite: bool = False
+    token: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+    timeout: float | None = None
+
+    @property
+    def hub(self) -> str:
+        return (self.endpoint or constants.ENDPOINT).rstrip("/")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """
+    Attributes:
+        url: of the repository's page, or of the pull request.
+        revision: the commit's SHA on the Hub, to be pinned.
+        changed: whether there is a new commit: not where the Hub had it all.
+        pull_request: its address, where one was asked for.
+        files: the bytes of each that was published, by its name.
+    """
+
+    url: str
+    revision: str
+    changed: bool
+    pull_request: str | None = None
+    files: dict[str, int] = field(default_factory=dict)
+
+
+def push_folder(folder: str | Path, target: HubTarget, *, commit_message: str = "Publish with hf_clip") -> Publication:
+    """Makes a model repository hold what the folder holds, in one commit on top of the head that was read.
+
+    The repository is made where it is not there, and the branch. Files of an earlier publication that the folder has
+    no longer go in the same commit; whatever else is in the repository stays. Run again after a failure it goes on;
+    run again after a success it changes nothing. The folder is only read.
+
+    A repository that holds anything but a publication of ours (or README, license, .gitattributes, .gitignore) is
+    refused; so is, beside a publication of ours, replacing a file that it did not leave there so. `publication.json`
+    says what it left (`hub_contents.write_manifest`).
 
     Raises:
         InputError: for whatever goes wrong. The branch is then what it was before; where the very answer to the
             commit was lost, and the Hub cannot be asked, perhaps what it should become; never something between.
     """
-    target = {"repo_id": repo_id, "private": private, "revision": revision, "create_pr": create_pr}
-    about = {"folder": str(Path(folder).absolute()), "message": commit_message}
-    timeout = _time_to_send(Path(folder)) if timeout is None else timeout
-    return Publication(**_ask("push", target | {"overwrite": overwrite}, about, token, endpoint, timeout))
+    folder = Path(folder).absolute()
+    files = file_sizes(folder)
+    timeout = _A_PUSH + sum(files.values()) / _BYTES_A_SECOND if target.timeout is None else target.timeout
+    return Publication(
+        **_ask("push", target, timeout, {"folder": str(folder), "message": commit_message}), files=files
+    )
 
 
-def look_first(
-    repo_id: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    overwrite: bool = False,
-    token: str | None = None,
-    endpoint: str | None = None,
-    timeout: float | None = None,
-) -> str:
+def look_first(target: HubTarget) -> str:
     """The name with its namespace, which for a bare one is the token's user; before any work that could be in vain.
 
     Nothing is made. A bare name stays as it is where a Hub says (by 404) that it knows no users.
@@ -95,25 +96,18 @@ def look_first(
         InputError: there is no token, or one that the Hub does not take or that only reads; the repository is public
             where a private one is wanted, or would be refused by `push_folder`; the Hub cannot be asked.
     """
-    target = {"repo_id": repo_id, "private": private, "revision": revision, "create_pr": create_pr}
-    return _ask(
-        "look", target | {"overwrite": overwrite}, {}, token, endpoint, min(timeout or _A_QUESTION, _A_QUESTION)
-    )
+    return _ask("look", target, _short(target.timeout))
 
 
-def open_repository(
-    repo_id: str,
-    *,
-    private: bool | None = False,
-    revision: str | None = None,
-    overwrite: bool = False,
-    token: str | None = None,
-    endpoint: str | None = None,
-    timeout: float | None = None,
-) -> str:
+def open_repository(target: HubTarget) -> str:
     """As `look_first`, and makes the repository where it is not there."""
-    target = {"repo_id": repo_id, "private": bool(private), "revision": revision, "overwrite": overwrite}
-    return _ask("open", target, {}, token, endpoint, _short(timeout))
+    return _ask("open", target, _short(target.timeout))
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """The bytes of each file that a folder holds, by its name from there on."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
 
 
 def _kinds(folder: str | None) -> dict[str, Any]:
@@ -128,41 +122,31 @@ def _short(timeout: float | None) -> float:
     return _A_QUESTION if timeout is None else min(timeout, _A_QUESTION)
 
 
-def _time_to_send(folder: Path) -> float:
-    return _A_PUSH + sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _BYTES_A_SECOND
-
-
-def _ask(
-    ask: str,
-    target: dict[str, Any],
-    about: dict[str, Any],
-    token: str | None,
-    endpoint: str | None,
-    timeout: float,
-) -> Any:
+def _ask(ask: str, target: HubTarget, timeout: float, about: dict[str, str] | None = None) -> Any:
     """
     Raises:
         InputError: what went wrong, in one line, and how to fix it; without the token and signed addresses.
     """
-    hub = (endpoint or constants.ENDPOINT).rstrip("/")
+    hub = target.hub
     if not timeout > 0:
         raise InputError(f"timeout {timeout:g} is no time: give seconds above 0")
     if constants.is_offline_mode():
         raise InputError(
             f"{hub} cannot be asked while HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set: unset it, then run again"
         )
-    secret = check_token(token, hub)
+    secret, about = check_token(target.token, hub), about or {}
     kinds = _kinds(about.get("folder"))
-    question = {"ask": ask, "hub": hub, "token": secret, "target": target, "kinds": kinds}
+    asked = {name: getattr(target, name) for name in ("repo_id", "private", "revision", "create_pr", "overwrite")}
+    question = {"ask": ask, "hub": hub, "token": secret, "target": asked, "kinds": kinds}
     try:
         said = ask_in_a_process(question | about, timeout)
     except GivenUp as doing:
-        raise InputError(f"the push to {target['repo_id']} was given up while {doing}: push again") from None
+        raise InputError(f"the push to {target.repo_id} was given up while {doing}: push again") from None
     except OutOfTime as doing:
         unknown = "; it may have been made, which running again tells" if "committing" in str(doing) else ""
         raise InputError(
             f"{hub} took longer than {timeout:g} s, and was left while {doing}{unknown}: check the network, then run "
-            "again (what is up already is not sent again), or with a longer --timeout"
+            "again (what is up already is not sent again), or with a longer timeout"
         ) from None
     if "error" in said:
         raise InputError(said["error"])

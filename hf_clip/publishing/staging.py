@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ _CHARTS = ("training_curve", "recall_", "similarities_", "reliability_", "confus
 
 
 @dataclass
-class Content:
+class PublishOptions:
     """What goes up beside model, processor and code.
 
     Args:
@@ -54,7 +54,7 @@ class Content:
         facts: of the training; default: the folder's `training.json`.
     """
 
-    details: CardDetails
+    details: CardDetails = field(default_factory=CardDetails)
     evaluations: Sequence[str | Path] = ()
     pictures: bool | None = None
     example_picture: str | Path | None = None
@@ -65,7 +65,7 @@ class Content:
 
 
 def stage(
-    source: str | Path, target: Path, content: Content, *, token: str | None = None, copy: bool = False
+    source: str | Path, target: Path, content: PublishOptions, *, token: str | None = None, copy: bool = False
 ) -> dict[str, Any]:
     """Fills an empty folder with all that is published of a run, or of any folder with a saved model.
 
@@ -122,7 +122,7 @@ def check_holds_model(source: Path) -> None:
         raise InputError(f"{source} holds no model (config.json, {_WEIGHTS}): give the folder of a trained one")
 
 
-def _stage_model(source: Path, target: Path, content: Content, place: Callable[..., Any]) -> Family:
+def _stage_model(source: Path, target: Path, content: PublishOptions, place: Callable[..., Any]) -> Family:
     if is_adapter(source):
         stage_adapter(source, target, content.adapter_of)
         return family_in(target)
@@ -171,7 +171,7 @@ def _bytes(size: str) -> int:
     return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2])))
 
 
-def _stage_facts(source: Path, target: Path, content: Content) -> bool:
+def _stage_facts(source: Path, target: Path, content: PublishOptions) -> bool:
     """Whether pictures of the run's data may be shown."""
     facts = content.facts or read_json(source / TRAINING)
     if facts:
@@ -182,7 +182,9 @@ def _stage_facts(source: Path, target: Path, content: Content) -> bool:
 # ---- figures and pictures -----------------------------------------------------------------------------------------
 
 
-def _stage_results(source: Path, target: Path, content: Content, shown: bool, digest: Callable[[], str]) -> None:
+def _stage_results(
+    source: Path, target: Path, content: PublishOptions, shown: bool, digest: Callable[[], str]
+) -> None:
     """Those of the run under their own names, those that the publisher adds under the names of their folders."""
     own = {file.parent: file.parent.relative_to(source) for file in sorted(source.glob(f"{EVALUATION}/**/{RESULTS}"))}
     added = {Path(folder): Path(EVALUATION, Path(folder).resolve().name) for folder in content.evaluations}

@@ -427,7 +427,7 @@ class BaseTrainer(ResumableTrainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Makes the repository that `hub_model_id` names, before hours of training that could not be pushed."""
-        self.hub.open(self.hub.where(token=token, private=private))
+        self.hub.open(self.hub.target(token=token, private=private))
 
     def create_model_card(self, **said: Any) -> None:  # type: ignore[override]
         """Writes `training.json` and the card, `README.md`, into the run folder.
@@ -452,16 +452,14 @@ class BaseTrainer(ResumableTrainer):
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
-        overwrite: bool | None = None,
-        timeout: float | None = None,
         **said: Any,
     ) -> Any:
         """Saves the model and publishes the run folder, as `hf-clip publish` does: one commit with card and figures.
 
         Args:
             blocking: `False` gives a future.
-            overwrite, timeout: as `push_folder` has them; default: `hub_overwrite` and `hub_timeout`.
-            said: as for `create_model_card`, and fields of `Content`.
+            said: as for `create_model_card`, and fields of `PublishOptions`; overwrite and timeout as `HubTarget` has
+                them, by default the run's `hub_overwrite` and `hub_timeout`.
 
         Returns:
             A `Publication`, on the first process.
@@ -470,15 +468,14 @@ class BaseTrainer(ResumableTrainer):
             InputError: a word that is unknown, a token that will not do, or a repository that is somebody's, before
                 anything is saved; what the Hub refuses; the run folder is whole.
         """
-        words, of_content = in_own_words(said)
+        told = {name: said.pop(name, None) for name in ("overwrite", "timeout")}
+        words, content = in_own_words(said)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        told = {"token": token, "revision": revision, "private": private, "overwrite": overwrite, "timeout": timeout}
-        where = self.hub.where(commit_message, **told)
-        self.hub.look(where)
+        target = self.hub.look(self.hub.target(token=token, revision=revision, private=private, **told))
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        return self.hub.push_run(words, of_content, blocking, where)
+        return self.hub.push_run(words, content, target, commit_message or "End of training", blocking)
 
 
 def _sets_of(given: Mapping[str, Any]) -> list[Any]:

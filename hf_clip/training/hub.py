@@ -1,6 +1,7 @@
 """A run on the Hub: its repository, its card, and what goes up while it trains and at its end."""
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +14,8 @@ from ..core.families import Family, family_of
 from ..core.json_files import write_json
 from ..publishing.card.facts import is_hub_id
 from ..publishing.card.render import CardDetails, write_card
-from ..publishing.hub import look_first, open_repository
-from ..publishing.staging import TRAINING, Content
+from ..publishing.hub import HubTarget, look_first, open_repository
+from ..publishing.staging import TRAINING, PublishOptions
 from .facts import Origin
 from .interrupt import StopOnInterrupt
 from .pushes import finish, give_up, push_checkpoint, push_run, remove_staging
@@ -72,8 +73,8 @@ class RunOnHub:
     def run(self) -> Path:
         return Path(self.trainer.args.output_dir)
 
-    def where(self, message: str | None = None, **given: Any) -> dict[str, Any]:
-        """Arguments of `push_folder`: what was given, and for the rest the run's settings."""
+    def target(self, **given: Any) -> HubTarget:
+        """Where a push goes: what was given, and for the rest the run's settings."""
         args = self.trainer.args
         usual = {
             "token": args.hub_token,
@@ -83,13 +84,9 @@ class RunOnHub:
             "timeout": args.hub_timeout,
         }
         where = usual | {name: value for name, value in given.items() if value not in (None, "")}
-        return where | {
-            "repo_id": self.trainer.hub_model_id,
-            "commit_message": message or "End of training",
-            "private": bool(where["private"]),
-        }
+        return HubTarget(self.trainer.hub_model_id or "", **where | {"private": bool(where["private"])})
 
-    def open(self, where: dict[str, Any]) -> None:
+    def open(self, target: HubTarget) -> None:
         """Makes the repository, on the first process.
 
         Raises:
@@ -98,17 +95,17 @@ class RunOnHub:
         self._family()
         if self.trainer.is_world_process_zero():
             name = self.trainer.args.hub_model_id or self.run.resolve().name
-            self.trainer.hub_model_id = open_repository(**_before_a_push(where) | {"repo_id": name})
+            self.trainer.hub_model_id = open_repository(replace(target, repo_id=name))
 
-    def look(self, where: dict[str, Any]) -> None:
+    def look(self, target: HubTarget) -> HubTarget:
         """Whether a push may be, before anything is saved for it; makes the repository where it is not known yet."""
         if self.trainer.hub_model_id is None:
-            self.open(where)
-            where["repo_id"] = self.trainer.hub_model_id
-            return
+            self.open(target)
+            return replace(target, repo_id=self.trainer.hub_model_id or "")
         self._family()
         if self.trainer.is_world_process_zero():
-            look_first(**_before_a_push(where))
+            look_first(target)
+        return target
 
     def write_card(self, words: dict[str, Any]) -> None:
         """`training.json`, and the card.
@@ -149,15 +146,17 @@ class RunOnHub:
 
     # ---- what goes up ---------------------------------------------------------------------------------------------
 
-    def push_run(self, words: dict[str, Any], content: dict[str, Any], blocking: bool, where: dict[str, Any]) -> Any:
+    def push_run(
+        self, words: dict[str, Any], content: dict[str, Any], target: HubTarget, message: str, blocking: bool
+    ) -> Any:
         """The run folder as it is, and its card; a future where it is not `blocking`."""
         self.write_card(words)
         self.wait_until_done()
-        whole = Content(self._details(words), **{"adapter_of": self._adapted()} | content)
+        whole = PublishOptions(self._details(words), **{"adapter_of": self._adapted()} | content)
         if not blocking:
-            return HfApi().run_as_future(push_run, self.run, whole, **where)
+            return HfApi().run_as_future(push_run, self.run, whole, target, message)
         try:
-            return push_run(self.run, whole, **where)
+            return push_run(self.run, whole, target, message)
         finally:
             remove_staging(self.run)
 
@@ -168,19 +167,15 @@ class RunOnHub:
             return
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
 
-        def content() -> Content:
+        def content() -> PublishOptions:
             facts = trainer.training_facts()
-            return Content(self._details({}), adapter_of=self._adapted(), facts=facts, run_examples=False)
+            return PublishOptions(self._details({}), adapter_of=self._adapted(), facts=facts, run_examples=False)
 
         places: dict[Any, str] = {
             HubStrategy.CHECKPOINT: "last-checkpoint",
             HubStrategy.ALL_CHECKPOINTS: checkpoint.name,
         }
-        where = self.where(f"Training in progress, step {trainer.state.global_step}")
-        job = push_checkpoint(self.run, checkpoint, content, places.get(strategy), **where)
+        message = f"Training in progress, step {trainer.state.global_step}"
+        job = push_checkpoint(self.run, checkpoint, content, places.get(strategy), self.target(), message)
         if job is not None:
             self.jobs = [job, *(before for before in self.jobs if not before.done())]
-
-
-def _before_a_push(where: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in where.items() if name != "commit_message"}

@@ -16,9 +16,9 @@ from ..core.errors import InputError, first_line
 from ..core.public import public_name, refuse_secrets, skipped_in_public, without_folders
 from ..core.temporary import temporary_folder
 from ..publishing.card.facts import CardDetails
-from ..publishing.hub import Publication, push_folder
+from ..publishing.hub import HubTarget, Publication, push_folder
 from ..publishing.hub_process import end_all
-from ..publishing.staging import Content, link_or_copy, stage
+from ..publishing.staging import PublishOptions, link_or_copy, stage
 from .skipped import SKIPPED_IMAGES
 
 logger = logging.get_logger(__name__)
@@ -34,7 +34,7 @@ _NOT_TAKEN = {
 
 
 def in_own_words(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(fields of `CardDetails`, fields of `Content`), of what `push_to_hub` is told; the Trainer's words among it.
+    """(fields of `CardDetails`, of `PublishOptions`), of what `push_to_hub` is told; the Trainer's words among it.
 
     Raises:
         InputError: for a word that neither knows.
@@ -42,7 +42,7 @@ def in_own_words(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     said = {name: value for name, value in said.items() if value is not None}
     of_card, of_content = (
         [field for field in kind.__dataclass_fields__ if field not in ("name", "details")]
-        for kind in (CardDetails, Content)
+        for kind in (CardDetails, PublishOptions)
     )
     if "dataset" in said:  # in the Trainer's card the name to be read, of what `dataset_tags` calls as the Hub does
         said.setdefault("dataset_tags", said.pop("dataset"))
@@ -60,22 +60,24 @@ def in_own_words(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return said, content
 
 
-def push_run(run: Path, content: Content, **where: Any) -> Publication:
-    """Publishes the model that a run folder holds.
-
-    Args:
-        where: of `push_folder`.
+def push_run(run: Path, content: PublishOptions, target: HubTarget, message: str) -> Publication:
+    """Publishes the model that a run folder holds, in a commit with that message.
 
     Raises:
         InputError: what cannot be published, or the Hub refuses; the run folder is as it was.
     """
     with _aside(run) as aside:
-        stage(run, aside, content, token=where.get("token"))
-        return push_folder(aside, **where)
+        stage(run, aside, content, token=target.token)
+        return push_folder(aside, target, commit_message=message)
 
 
 def push_checkpoint(
-    run: Path, checkpoint: Path, content: Callable[[], Content], resumable_as: str | None, **where: Any
+    run: Path,
+    checkpoint: Path,
+    content: Callable[[], PublishOptions],
+    resumable_as: str | None,
+    target: HubTarget,
+    message: str,
 ) -> Future | None:
     """Publishes a checkpoint's model, and with it what training goes on from; the future of it.
 
@@ -86,15 +88,14 @@ def push_checkpoint(
         content: called here, so that what goes wrong in it is a warning too.
         resumable_as: the folder for the whole checkpoint in the repository; `None`: only the model goes up.
     """
-    token = where.get("token")
     with ExitStack() as stack:
 
         def prepare() -> Path:
             aside = stack.enter_context(_aside(run))
-            stage(checkpoint, aside, content(), token=token)
+            stage(checkpoint, aside, content(), token=target.token)
             if resumable_as:
                 _link_checkpoint(checkpoint, aside, resumable_as)
-                refuse_secrets(aside, checkpoint, token)
+                refuse_secrets(aside, checkpoint, target.token)
             return aside
 
         aside = _warned(prepare)
@@ -104,7 +105,7 @@ def push_checkpoint(
 
     def push() -> None:
         with held:
-            _warned(lambda: push_folder(aside, **where))
+            _warned(lambda: push_folder(aside, target, commit_message=message))
 
     future = _api.run_as_future(push)
     future.add_done_callback(lambda _: held.close())  # where it was given up before it began

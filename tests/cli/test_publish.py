@@ -77,7 +77,7 @@ def test_a_dry_run_writes_the_folder_and_asks_nobody(own_hub, model_folder, tmp_
     assert f"nothing was sent; this is what would go up to user/name: {folder}" in output
     assert [path.name for path in folder.parent.iterdir()] == ["publication"]
     assert publish(model_folder, "--dry_run", "--output", str(folder)) == 2
-    assert "publication already exists: give another --output, or remove it" in capsys.readouterr().err
+    assert "publication already exists: give another output, or remove it" in capsys.readouterr().err
     assert publish(model_folder) == 0
     uploaded = own_hub.repos["user/name"].head().files
     assert {name: file.content for name, file in uploaded.items() if name != ".gitattributes"} == snapshot(folder)
@@ -89,7 +89,7 @@ def test_a_dry_run_writes_the_folder_and_asks_nobody(own_hub, model_folder, tmp_
 )
 def test_without_the_right_token_it_ends_in_one_line(token, line, own_hub, model_folder, capsys, monkeypatch):
     """Before anything is made ready."""
-    monkeypatch.setattr("hf_clip.publishing.staging.stage", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("hf_clip.publishing.publish.stage", lambda *_, **__: pytest.fail("too late"))
     if token is None:
         monkeypatch.delenv("HF_TOKEN")
     else:
@@ -113,7 +113,7 @@ def test_what_others_have_put_there_is_refused_before_anything_is_made_ready(
 ):
     own_hub.commit("user/name", {"pytorch_model.bin": b"w", "adapter_config.json": b"{}"})
     with monkeypatch.context() as patch:
-        patch.setattr("hf_clip.publishing.staging.stage", lambda *_, **__: pytest.fail("too late"))
+        patch.setattr("hf_clip.publishing.publish.stage", lambda *_, **__: pytest.fail("too late"))
         assert publish(model_folder) == 2
     assert "user/name holds an adapter: adapter_config.json, pytorch_model.bin" in capsys.readouterr().err
     assert publish(model_folder, "--overwrite") == 0
@@ -214,7 +214,7 @@ def test_where_a_dry_run_may_write(own_hub, model_folder, capsys):
     assert publish(model_folder, "--dry_run", "--output", str(model_folder / "pub")) == 2
     assert "lies in the model's own folder: give one beside it" in capsys.readouterr().err
     assert main(["publish", "--model", str(model_folder), "--repo_id", "name", "--dry_run"]) == 2
-    assert "give --repo_id user/name" in capsys.readouterr().err
+    assert "give repo_id with its owner, user/name" in capsys.readouterr().err
 
 
 STRANGER = """

@@ -28,7 +28,7 @@ from strangers import run_stranger
 from hf_clip import HFClipModel
 from hf_clip.core.errors import InputError
 from hf_clip.publishing import hub_calls, hub_process
-from hf_clip.publishing.hub import look_first, open_repository, push_folder
+from hf_clip.publishing.hub import HubTarget, look_first, open_repository, push_folder
 from hf_clip.publishing.hub_contents import write_manifest
 
 NAME = "user/name"
@@ -75,8 +75,9 @@ def write_folder(folder, version: int = 0, shards: int = 2):
     return folder
 
 
-def push(hub, folder, name=NAME, token=None, **settings):
-    return push_folder(folder, name, endpoint=hub.endpoint, token=token or hub.token, **settings)
+def push(hub, folder, name=NAME, *, token=None, commit_message="Publish with hf_clip", **settings):
+    target = HubTarget(name, endpoint=hub.endpoint, token=token or hub.token, **settings)
+    return push_folder(folder, target, commit_message=commit_message)
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -230,18 +231,18 @@ def test_large_files_go_up_in_parts(hub, folder):
 
 
 def test_a_bare_name_is_the_users_own(hub, folder):
-    assert look_first("name", token=hub.token, endpoint=hub.endpoint) == NAME
-    assert look_first("other/name", token=hub.token, endpoint=hub.endpoint) == "other/name"
+    assert look_first(HubTarget("name", token=hub.token, endpoint=hub.endpoint)) == NAME
+    assert look_first(HubTarget("other/name", token=hub.token, endpoint=hub.endpoint)) == "other/name"
     assert not hub.repos
     assert push(hub, folder, "name").url == f"{hub.endpoint}/{NAME}"
     assert not push(hub, folder, "name").changed
     hub.fault("GET /api/whoami-v2", status=404)
-    assert look_first("name", token=hub.token, endpoint=hub.endpoint) == "name"
+    assert look_first(HubTarget("name", token=hub.token, endpoint=hub.endpoint)) == "name"
 
 
 def test_a_repository_is_opened_before_there_is_anything_to_push(hub, folder):
     for _ in range(2):
-        assert open_repository("name", private=True, token=hub.token, endpoint=hub.endpoint) == NAME
+        assert open_repository(HubTarget("name", private=True, token=hub.token, endpoint=hub.endpoint)) == NAME
     assert hub.repos[NAME].private
     assert len(hub.repos[NAME].commits) == 1
     assert push(hub, folder).changed
@@ -287,11 +288,11 @@ def test_tokens(hub, folder, refused, monkeypatch):
         assert hub.repos[NAME].head().sha == state
     assert "user/new" in refused(push, hub, other, "user/new", token=hub.read_token)
     assert "may not write to somebody/new" in refused(push, hub, other, "somebody/new")
-    assert "there is no token" in refused(push_folder, other, NAME, endpoint=hub.endpoint)
-    assert "does not take" in refused(look_first, "name", token=wrong, endpoint=hub.endpoint)
+    assert "there is no token" in refused(push_folder, other, HubTarget(NAME, endpoint=hub.endpoint))
+    assert "does not take" in refused(look_first, HubTarget("name", token=wrong, endpoint=hub.endpoint))
     assert "user/new" not in hub.repos
     monkeypatch.setenv("HF_TOKEN", hub.token + "\n")  # as an editor leaves it
-    assert push_folder(other, NAME, endpoint=hub.endpoint).changed
+    assert push_folder(other, HubTarget(NAME, endpoint=hub.endpoint)).changed
 
 
 def test_private_means_private(hub, folder, refused):
@@ -299,7 +300,9 @@ def test_private_means_private(hub, folder, refused):
     other = write_folder(folder.parent / "other", version=1)
     assert "user/name is there already and is public" in refused(push, hub, other, private=True)
     assert published(hub) == contents(folder)
-    assert "is public" in refused(open_repository, NAME, private=True, token=hub.token, endpoint=hub.endpoint)
+    assert "is public" in refused(
+        open_repository, HubTarget(NAME, private=True, token=hub.token, endpoint=hub.endpoint)
+    )
     push(hub, folder, "user/secret", private=True)
     assert not push(hub, folder, "user/secret").changed
     assert hub.repos["user/secret"].private
@@ -346,11 +349,11 @@ def test_without_a_network(hub, folder, refused, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        message = refused(push_folder, folder, NAME, endpoint=nobody, token=hub.token)
+        message = refused(push_folder, folder, HubTarget(NAME, endpoint=nobody, token=hub.token))
     assert f"the connection to {nobody} fails" in message
     secret = nobody.replace("//", "//somebody:hf_planted@")
-    assert "hf_planted" not in refused(push_folder, folder, NAME, endpoint=secret, token=hub.token)
-    assert "the connection" in refused(push_folder, folder, NAME, endpoint="hub.example", token=hub.token)
+    assert "hf_planted" not in refused(push_folder, folder, HubTarget(NAME, endpoint=secret, token=hub.token))
+    assert "the connection" in refused(push_folder, folder, HubTarget(NAME, endpoint="hub.example", token=hub.token))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert "HF_HUB_OFFLINE" in refused(push, hub, folder)
 
@@ -557,8 +560,8 @@ def test_what_others_have_put_there_is_refused_and_stays(hub, folder, refused, k
         assert min(files) in message or max(files) in message
         assert "--overwrite" in message
     where = {"token": hub.token, "endpoint": hub.endpoint}
-    assert says in refused(look_first, NAME, **where)
-    assert says in refused(open_repository, NAME, **where)
+    assert says in refused(look_first, HubTarget(NAME, **where))
+    assert says in refused(open_repository, HubTarget(NAME, **where))
     assert hub.repos[NAME].branches == {"main": head}
     assert not hub.repos[NAME].pull_requests
     assert hub.count("POST .*/(preupload|batch)") == 0
@@ -571,7 +574,7 @@ def test_what_others_have_put_there_is_refused_and_stays(hub, folder, refused, k
 def test_overwrite_replaces_what_has_our_names_and_leaves_the_rest(hub, folder, kind):
     files = OTHERS[kind][1] | {"README.md": b"theirs", "notes/mine.txt": b"m"}
     hub.commit(NAME, files)
-    assert look_first(NAME, token=hub.token, endpoint=hub.endpoint, overwrite=True) == NAME
+    assert look_first(HubTarget(NAME, token=hub.token, endpoint=hub.endpoint, overwrite=True)) == NAME
     assert push(hub, folder, overwrite=True).changed
     stays = {"LICENSE", "pytorch_model.bin", "model-Q4_K_M.gguf", "run.ipynb", "notes/mine.txt", "model_index.json"}
     stays |= {
@@ -721,11 +724,11 @@ def test_a_lasting_conflict_ends_and_a_passing_one_is_waited_out(hub, folder, re
 def test_a_hub_in_trouble_is_not_one_without_users(hub, folder, refused, status):
     where = {"token": hub.token, "endpoint": hub.endpoint}
     hub.fault("GET /api/whoami-v2", status=status, times=2)
-    assert look_first("name", **where) == NAME
+    assert look_first(HubTarget("name", **where)) == NAME
     hub.fault("GET /api/whoami-v2", status=status, times=ALWAYS)
-    assert f"is in trouble ({status} at /api/whoami-v2" in refused(look_first, "name", **where)
+    assert f"is in trouble ({status} at /api/whoami-v2" in refused(look_first, HubTarget("name", **where))
     assert "is in trouble" in refused(push, hub, folder, "name")
-    assert look_first(NAME, **where) == NAME  # who gives the owner needs no answer
+    assert look_first(HubTarget(NAME, **where)) == NAME  # who gives the owner needs no answer
     assert not hub.repos
 
 
@@ -872,7 +875,7 @@ def test_a_drip_is_bounded(folder, refused, in_a_process):
         threading.Thread(target=drip, args=(listening,), daemon=True).start()
         hub = f"http://127.0.0.1:{listening.getsockname()[1]}"
         assert "took longer than 2 s" in refused(
-            push_folder, folder, NAME, endpoint=hub, token="hf_planted", timeout=2
+            push_folder, folder, HubTarget(NAME, endpoint=hub, token="hf_planted", timeout=2)
         )
         ended.set()
 

@@ -21,13 +21,13 @@ from hf_clip.core.errors import InputError
 from hf_clip.core.public import refuse_secrets
 from hf_clip.publishing import staging
 from hf_clip.publishing.card.render import CardDetails
-from hf_clip.publishing.staging import Content, stage
+from hf_clip.publishing.staging import PublishOptions, stage
 
 TOKEN = "hf_" + "Planted" * 5
 
 
 def content(**settings):
-    return Content(CardDetails("user/name"), run_examples=False, **settings)
+    return PublishOptions(CardDetails("user/name"), run_examples=False, **settings)
 
 
 def snapshot(folder) -> dict[str, bytes]:
@@ -188,7 +188,7 @@ def test_a_token_is_refused_wherever_it_stands(model_folder, tmp_path, monkeypat
     with pytest.raises(InputError, match=r"training.json would hold an access token") as caught:
         stage(model_folder, tmp_path / "by facts", content(facts=facts))
     assert TOKEN not in str(caught.value)
-    stage(model_folder, tmp_path / "described", Content(details, run_examples=False))
+    stage(model_folder, tmp_path / "described", PublishOptions(details, run_examples=False))
     assert TOKEN not in texts(tmp_path / "described")  # the card leaves it out
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a-token-of-another-kind")
     (tmp_path / "described" / "evaluation").mkdir()
@@ -344,4 +344,4 @@ def test_a_fault_of_the_program_is_none_of_the_folder_s(model_folder, tmp_path, 
     """What hf_clip gets wrong itself is not told as a file that "hf_clip did not write so"."""
     monkeypatch.setattr(staging, "write_card", lambda *args, **settings: None.render())
     with pytest.raises(AttributeError, match="render"):
-        stage(model_folder, tmp_path / "staged", Content(CardDetails("user/name"), run_examples=False))
+        stage(model_folder, tmp_path / "staged", PublishOptions(CardDetails("user/name"), run_examples=False))

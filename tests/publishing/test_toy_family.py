@@ -20,8 +20,8 @@ from hf_clip.evaluation.tasks.registry import TASKS
 from hf_clip.evaluation.tasks.task import Task
 from hf_clip.models.towers import square_image_processor
 from hf_clip.publishing.card.facts import CardDetails
-from hf_clip.publishing.hub import look_first, push_folder
-from hf_clip.publishing.staging import Content, stage
+from hf_clip.publishing.hub import HubTarget, look_first, push_folder
+from hf_clip.publishing.staging import PublishOptions, stage
 
 NAME = "user/toys"
 CLIPS_OWN = r"CLIP\b|caption|text|tower|cosine|[Rr]etrieval|[Zz]ero-shot|pairs|negatives"
@@ -41,8 +41,8 @@ def saved(tmp_path):
     return tmp_path / "toy"
 
 
-def content(run_examples=False) -> Content:
-    return Content(CardDetails(NAME, license="mit"), run_examples=run_examples)
+def content(run_examples=False) -> PublishOptions:
+    return PublishOptions(CardDetails(NAME, license="mit"), run_examples=run_examples)
 
 
 def test_a_run_is_published_with_its_card(tmp_path, data, own_hub):
@@ -82,14 +82,14 @@ def test_its_card_s_example_opens_it_where_hf_clip_is_not(saved, tmp_path):
 def test_a_repository_of_one_family_is_no_place_for_another(saved, tmp_path, own_hub, model_folder):
     stage(saved, tmp_path / "staged", content())
     stage(model_folder, tmp_path / "clip", content())
-    push_folder(tmp_path / "staged", NAME)
-    assert look_first(NAME) == NAME
+    push_folder(tmp_path / "staged", HubTarget(NAME))
+    assert look_first(HubTarget(NAME)) == NAME
     with pytest.raises(InputError, match=r"user/toys holds another model \(model_type 'toy_images'\)"):
-        push_folder(tmp_path / "clip", NAME)
-    push_folder(tmp_path / "clip", NAME, overwrite=True)
+        push_folder(tmp_path / "clip", HubTarget(NAME))
+    push_folder(tmp_path / "clip", HubTarget(NAME, overwrite=True))
     assert "toy_hf_clip.py" not in own_hub.repos[NAME].head().files
     with pytest.raises(InputError, match=r"user/toys holds a sentence-transformers model: "):
-        push_folder(tmp_path / "staged", NAME)
+        push_folder(tmp_path / "staged", HubTarget(NAME))
 
 
 class Reconstruction(Task):

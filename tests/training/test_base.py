@@ -393,7 +393,7 @@ def test_parts_that_will_not_do(tmp_path, data):
 
 def test_a_push_of_a_model_of_no_family_is_refused_before_its_repository_is_made(tmp_path, data, monkeypatch):
     monkeypatch.setattr(ToyConfig, "model_type", "of_nobody")
-    monkeypatch.setattr("hf_clip.training.hub.open_repository", lambda **where: pytest.fail("it was made"))
+    monkeypatch.setattr("hf_clip.training.hub.open_repository", lambda target: pytest.fail("it was made"))
     with pytest.raises(InputError, match="model type 'of_nobody' has no family"):
         toy_trainer(tmp_path / "run", data, push_to_hub=True)
 

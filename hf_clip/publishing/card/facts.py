@@ -49,7 +49,7 @@ class CardDetails:
     One text in place of a list is a list of one.
 
     Args:
-        name: "user/name", or a folder's name.
+        name: "user/name", or a folder's name; `publish` sets it.
         license: as the Hub calls it, such as "apache-2.0".
         language: of the captions; codes such as "en".
         datasets: Hub ids of what the model was trained on, beside those that the run names.
@@ -61,7 +61,7 @@ class CardDetails:
         example_labels: what that picture may show.
     """
 
-    name: str
+    name: str = ""
     license: str | None = None
     language: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
