@@ -1,7 +1,7 @@
 """The columns of a source: which hold pictures, captions and labels, and what stands in them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import datasets
 import numpy as np
@@ -11,11 +11,20 @@ import pyarrow.compute as pc
 from ..core.errors import InputError
 from .text import trimmed
 
-_IMAGE_COLUMNS = ("image", "file_name", "image_path", "jpg", "jpeg", "png", "webp")
+IMAGE_COLUMNS = ("image", "file_name", "image_path", "jpg", "jpeg", "png", "webp")
 _LABEL_COLUMNS = ("label", "labels", "class", "cls")
 _CAPTIONS = ("caption", "captions", "text", "txt")
-_CAPTION_COLUMNS = (*_CAPTIONS, *(f"json.{name}" for name in _CAPTIONS))
+CAPTION_COLUMNS = (*_CAPTIONS, *(f"json.{name}" for name in _CAPTIONS))
 _BATCH = 100_000  # rows that are checked at once
+
+
+class ColumnSettings(TypedDict, total=False):
+    """What a user says of the columns, and of the classes whose numbers stand in one; None: nothing."""
+
+    image_column: str | None
+    caption_column: str | None
+    label_column: str | None
+    class_names: Sequence[str] | None
 
 
 class Columns(NamedTuple):
@@ -53,13 +62,13 @@ def find_columns(
         InputError: one that the source lacks.
     """
     pictures = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
-    image = _find_column(features, asked.image, (*_IMAGE_COLUMNS, *pictures), "image_column", name)
-    caption = _find_column(features, asked.caption, _CAPTION_COLUMNS, "caption_column", name, required=False)
+    image = _find_column(features, asked.image, (*IMAGE_COLUMNS, *pictures), "image_column", name)
+    caption = _find_column(features, asked.caption, CAPTION_COLUMNS, "caption_column", name, required=False)
     classes = [column for column, feature in features.items() if isinstance(of_list(feature), datasets.ClassLabel)]
     known = (*classes, *_LABEL_COLUMNS) if labels_required else () if caption else classes
     label = _find_column(features, asked.label, known, "label_column", name, labels_required)
     if captions_required and not (caption or label):
-        _find_column(features, None, _CAPTION_COLUMNS, "caption_column", name)
+        _find_column(features, None, CAPTION_COLUMNS, "caption_column", name)
     return Columns(image, caption, label)
 
 

@@ -30,7 +30,7 @@ class Found:
     """What stands under a source's name.
 
     Attributes:
-        kind: "hub" where nothing is here.
+        kind: "hub" where nothing is here, "opened" where it is in memory.
         split: which of several was taken; "" where all is one set.
         is_flat: of images, whether they are in no folders by class.
         folders: of metadata, the split of the images in each folder beside them.

@@ -65,7 +65,7 @@ class RowSplits:
 def row_splits_of(rows: Any, first: dict[str, Any] | None, image: str, files: Found) -> RowSplits | None:
     """How rows are of several splits: by the folders that their images lie in, or by a column that is called so; None
     where they are one set, or where the files themselves were chosen by split."""
-    if files.kind == "hub" or files.split:
+    if files.kind in ("hub", "opened") or files.split:
         return None
     if files.folders:
         folders = _folders(first_value(rows, first, image))

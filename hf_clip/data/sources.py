@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Unpack
 
 import datasets
 import numpy as np
@@ -22,6 +22,7 @@ from .column_checks import (
 )
 from .columns import (
     Columns,
+    ColumnSettings,
     as_list,
     column_batches,
     column_names,
@@ -40,6 +41,7 @@ from .images import image_name
 from .json_check import check_json
 from .loading import first_record, input_error, load, loaded, no_rows, parts_of_shards, silenced
 from .named_splits import ALL, TRAINING, canonical, check_unsplit, choose_split
+from .opened import Opened, columns_by_type, features_of_record, is_opened, name_of_rows, rows_of_split
 from .row_splits import RowSplits, first_value, row_splits_of
 from .text import check_text, trimmed
 from .web_addresses import check_address
@@ -214,103 +216,178 @@ class Source:
             raise _no_captions(self)
 
 
-def no_source(given: Any) -> InputError:
-    """What to do with rows that are in memory already."""
-    how = "open it with hf_clip.data.open_source"
-    if isinstance(given, datasets.Dataset):
-        how = "give open_source what it was made of, or dataset.to_parquet('rows.parquet') and that file"
-    return InputError(f"a {type(given).__name__} is no source: {how}")
+def no_source(given: object) -> InputError:
+    """
+    Args:
+        given: where a source should be.
+    """
+    if isinstance(given, Source):
+        return InputError(f"{given.name} is a source already: give it as it is")
+    return InputError(f"a {type(given).__name__} is no source: open it with hf_clip.data.open_source")
 
 
 def open_source(
-    name: str | Path,
+    given: str | Path | Opened,
     *,
     split: str | Sequence[str] = TRAINING,
     data_config: str | None = None,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    label_column: str | None = None,
-    class_names: Sequence[str] | None = None,
     streaming: bool = False,
     captions_required: bool = True,
     labels_required: bool = False,
+    **columns: Unpack[ColumnSettings],
 ) -> Source:
     """Opens and checks a source.
 
     Args:
-        name: a folder with `metadata.jsonl|csv|parquet` (columns `file_name` and a caption), with parquet or tar
+        given: a folder with `metadata.jsonl|csv|parquet` (columns `file_name` and a caption), with parquet or tar
             shards, or with a folder of pictures for each class; a parquet, CSV, JSONL or tar file; a pattern such as
-            `shards/*.tar`; or a Hub data set id.
-        split: of a Hub data set, and of a folder that holds several: by name ("train+validation", "all"), or a list
-            of names, of which the first that is there is taken. Splits are told by the folder's card, the names of
-            its files or folders, the folders that its metadata lead into, or a column `split`.
+            `shards/*.tar`; a Hub data set id; or what `datasets` has opened: a `Dataset`, an `IterableDataset`, or
+            either's dict of splits.
+        split: of a Hub data set, a dict of splits, and a folder that holds several: by name ("train+validation",
+            "all"), or a list of names, of which the first that is there is taken. Splits of a folder are told by its
+            card, the names of its files or folders, the folders that its metadata lead into, or a column `split`.
         data_config: one of several configurations that a data set's card has.
-        image_column, caption_column: default: the first known name that the source has. A dot leads into a
-            structure: `json.caption`.
-        label_column: default: where the source has no captions, its column of class labels.
-        class_names: of the labels 0, 1, …, or all that may stand in the label column; default: the source's own,
-            which also stay where all of them are among these: evaluation then goes by name.
         streaming: rows are read, and checked, when training comes to them.
         captions_required: False for pictures alone.
         labels_required: True finds labels beside captions too, in the first column of classes or one named label,
             labels, class or cls.
+        image_column, caption_column: default: the first known name that the source has; of rows that `datasets` has
+            opened, the only column of images (`datasets.Image`), and the only other one of texts or lists of texts. A
+            dot leads into a structure: `json.caption`.
+        label_column: default: where the source has no captions, its column of class labels.
+        class_names: of the labels 0, 1, …, or all that may stand in the label column; default: the source's own,
+            which also stay where all of them are among these: evaluation then goes by name.
 
     Raises:
-        InputError: no such source, no rows, no such column, a caption that is empty or no text, a label outside
-            the class names (with its row).
+        InputError: no such source, no rows, no such column, or several that may be meant; a caption that is empty or
+            no text, a label outside the class names (with its row).
     """
-    if not isinstance(name, str | Path):
-        raise no_source(name)
-    name = str(name)
-    asked = Columns(image_column, caption_column, label_column)
-
-    def find(features: dict[str, Any]) -> Columns:
-        return find_columns(features, asked, captions_required, name, labels_required)
-
-    files = find_files(name, split, data_config)
-    if files.kind == "imagefolder" and captions_required and files.is_flat:
-        raise nothing_in(files.files[0].parent)
-    splits = first = None
-    if files.kind == "webdataset":
-        found = find(dict.fromkeys(parts_of_shards(files.files, asked)))
-        rows = loaded(lambda: open_shards(files.files, *found, streaming), files.files, files.kind)
-        taken = files.split
+    asked, class_names = _asked(**columns)
+    name = name_of_rows(given) if is_opened(given) else str(given)
+    wanted = _Wanted(name, asked, split, streaming, captions_required, labels_required)
+    if is_opened(given):
+        files, read = Found("opened", []), _read_opened(given, wanted, data_config)
+    elif isinstance(given, str | Path):
+        files = find_files(name, split, data_config)
+        read = _read_files(files, wanted, data_config)
     else:
-        every, taken = load(files, name, split, data_config, streaming, find)
-        first = first_record(every, name, files.files)
-        found = find(column_names(every, first))
-        check_address(first_value(every, first, found.image), found.image, name)
-        splits = row_splits_of(every, first, found.image, files)
-        rows = _select(every, (*found, splits.column if splits and streaming else None), first)
-    if not (taken or splits):
-        check_unsplit(split, name)
+        raise no_source(given)
+    source = _checked(_source_of(read, files, wanted, class_names))
+    return _rows_of_split(source, read.every, read.splits, split) if read.splits else source
+
+
+class _Wanted(NamedTuple):
+    """What the user says of a source."""
+
+    name: str
+    columns: Columns
+    split: str | Sequence[str]
+    streaming: bool
+    captions_required: bool
+    labels_required: bool
+
+    def find(self, features: dict[str, Any]) -> Columns:
+        return find_columns(features, self.columns, self.captions_required, self.name, self.labels_required)
+
+
+class _Read(NamedTuple):
+    """What was read.
+
+    Args:
+        rows: with the columns `found` alone.
+        taken: what the split is called.
+        every: with all columns.
+        first: of a stream, its first row.
+        splits: which of several splits each row is of.
+    """
+
+    rows: Any
+    found: Columns
+    taken: str
+    every: Any = None
+    first: dict[str, Any] | None = None
+    splits: RowSplits | None = None
+
+
+def _asked(
+    *,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> tuple[Columns, Sequence[str] | None]:
+    """`ColumnSettings`, of which Python refuses what is misspelt."""
+    return Columns(image_column, caption_column, label_column), class_names
+
+
+def _read_opened(given: Opened, wanted: _Wanted, data_config: str | None) -> _Read:
+    if wanted.streaming or data_config is not None:
+        setting = "streaming" if wanted.streaming else "data_config"
+        raise InputError(f"{wanted.name} is open already, which {setting} cannot change: set it in load_dataset")
+    every, taken = rows_of_split(given, wanted.split, wanted.name)
+    first = first_record(every, wanted.name, [])
+    features = dict(every.features or features_of_record(first or {}))
+    columns = columns_by_type(
+        features, wanted.columns, wanted.name,
+        captions_required=wanted.captions_required, labels_required=wanted.labels_required,
+    )  # fmt: skip
+    return _with_columns(every, first, taken, Found("opened", []), wanted._replace(columns=columns))
+
+
+def _read_files(files: Found, wanted: _Wanted, data_config: str | None) -> _Read:
+    if files.kind == "imagefolder" and wanted.captions_required and files.is_flat:
+        raise nothing_in(files.files[0].parent)
+    if files.kind == "webdataset":
+        found = wanted.find(dict.fromkeys(parts_of_shards(files.files, wanted.columns)))
+        rows = loaded(lambda: open_shards(files.files, *found, wanted.streaming), files.files, files.kind)
+        return _Read(rows, found, files.split)
+    every, taken = load(files, wanted.name, wanted.split, data_config, wanted.streaming, wanted.find)
+    return _with_columns(every, first_record(every, wanted.name, files.files), taken, files, wanted)
+
+
+def _with_columns(every: Any, first: dict[str, Any] | None, taken: str, files: Found, wanted: _Wanted) -> _Read:
+    found = wanted.find(column_names(every, first))
+    image = str(found.image)
+    check_address(first_value(every, first, image), image, wanted.name)
+    splits = row_splits_of(every, first, image, files)
+    rows = _select(every, (*found, splits.column if splits and wanted.streaming else None), first)
+    return _Read(rows, found, taken, every, first, splits)
+
+
+def _source_of(read: _Read, files: Found, wanted: _Wanted, class_names: Sequence[str] | None) -> Source:
+    """Once its columns are known to hold what they should."""
+    rows, found, name = read.rows, read.found, wanted.name
+    if not (read.taken or read.splits):
+        check_unsplit(wanted.split, name)
     check_kinds(rows, found, name)
-    if not streaming:
+    if isinstance(rows, datasets.Dataset):
         check_encoding(rows, found, name)
-    own = _class_names(rows, found.label, name)
-    if class_names is not None:
-        class_names = check_class_names(class_names, "class_names", distinct=_by_name(rows, found.label, first))
-    # Names that the data have say which number is which; others take their place by number.
-    if class_names is None or (own and set(own) <= set(class_names) and holds_classes(rows, found.label)):
-        class_names = own
-    source = Source(
+    has_shard_names = isinstance(rows, datasets.IterableDataset) and len(files.files) == rows.num_shards
+    return Source(
         rows,
         *found[:2],
         folder=_folder_of(files, rows, found.image),
         name=name,
         label_column=found.label,
-        class_names=list(class_names) if class_names else None,
-        captions_required=captions_required,
-        files=tuple(map(str, files.files)) if streaming and len(files.files) == rows.num_shards else (),
-        split=taken,
+        class_names=_names_of_classes(read, name, class_names),
+        captions_required=wanted.captions_required,
+        files=tuple(map(str, files.files)) if has_shard_names else (),
+        split=read.taken,
     )
-    source = _checked(source)
-    return _rows_of_split(source, every, splits, split) if splits else source
+
+
+def _names_of_classes(read: _Read, name: str, given: Sequence[str] | None) -> list[str] | None:
+    """Those that the data have say which number is which; others take their place by number."""
+    own = _class_names(read.rows, read.found.label, name)
+    if given is None:
+        return own
+    names = check_class_names(given, "class_names", distinct=_by_name(read.rows, read.found.label, read.first))
+    return own if own and set(own) <= set(names) and holds_classes(read.rows, read.found.label) else names or None
 
 
 def _folder_of(files: Found, rows: Any, image: str) -> Path:
     """What relative paths start from."""
-    if files.kind in ("hub", "imagefolder"):
+    if files.kind in ("hub", "imagefolder", "opened"):
         return Path()
     folders = list(dict.fromkeys(file.parent for file in files.files))
     by_path = rows.features is None or isinstance(rows.features.get(image), datasets.Value)
