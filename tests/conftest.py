@@ -30,7 +30,7 @@ from transformers import BertConfig, BertTokenizer, ResNetConfig
 
 import hf_clip.publishing.hub
 from hf_clip import HFClipConfig, HFClipModel, HFClipProcessor
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 from hf_clip.publishing import hub_calls
 from hf_clip.publishing.hub_client import answer
 from hf_clip.publishing.hub_process import ask_in_a_process

@@ -12,7 +12,7 @@ from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import ImageCollator
 from hf_clip.data.dataset import ImageRows, TrainingImages
 from hf_clip.data.sources import open_source
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 from hf_clip.publishing.card.facts import CardDetails, Example
 from hf_clip.publishing.card.family import FamilyCard
 from hf_clip.training.base import BaseTrainer

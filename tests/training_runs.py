@@ -12,7 +12,7 @@ from hf_clip import HFClipCollator, HFClipModel, HFClipProcessor, HFClipTrainer,
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.sources import open_source
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 from hf_clip.training.feature_cache import UseFrozenFeatures
 
 

@@ -19,7 +19,7 @@ from .errors import InputError
 # The Hub's tokens; the names that this project gives begin with hf_ too.
 _TOKEN = re.compile(r"\bhf_(?!clip[_-])[A-Za-z0-9_-]{16,}")
 _SECRET_KEYS = ("token", "password", "secret")  # end the names of settings whose value nobody is told
-_FROM_SCRATCH = "scratch/"  # begins the name of a tower without pretrained weights
+FROM_SCRATCH = "scratch/"  # begins the name of a tower without pretrained weights
 # What may be a path in a sentence; in an address (https://…) a host stands before it.
 _PATH = re.compile(r"(?<![\w/.~])~?(?:/[\w.@+-]*[\w@+-])+")
 # The same where a page is read over once more: after any sign but those that stand before it in tags and addresses.
@@ -44,7 +44,7 @@ def is_path(name: str) -> bool:
 
 def public_name(name: str) -> str:
     """A Hub id or a word as it is; of a path its last part: where it lies is nobody's business."""
-    before = _FROM_SCRATCH if name.startswith(_FROM_SCRATCH) else ""
+    before = FROM_SCRATCH if name.startswith(FROM_SCRATCH) else ""
     rest = name.removeprefix(before)
     if not is_path(rest):
         return name

@@ -23,7 +23,7 @@ from ..data.sources import Source
 from ..models.decoding_hf_clip import to_rgb
 from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
-from ..models.towers import text_capacity
+from ..models.text_lengths import text_capacity
 
 # The activations of more do not stay in its caches: a ResNet-50 takes twice as long a picture at 32.
 _PICTURES_ON_A_CPU = 8
@@ -350,5 +350,6 @@ def temperature_of(model: HFClipModel) -> tuple[Tensor, Tensor | None]:
 
 def max_caption_length(model: PreTrainedModel, processor: HFClipProcessor, asked: int | None = None) -> int:
     """How many tokens a caption may have: what was asked for, the tokenizer and the tower's positions allow."""
-    limits = (asked, processor.max_text_length, text_capacity(model.text_model, processor.tokenizer), sys.maxsize)
+    text_model = model.get_submodule("text_model")
+    limits = (asked, processor.max_text_length, text_capacity(text_model, processor.tokenizer), sys.maxsize)
     return min(limit for limit in limits if limit is not None)

@@ -24,14 +24,17 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from ..core.errors import InputError, first_line
 from ..core.public import is_path
 from .configuration_hf_clip import HFClipConfig
+from .image_processors import open_image_processor
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor, tokenizer_limit
-from .towers import FIXED_LENGTH, open_image_processor, read_json, within_capacity, without_load_report
+from .reading import read_json, without_load_report
+from .text_lengths import FIXED_LENGTH, TextPolicy, fit_policy
 
 # Of the largest logit: what fp32 leaves of sums that were added in another order.
 TOLERANCE = 1e-5
 
-_CLASSES: dict[str, type[PreTrainedModel]] = {
+DualEncoder = CLIPModel | SiglipModel | VisionTextDualEncoderModel
+_CLASSES: dict[str, type[DualEncoder]] = {
     "clip": CLIPModel,
     "siglip": SiglipModel,
     "vision-text-dual-encoder": VisionTextDualEncoderModel,
@@ -60,7 +63,7 @@ def convert_model_and_processor(name: str) -> tuple[HFClipModel, HFClipProcessor
     return model, processor
 
 
-def convert_model(source: PreTrainedModel) -> HFClipModel:
+def convert_model(source: DualEncoder) -> HFClipModel:
     """The same for a model that is already built; its weights are copied, in its precision.
 
     Raises:
@@ -97,7 +100,7 @@ def _settings(config: PreTrainedConfig) -> dict[str, Any]:
     return {"projection_dim": config.projection_dim, "logit_scale_init_value": config.logit_scale_init_value}
 
 
-def open_source(name: str) -> tuple[PreTrainedModel, HFClipProcessor]:
+def open_source(name: str) -> tuple[DualEncoder, HFClipProcessor]:
     """A checkpoint as transformers opens it, in fp32 and in evaluation mode, and the processor it is to have.
 
     Raises:
@@ -114,22 +117,21 @@ def open_source(name: str) -> tuple[PreTrainedModel, HFClipProcessor]:
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
             raise InputError(f"{name!r} has no tokenizer: save its processor beside the weights")
         return source, HFClipProcessor(
-            image_processor=open_image_processor(name), tokenizer=tokenizer, **_text_policy(source, tokenizer)
+            image_processor=open_image_processor(name), tokenizer=tokenizer, **vars(_text_policy(source, tokenizer))
         )
 
 
-def _text_policy(source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """How texts are padded and cut, as `HFClipProcessor` takes it."""
-    fixed = FIXED_LENGTH.get(source.config.text_config.model_type)
-    policy = {"text_padding": "longest" if fixed is None else "max_length"}
+def _text_policy(source: DualEncoder, tokenizer: PreTrainedTokenizerBase) -> TextPolicy:
+    fixed = FIXED_LENGTH.get(source.text_model.config.model_type)
     told = fixed if tokenizer_limit(tokenizer) is None else None
-    return within_capacity(policy | {"max_text_length": told}, source.text_model, tokenizer)
+    policy = TextPolicy("longest" if fixed is None else "max_length", told)
+    return fit_policy(policy, source.text_model, tokenizer)
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------
 
 
-def _source_class(name: str) -> type[PreTrainedModel]:
+def _source_class(name: str) -> type[DualEncoder]:
     """The class of a checkpoint.
 
     Raises:
@@ -173,7 +175,7 @@ def _why_not(kind: str, config: dict[str, Any]) -> str:
     return "which needs code of its own" if "auto_map" in config else "which computes its logits in its own way"
 
 
-def _refuse_other_weights(name: str, source_class: type[PreTrainedModel], report: dict[str, Any]) -> None:
+def _refuse_other_weights(name: str, source_class: type[DualEncoder], report: dict[str, Any]) -> None:
     """A checkpoint of other weights than its class has: transformers would draw the lacking ones anew."""
     mismatched = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
     faults = {

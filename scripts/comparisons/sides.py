@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertTokenizer, ResNetConfig, ResNetModel
 
 from hf_clip import HFClipModel, HFClipProcessor, HFClipTrainingArguments
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 from hf_clip.training.distributed import global_contrastive_loss
 from hf_clip.training.parameter_groups import parameter_groups
 

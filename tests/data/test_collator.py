@@ -15,7 +15,7 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.collator import HFClipCollator, ImageCollator
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.sources import open_source
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 
 def item(row: int, *captions: str, image_id: int = 0) -> dict:

@@ -16,7 +16,7 @@ from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import content_keys
 from hf_clip.embeddings.provenance import data_facts
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 TEXTS = ["red", "a green dog", "blue"]
 LISTS = [["red"], ["a green dog", "grün"], []]

@@ -16,7 +16,7 @@ from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.images import read_image
 from hf_clip.data.pixels import PixelNormalization
 from hf_clip.data.sources import open_source
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 
 def training_pairs(folder, seed: int = 0, **augmentation) -> TrainingPairs:

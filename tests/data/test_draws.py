@@ -11,7 +11,7 @@ from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, ImageRows, TrainingImages, TrainingPairs
 from hf_clip.data.draws import CaptionDraw, number_of
 from hf_clip.data.sources import open_source
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hf_clip.data.evaluation_set import EvaluationSet, positions_of
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.streaming import StreamedPairs
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 PROCESSOR = square_image_processor(16)
 

@@ -16,7 +16,7 @@ from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.features import Features, segments_of
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 WIDTH = 3
 

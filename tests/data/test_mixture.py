@@ -11,7 +11,7 @@ from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.mixture import MixedPairs, shares_of
 from hf_clip.data.sources import open_source
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 
 def pairs(folder, count: int, seed: int = 0, captions_each: int = 1) -> TrainingPairs:

@@ -6,7 +6,7 @@ import transformers
 from PIL import Image
 
 from hf_clip.data.pixels import PixelNormalization, eight_bit_pixels, processed_pixels, shortest_side
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 # What each has at least for the shorter side, before it crops.
 PROCESSORS = {

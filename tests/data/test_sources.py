@@ -21,7 +21,7 @@ from hf_clip.data.column_checks import check_captions
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.images import read_image
 from hf_clip.data.sources import open_source
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 GREEN = (0, 128, 0)
 PAIRS = [("0.png", "red a"), ("1.png", "green b"), ("2.png", "blue c")]  # what `write_pictures` writes

@@ -17,7 +17,7 @@ from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.sources import Source, open_source
 from hf_clip.data.streaming import StreamedImages, StreamedPairs
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 
 def write_shards(folder, sizes: list[int], first: int = 0):

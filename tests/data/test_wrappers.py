@@ -16,7 +16,7 @@ from hf_clip.data.sources import open_source
 from hf_clip.data.split import rows_of
 from hf_clip.data.streaming import StreamedPairs
 from hf_clip.data.wrappers import as_pairs, layout_of
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 PROCESSOR = square_image_processor(16)
 

@@ -31,12 +31,10 @@ from transformers import (
 
 from hf_clip import HFClipProcessor, create_model_and_processor
 from hf_clip.core.errors import InputError
-from hf_clip.models.towers import (
-    _resnet_config,
-    _torchvision_image_processor,
-    open_model_and_processor,
-    square_image_processor,
-)
+from hf_clip.models.image_processors import square_image_processor
+from hf_clip.models.tower_sources.resnets import resnet_config
+from hf_clip.models.tower_sources.torchvision_towers import torchvision_image_processor
+from hf_clip.models.towers import open_model_and_processor
 
 
 def test_two_folders_become_a_model_and_its_processor(tower_folders):
@@ -76,7 +74,7 @@ def test_a_sentence_transformers_folder_brings_its_pooling(tower_folders, tmp_pa
 def test_resnets_from_scratch_are_the_published_ones(name, reference):
     """As many parameters as torchvision's without its classifier."""
     with torch.device("meta"):
-        ours, theirs = AutoModel.from_config(_resnet_config(name)), reference()
+        ours, theirs = AutoModel.from_config(resnet_config(name)), reference()
     count = sum(p.numel() for p in theirs.parameters()) - sum(p.numel() for p in theirs.fc.parameters())
     assert sum(p.numel() for p in ours.parameters()) == count
 
@@ -147,7 +145,7 @@ def test_pictures_are_prepared_as_the_weights_of_torchvision_want():
     from torchvision.models import ResNet50_Weights
 
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
-    ours = _torchvision_image_processor(ResNet50_Weights.IMAGENET1K_V2.transforms())(image, return_tensors="pt")
+    ours = torchvision_image_processor(ResNet50_Weights.IMAGENET1K_V2.transforms())(image, return_tensors="pt")
     theirs = ResNet50_Weights.IMAGENET1K_V2.transforms()(image)
     assert ours["pixel_values"][0].shape == theirs.shape
     assert (ours["pixel_values"][0] - theirs).abs().mean() < 0.02  # rounded to a byte after resizing, or not
@@ -444,8 +442,8 @@ def test_a_file_of_another_shape_is_one_line(side, file, text, tower_folders):
 @pytest.mark.parametrize(
     "inner",
     [
-        "models.towers.load_tower",
-        "models.towers._sentence_transformers_pooling",
+        "models.tower_sources.hub.load_tower",
+        "models.tower_sources.hub._sentence_transformers_pooling",
         "models.towers_hf_clip.drop_pooler",
     ],
 )

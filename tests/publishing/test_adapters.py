@@ -210,6 +210,6 @@ def test_an_adapter_in_one_folder_with_a_model_is_refused(base, processor):
 
 def test_hf_clip_says_what_an_adapter_needs(adapter, monkeypatch):
     folder, _ = adapter
-    monkeypatch.setattr("hf_clip.models.towers.is_peft_available", lambda: False)
+    monkeypatch.setattr("hf_clip.models.trained_pairs.is_peft_available", lambda: False)
     with pytest.raises(InputError, match=r'it is a PEFT adapter: pip install "hf_clip\[peft\]"'):
         open_model_and_processor(folder)

@@ -18,7 +18,7 @@ from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.report import Measured, Report, model_facts
 from hf_clip.evaluation.tasks.registry import TASKS
 from hf_clip.evaluation.tasks.task import Task
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 from hf_clip.publishing.card.facts import CardDetails
 from hf_clip.publishing.hub import HubTarget, look_first, push_folder
 from hf_clip.publishing.staging import PublishOptions, stage

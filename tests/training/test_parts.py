@@ -11,7 +11,7 @@ from hf_clip import HFClipCollator, HFClipProcessor, HFClipTrainer, HFClipTraini
 from hf_clip.core.errors import InputError
 from hf_clip.data import Augmentation, CaptionedImages, TrainingPairs, open_source
 from hf_clip.data.foreign import completed
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Where towers come from: one object a file, listed in `registry.py`."""
