@@ -39,6 +39,12 @@ class _SettingsParser(argparse.ArgumentParser):
             help="settings that were tried, of which `hf-clip recipe` has the list; --config stands above them",
         )
 
+    def set_help(self, name: str, text: str) -> None:
+        """For what is known only when the command runs."""
+        for action in self._actions:
+            if action.dest == name:
+                action.help = text.replace("%", "%%")
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")
 

@@ -10,15 +10,12 @@ from typing import Any
 from ..core.errors import InputError
 from ..data.augmentation import Augmentation
 from ..evaluation.tasks.registry import TASKS
+from ..models.tower_sources.registry import tower_names
 from ..training.arguments import HFClipTrainingArguments
 from ..training.named_sets import of_no_set, set_of
 from .output import Printer, metric_rows
 from .parsing import DataclassParser
 
-_TOWER = (
-    "Hub id or folder; timm/… and torchvision/… for pictures; scratch/ before any of them, or scratch/resnet-10 … "
-    "scratch/resnet-152, for random weights."
-)
 # As `metric_for_best_model` may name them, behind the name of one of several evaluation sets.
 _METRICS = [
     "loss",
@@ -37,10 +34,8 @@ class TowerSettings:
         default=None,
         metadata={"help": "Trained model to go on from; vision_model or text_model then exchange a tower of it."},
     )
-    vision_model: str | None = field(default=None, metadata={"help": f"{_TOWER} Default: microsoft/resnet-50."})
-    text_model: str | None = field(
-        default=None, metadata={"help": f"{_TOWER} Default: google-bert/bert-base-uncased."}
-    )
+    vision_model: str | None = None
+    text_model: str | None = None
     loss: str | None = field(default=None, metadata={"help": "infonce (CLIP's, the default) or sigmoid (SigLIP's)."})
     projection_dim: int | None = field(default=None, metadata={"help": "Width of the shared space; default 512."})
     projection: str | None = field(default=None, metadata={"help": "linear (the default), mlp or none."})
@@ -252,6 +247,8 @@ def parse(
     kinds = (TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments)
     parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train")
     parser.add_recipe()
+    for side in ("vision", "text"):
+        parser.set_help(f"{side}_model", _tower_help(side))
     parser.set_defaults(eval_strategy=None)
     values = vars(parser.parse_args(arguments))
     for name in ("train_data", "output_dir"):
@@ -265,6 +262,11 @@ def parse(
         raise InputError(str(error)) from error
     _check_values(towers, data, args)
     return towers, data, augmentation, output, args, _to_keep(values, (towers, data, augmentation))
+
+
+def _tower_help(side: str) -> str:
+    default = _DEFAULT_TOWERS[f"{side}_model"]
+    return f"{tower_names(side)}; scratch/ before a name asks for random weights. Default: {default}."
 
 
 def _to_keep(values: dict[str, Any], own: tuple[Any, ...]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ..data.sources import Source
 from ..data.split import rows_of
 from ..data.streaming import StreamedImages
 from ..data.wrappers import WrappedPairs, as_pairs
+from ..models.tower_sources.registry import repository_of
 
 _LOOKED_AT = 10_000  # captions whose length is counted
 _PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "huggingface_hub")
@@ -125,6 +126,7 @@ def pair_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
     return training_facts(trainer, origin) | {
         "vision_model": _tower_name(origin.vision_model, model.config.vision_config),
         "text_model": _tower_name(origin.text_model, model.config.text_config),
+        "repositories": _repositories(origin, model.config),
         "parameters": _parameter_counts(model, ("text_model", "vision_model")),
         "temperature": _logged(trainer, "temperature"),
     }
@@ -134,6 +136,15 @@ def _tower_name(given: str, config: Any) -> str:
     """As it was given, or as transformers remembers it; a folder is no name that others could use."""
     known = given or getattr(config, "_name_or_path", "") or ""
     return public_name(known) if given else "" if is_path(known) else known
+
+
+def _repositories(origin: Origin, config: Any) -> dict[str, str | None]:
+    """side → the Hub repository of its tower's weights, where its name is known: who reads it may not know the source
+    that the tower came from."""
+    given = {"vision": origin.vision_model, "text": origin.text_model}
+    configs = {side: getattr(config, f"{side}_config") for side in given}
+    names = {side: name or _tower_name("", configs[side]) for side, name in given.items()}
+    return {side: repository_of(name, side, configs[side].to_dict()) for side, name in names.items() if name}
 
 
 def _course(trainer: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import CONFIG_NAME
 
 from ...core.errors import InputError
+from ...core.public import is_path
 from ..configuration_hf_clip import HFClipConfig
 from ..image_processors import open_image_processor
 from ..reading import read_json, reading
@@ -43,7 +44,7 @@ class Hub(TowerSource):
         return TextTower(tower, tokenizer, own or trained_with, length)
 
     def repository(self, name: str, config: Mapping[str, object]) -> str | None:
-        return name
+        return None if is_path(name) else name
 
 
 def open_from_hub(

@@ -23,7 +23,8 @@ def register_tower_source(source: TowerSource) -> None:
     if not prefix.endswith("/") or prefix in ("/", "./", "../", FROM_SCRATCH):
         raise ValueError(f"the prefix {prefix!r} tells no tower from a folder: give one such as 'mine/'")
     others = [other for other in SOURCES if type(other) is not type(source)]
-    if any(other.prefix and (prefix + other.prefix).startswith((prefix * 2, other.prefix)) for other in others):
+    taken = [other.prefix for other in others if other.prefix]
+    if any(prefix.startswith(other) or other.startswith(prefix) for other in taken):
         raise ValueError(f"there is a source of towers {prefix!r} already: give the new one a prefix of its own")
     SOURCES[:] = [source, *others]
 

@@ -16,7 +16,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 from ...core.errors import InputError, first_line
 from ...core.families import Family, families, family_of, load
 from ...core.json_files import read_json
-from ...core.public import public_facts, public_name
+from ...core.public import FROM_SCRATCH, public_facts, public_name
 
 _SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
@@ -247,6 +247,6 @@ def is_hub_id(name: str | None, *, without_owner: bool = False) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    if not name or not name.isascii() or name.startswith((".", "scratch/", "torchvision/")):
+    if not name or not name.isascii() or name.startswith((".", FROM_SCRATCH)):
         return False
     return without_owner or "/" in name

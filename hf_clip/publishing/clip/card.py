@@ -8,7 +8,9 @@ from safetensors import safe_open
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ...core.json_files import read_json
+from ...core.public import FROM_SCRATCH
 from ...evaluation.markdown import escaped, table
+from ...models.tower_sources.registry import repository_of
 from ..card.citations import bibtex_of
 from ..card.facts import CardDetails, Example, tensors_in
 from ..card.family import FamilyCard, parameters_row
@@ -87,11 +89,11 @@ class ClipCard(FamilyCard):
         return _drawing(facts["model"], _towers(facts)) if facts["model"] else None
 
     def base_models(self, facts: dict[str, Any]) -> list[str | None]:
-        return [_hub_name(tower) for tower in _towers(facts)]
+        return [tower["repository"] for tower in _towers(facts)]
 
     def is_from_scratch(self, facts: dict[str, Any]) -> bool:
         towers = _towers(facts)
-        return bool(towers) and all((tower["name"] or "").startswith("scratch/") for tower in towers)
+        return bool(towers) and all((tower["name"] or "").startswith(FROM_SCRATCH) for tower in towers)
 
     def citations(self, facts: dict[str, Any]) -> str:
         loss = facts["model"].get("loss", "infonce")
@@ -126,11 +128,10 @@ def _model_facts(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 def _tower_facts(side: str, config: dict[str, Any], tensors: dict[str, int]) -> dict[str, Any]:
     tower = config[f"{side}_config"]
-    tag = (tower.get("pretrained_cfg") or {}).get("tag")
     return {
         "type": tower["model_type"],
         "architecture": tower.get("architecture"),
-        "timm": f"timm/{tower['architecture']}.{tag}" if tower.get("architecture") and tag else None,
+        "tag": (tower.get("pretrained_cfg") or {}).get("tag"),
         "pooling": config[f"{side}_pooling"],
         "width": config[f"{side}_width"],
         "parameters": sum(size for name, size in tensors.items() if name.startswith(f"{side}_model.")) or None,
@@ -157,10 +158,12 @@ def _tower(side: str, facts: dict[str, Any]) -> dict[str, Any]:
     tower, training = facts["model"][side], facts["training"]
     name = training.get(f"{side}_model")
     kind = CONFIG_MAPPING_NAMES.get(tower["type"], tower["type"]).removesuffix("Config")
+    repository = _repository(side, name, tower, training)
     return tower | {
         "name": name,
+        "repository": repository,
         "kind": f"timm {tower['architecture']}" if tower.get("architecture") else _NAMES.get(tower["type"], kind),
-        "from": _opened(name, tower["timm"]),
+        "from": _opened(name, repository),
         "frozen": _frozen(training, side),
     }
 
@@ -169,18 +172,21 @@ def _frozen(training: dict[str, Any], side: str) -> bool:
     return bool(((training.get("hyperparameters") or {}).get("changed") or {}).get(f"freeze_{side}"))
 
 
-def _opened(name: str | None, timm: str | None) -> str:
+def _repository(side: str, name: str | None, tower: dict[str, Any], training: dict[str, Any]) -> str | None:
+    """Where a tower's weights lie on the Hub, as the run said; of an older run, as its name says."""
+    said = training.get("repositories") or {}
+    if side in said or not name:
+        return said.get(side)
+    return repository_of(name, side, tower | {"pretrained_cfg": {"tag": tower.get("tag")}})
+
+
+def _opened(name: str | None, repository: str | None) -> str:
     """Where a tower came from, as Markdown; empty where that is not known."""
     if not name:
         return ""
-    if name.startswith("scratch/"):
-        return f"{escaped(name.removeprefix('scratch/'))}, begun without pretrained weights"
-    return linked(timm if timm and name.startswith("timm/") else name)
-
-
-def _hub_name(tower: dict[str, Any]) -> str | None:
-    """Of timm's towers that of the weights: "timm/resnet50" alone is no repository."""
-    return tower["timm"] or tower["name"] if (tower["name"] or "").startswith("timm/") else tower["name"]
+    if name.startswith(FROM_SCRATCH):
+        return f"{escaped(name.removeprefix(FROM_SCRATCH))}, begun without pretrained weights"
+    return linked(repository) if repository else escaped(name)
 
 
 def _tower_rows(facts: dict[str, Any]) -> list[list[str]]:
