@@ -1,5 +1,6 @@
 """Folders and figures of which cards are made, and what is read of a card."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -91,6 +92,22 @@ def results(figures=RETRIEVAL, **changes) -> dict:
         "skipped_of": {},
         "pictures": [],
     } | changes
+
+
+DIFFERENCE = {
+    "from": "m", "to": "n", "task": "retrieval", "metric": "image_retrieval_recall@1", "value": 0.5, "low": 0.25,
+    "high": 0.75, "p_value": 0.001, "level": 0.95, "real": True,
+}  # fmt: skip
+
+
+def changed(path: tuple, value) -> dict:
+    """`results`, but one thing in it."""
+    made = copy.deepcopy(results(differences=[DIFFERENCE], skipped_of={"train": []}))
+    place = made
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = value
+    return made
 
 
 def put(folder, name: str, content) -> None:

@@ -15,6 +15,8 @@ from .report_folder import prepare_folder
 
 if TYPE_CHECKING:
     from ..evaluation.data import EvaluationData, EvaluationSettings
+    from ..evaluation.records import ModelFacts, Results
+    from ..evaluation.report import Report
 
 TASKS = ("retrieval", "zero-shot", "knn", "linear-probe")  # as evaluation has them, which `--help` need not import
 
@@ -47,7 +49,7 @@ def run(arguments: list[str], printer: Printer) -> None:
             print('no pictures without matplotlib: pip install "hf_clip[eval]"', file=sys.stderr)
         results = evaluation.write(folder, aside)
     if settings.json:
-        printer.json(results | {"output": settings.output})
+        printer.json(results.to_json() | {"output": settings.output})
         return
     _print(printer, results)
     for line in report.skipped_lines(results):
@@ -87,7 +89,7 @@ def _settings_of(settings: argparse.Namespace, classes: list[list[str]] | None) 
 
 
 def _measure(
-    name: str, model_name: str, data: "EvaluationData", settings: argparse.Namespace, report: Any, folder: Path
+    name: str, model_name: str, data: "EvaluationData", settings: argparse.Namespace, report: "Report", folder: Path
 ) -> list[str]:
     """Adds what one model reaches to the report; the names of the pictures that show its captions."""
     from ..data.sources import Source
@@ -97,14 +99,14 @@ def _measure(
     model, processor = open_model(model_name)
     facts = model_facts(model, name)
     if not isinstance(data.test, Source | None):
-        facts["precision"] += ", stored as float16"
+        facts.precision += ", stored as float16"
     embeddings, others = data.embed(model, processor)
     grids: list[str] = []
     for task in data.tasks:
         outcome = measure(task, model, processor, embeddings, _protocol(settings, data), **others)  # type: ignore[arg-type]
         for role in find_task(task).learns_from:
             if role in others:
-                outcome.protocol[f"{role}_data"] = data.facts_by_role[role]
+                outcome.protocol[f"{role}_data"] = data.facts_by_role[role].to_json()
         report.measured.append(Measured(facts, task, outcome))
         if task == "retrieval" and isinstance(data.test, Source) and can_draw():
             number = len(report.models()) if len(settings.model) > 1 else ""
@@ -130,7 +132,9 @@ def _protocol(settings: argparse.Namespace, data: "EvaluationData") -> Any:
     )
 
 
-def _measure_languages(model: Any, processor: Any, facts: dict[str, Any], data: "EvaluationData", report: Any) -> None:
+def _measure_languages(
+    model: Any, processor: Any, facts: "ModelFacts", data: "EvaluationData", report: "Report"
+) -> None:
     from ..evaluation.report import Measured
     from ..evaluation.tasks.languages import evaluate_languages
 
@@ -153,27 +157,27 @@ def _measure_languages(model: Any, processor: Any, facts: dict[str, Any], data: 
         report.skipped = skipped
 
 
-def _print(printer: Printer, results: dict[str, Any]) -> None:
+def _print(printer: Printer, results: "Results") -> None:
     """A table a task: the models side by side, beside chance."""
-    names = [model["name"] for model in results["models"]]
-    for task in dict.fromkeys(figure["task"] for figure in results["figures"]):
-        figures = [figure for figure in results["figures"] if figure["task"] == task]
-        counts = ", ".join(f"{figures[0][what]} {what}" for what in ("images", "captions") if what in figures[0])
+    names = [model.name for model in results.models]
+    for task in dict.fromkeys(figure.task for figure in results.figures):
+        figures = [figure for figure in results.figures if figure.task == task]
+        counted = figures[0].counts
+        counts = ", ".join(f"{counted[what]} {what}" for what in ("images", "captions") if what in counted)
         printer.line(f"{task}: {counts}")
-        found = {(figure["metric"], figure["model"]): figure["value"] for figure in figures}
-        chance = {figure["metric"]: figure["chance"] for figure in figures}
+        found = {(figure.metric, figure.model): figure.value for figure in figures}
+        chance = {figure.metric: figure.chance for figure in figures}
         rows = [
             [metric, *(found.get((metric, name), "") for name in names), "" if by_chance is None else by_chance]
             for metric, by_chance in chance.items()
         ]
         printer.table(["", *(names if len(names) > 1 else ["model"]), "chance"], rows)
-    for row in results["differences"]:
-        if row["real"]:
-            what = f"{row['to']} − {row['from']}, {row['metric']}"
-            printer.line(f"{what}: {row['value']:+.3f}, p {row['p_value']:.2g}")
-    if results["differences"] and not any(row["real"] for row in results["differences"]):
+    for row in results.differences:
+        if row.real:
+            printer.line(f"{row.to} − {row.from_}, {row.metric}: {row.value:+.3f}, p {row.p_value:.2g}")
+    if results.differences and not any(row.real for row in results.differences):
         printer.line("no difference between the models is more than chance would give")
-    for where, notes in results["notes"].items():
+    for where, notes in results.notes.items():
         for note in notes:
             printer.line(f"{where}: {note}")
 

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -80,7 +80,7 @@ def public_facts(value: Any, sentences: Collection[str] = (), *, in_sentence: bo
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def skipped_in_public(skipped: list[list[Any]]) -> list[list[Any]]:
+def skipped_in_public(skipped: Iterable[Sequence[Any]]) -> list[list[Any]]:
     """What could not be read, by names that say nothing of the machine; the reason may hold the path once more."""
     return [[row, public_name(name), reason.replace(name, public_name(name))] for row, name, reason in skipped]
 

@@ -1,5 +1,6 @@
 """Records: what hf_clip writes of runs, evaluations and cards, as dataclasses that are checked when they are read."""
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -25,8 +26,9 @@ class Record:
 
     A subclass is a dataclass under `huggingface_hub.dataclasses.strict`, which checks every value against its field's
     type, and not frozen, where `strict` would not be asked. Fields may be texts, numbers, `None`, other records, and
-    lists, tuples and mappings (by text) of these; `object` is any JSON value. A field that was not there from the
-    beginning has a default, for files from before it.
+    lists, tuples and mappings (by text) of these; `object` is any JSON value. A number that JSON lacks (NaN) is none.
+    A field that was not there from the beginning has a default, for files from before it. One that ends in an
+    underscore, as Python's own words must, is written without: `from_` as `from`.
 
     Example:
         ```python
@@ -49,7 +51,7 @@ class Record:
     def to_json(self) -> dict[str, object]:
         """The fields as JSON values, `format_version` first where the record has a version."""
         versioned: dict[str, object] = {} if self.version is None else {_VERSION: self.version}
-        return versioned | {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return versioned | {_written(field.name): _plain(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_json(cls, value: object, where: str = "") -> Self:
@@ -88,13 +90,16 @@ class Record:
             raise _invalid(file, place, f"{type(value).__name__} where a mapping belongs")
         value = cls._of_this_version(value, file)
         hints = typing.get_type_hints(cls)
-        known = {field.name: field for field in fields(cls)}
+        known = {_written(field.name): field for field in fields(cls)}
         if unknown := [name for name in value if name not in known]:
             raise _invalid(file, place, f"unknown field {unknown[0]!r}")
         required = [name for name, field in known.items() if field.default is field.default_factory is MISSING]
         if missing := [name for name in required if name not in value]:
             raise _invalid(file, place, f"{missing[0]!r} is missing")
-        built = {name: _built(hints[name], each, file, _within(place, name)) for name, each in value.items()}
+        built = {
+            known[name].name: _built(hints[known[name].name], each, file, _within(place, name))
+            for name, each in value.items()
+        }
         try:
             return cls(**built)
         except StrictDataclassFieldValidationError as error:
@@ -121,6 +126,11 @@ def _invalid(file: str, place: str, reason: str) -> InvalidRecord:
     return InvalidRecord(f"{file} is not as hf_clip writes it ({said}): write it again, or remove it")
 
 
+def _written(field: str) -> str:
+    """A field's name in JSON."""
+    return field.removesuffix("_")
+
+
 def _within(place: str, name: object) -> str:
     return f"{place}.{name}" if place else str(name)
 
@@ -128,6 +138,10 @@ def _within(place: str, name: object) -> str:
 def _built(hint: object, value: object, file: str, place: str) -> object:
     """A JSON value as its field has it: records of mappings, tuples of lists, floats of whole numbers. What does not
     fit stays as it is, for `strict` to refuse."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _invalid(file, place, f"{value} where a number belongs")
+    if hint is object and isinstance(value, list | dict):
+        hint = list[object] if isinstance(value, list) else dict[str, object]
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and issubclass(hint, Record):
         return hint._from(value, file, place)

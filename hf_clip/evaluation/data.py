@@ -14,6 +14,7 @@ from ..embeddings.encode import Embeddings, embed_source, with_labels
 from ..embeddings.provenance import data_facts
 from ..embeddings.store import MANIFEST, check_made_by, open_embeddings, read_manifest
 from ..models.processing_hf_clip import HFClipProcessor
+from .records import DataFacts
 from .tasks.registry import TASKS, find_task, tasks_for
 
 # A name that no column has: `None` would find the usual one, and what is not read need not be in order.
@@ -83,7 +84,8 @@ class EvaluationData:
             for language, column in settings.languages.items()
         }
         if _is_stored(settings.data):
-            self.test, self.facts = stored, _ = _open_stored(settings.data)
+            self.test = stored = open_embeddings(settings.data)
+            self.facts = _facts_of_stored(settings.data)
             self.tasks = self.tasks or _tasks_of(stored, settings.class_names)
         else:
             self._open()
@@ -94,7 +96,7 @@ class EvaluationData:
             )
         self.fingerprints = {name: data_facts(source)["fingerprint"] for name, source in self.languages.items()}
         self.others: dict[str, Source | Embeddings] = {}
-        self.facts_by_role: dict[str, Any] = {}
+        self.facts_by_role: dict[str, DataFacts] = {}
         for role in ("train", "validation"):
             if path := getattr(settings, f"{role}_data"):
                 self._open_other(role, path, getattr(settings, f"{role}_split") or (role,))
@@ -111,7 +113,7 @@ class EvaluationData:
             captioned, labelled = "retrieval" in self.tasks, any(find_task(task).needs_labels for task in self.tasks)
             self.test = source = self._open_source(captioned, labelled)
         if source is not None:
-            self.facts = data_facts(source)
+            self.facts = DataFacts.from_json(data_facts(source))
 
     def _default_tasks(self) -> list[str]:
         """What can be measured on what the data hold; languages are asked for already."""
@@ -152,10 +154,10 @@ class EvaluationData:
 
     def _open_other(self, role: str, path: str, split: str | tuple[str, ...]) -> None:
         if _is_stored(path):
-            self.others[role], self.facts_by_role[role] = _open_stored(path)
+            self.others[role], self.facts_by_role[role] = open_embeddings(path), _facts_of_stored(path)
             return
         source = self._open_source(False, True, data=path, split=split, caption_column=_NO_COLUMN)
-        self.others[role], self.facts_by_role[role] = source, data_facts(source)
+        self.others[role], self.facts_by_role[role] = source, DataFacts.from_json(data_facts(source))
 
     def _check_ks(self) -> None:
         """Before the work, as far as it is known: pictures may yet be skipped."""
@@ -210,8 +212,8 @@ def _is_stored(path: str) -> bool:
     return Path(path, MANIFEST).is_file()
 
 
-def _open_stored(path: str) -> tuple[Embeddings, dict[str, Any]]:
-    return open_embeddings(path), read_manifest(Path(path))["data"] | {"split": "as embedded"}
+def _facts_of_stored(path: str) -> DataFacts:
+    return DataFacts.from_json(read_manifest(Path(path))["data"] | {"split": "as embedded"}, str(Path(path, MANIFEST)))
 
 
 def _tasks_of(stored: Embeddings, classes: Sequence[Sequence[str]] | None) -> list[str]:

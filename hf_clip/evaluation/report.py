@@ -17,16 +17,17 @@ from transformers import PreTrainedModel
 from ..core.atomic import replace_file, write_text
 from ..core.digests import weights_digest
 from ..core.json_files import json_text
+from ..core.version import __version__
 from ..data.images import skipped_line
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
 from .intervals import compare, confidence_interval, holm
 from .markdown import escaped, table
 from .outcome import Outcome
+from .records import COUNTS, DataFacts, Difference, Figure, ModelFacts, Results, noted_by
 from .tasks.registry import find_task
 
 RESULTS, PAGE, PICTURES = "results.json", "report.md", "pictures"
-_COUNTS = ("images", "captions", "skipped_images", "classes", "classes_without_pictures")
 
 
 @dataclass
@@ -34,25 +35,24 @@ class Measured:
     """One model on one task.
 
     Args:
-        model: {name, revision, digest, precision}.
         task: of `TASKS`; for a language, `retrieval/zh`.
         fingerprint: of what it was measured on; default: the report's data. A language's captions are data of its own.
     """
 
-    model: dict[str, Any]
+    model: ModelFacts
     task: str
     outcome: Outcome
     fingerprint: str | None = None
 
 
-def model_facts(model: PreTrainedModel, name: str) -> dict[str, Any]:
+def model_facts(model: PreTrainedModel, name: str) -> ModelFacts:
     """What a figure must say of the model that reached it."""
-    return {
-        "name": name,
-        "revision": getattr(model.config, "_commit_hash", None),
-        "digest": weights_digest(model),
-        "precision": str(model.dtype).removeprefix("torch."),
-    }
+    return ModelFacts(
+        name=name,
+        revision=getattr(model.config, "_commit_hash", None),
+        digest=weights_digest(model),
+        precision=str(model.dtype).removeprefix("torch."),
+    )
 
 
 @dataclass
@@ -60,7 +60,6 @@ class Report:
     """What was measured of one data set, and how sure it is.
 
     Args:
-        data: of `embeddings.provenance.data_facts`.
         measured: model by model, task by task.
         skipped: (row, name, reason) of the pictures that could not be read.
         skipped_of: the same of other data, by what they were for, as "train".
@@ -68,88 +67,83 @@ class Report:
         pictures: file names, as `draw` left them.
     """
 
-    data: dict[str, Any]
+    data: DataFacts
     measured: list[Measured]
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
     skipped_of: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
     resamples: int = 2000
     pictures: list[str] = field(default_factory=list)
 
-    def figures(self) -> list[dict[str, Any]]:
+    def figures(self) -> list[Figure]:
         """Every figure with all that it depends on, so that each may be quoted alone."""
         return [figure for measured in self.measured for figure in self._figures_of(measured)]
 
-    def _figures_of(self, measured: Measured) -> Iterator[dict[str, Any]]:
-        metrics, counts = measured.outcome.metrics, {}
-        for name in _COUNTS:
-            if name in metrics:
-                counts[name] = metrics[name]
+    def _figures_of(self, measured: Measured) -> Iterator[Figure]:
+        metrics = measured.outcome.metrics
+        counts = {name: int(metrics[name]) for name in COUNTS if name in metrics}
         for name, value in metrics.items():
-            if name in _COUNTS or "_chance" in name or "_ceiling" in name:
+            if name in COUNTS or "_chance" in name or "_ceiling" in name:
                 continue
             share = measured.outcome.shares.get(name)
             low, high = confidence_interval(share, resamples=self.resamples) if share else (None, None)
             k = name.rpartition("@")[2] if "@" in name else None
-            yield {
-                "model": measured.model["name"],
-                "task": measured.task,
-                "metric": name,
-                "value": value,
-                "low": low,
-                "high": high,
-                "chance": metrics.get(f"{name}_chance", _beside(metrics, name, "chance")),
-                "ceiling": _beside(metrics, name, "ceiling"),
-                "k": int(k) if k else None,
-                "protocol": measured.outcome.protocol,
-                "data": self.data["name"],
-                "split": self.data["split"],
-                "data_revision": measured.fingerprint or self.data["fingerprint"],
-                "revision": measured.model["revision"] or measured.model["digest"],
-                "precision": measured.model["precision"],
+            yield Figure(
+                model=measured.model.name,
+                task=measured.task,
+                metric=name,
+                value=value if isinstance(value, int) else float(value),
+                low=low,
+                high=high,
+                chance=metrics.get(f"{name}_chance", _beside(metrics, name, "chance")),
+                ceiling=_beside(metrics, name, "ceiling"),
+                k=int(k) if k else None,
+                protocol=measured.outcome.protocol,
+                data=self.data.name,
+                split=self.data.split,
+                data_revision=measured.fingerprint or self.data.fingerprint,
+                revision=measured.model.revision or measured.model.digest,
+                precision=measured.model.precision,
                 **counts,
-            }
-
-    def differences(self) -> list[dict[str, Any]]:
-        """Of every other model from the first, figure by figure; p-values over all of them by Holm."""
-        first = self.measured[0].model["name"]
-        base = {m.task: m.outcome for m in self.measured if m.model["name"] == first}
-        found = [
-            (
-                {"from": first, "to": other.model["name"], "task": other.task, "metric": name},
-                compare(base[other.task].shares[name], share, resamples=self.resamples),
             )
+
+    def differences(self) -> list[Difference]:
+        """Of every other model from the first, figure by figure; p-values over all of them by Holm."""
+        first = self.measured[0].model.name
+        base = {m.task: m.outcome for m in self.measured if m.model.name == first}
+        found = [
+            (other, name, compare(base[other.task].shares[name], share, resamples=self.resamples))
             for other in self.measured
-            if other.model["name"] != first
+            if other.model.name != first
             for name, share in other.outcome.shares.items()
         ]
-        adjusted = holm([difference.p_value for _, difference in found])
+        adjusted = holm([change.p_value for *_, change in found])
         rows = []
-        for (what, difference), p_value in zip(found, adjusted, strict=True):
-            difference = replace(difference, p_value=p_value)
-            rows.append(what | vars(difference) | {"real": difference.real})
+        for (other, metric, change), p_value in zip(found, adjusted, strict=True):
+            change = replace(change, p_value=p_value)
+            to, task = other.model.name, other.task
+            rows.append(Difference(first, to, task, metric, **vars(change), real=change.real))
         return rows
 
-    def models(self) -> list[dict[str, Any]]:
-        return list({m.model["name"]: m.model for m in self.measured}.values())
+    def models(self) -> list[ModelFacts]:
+        return list({m.model.name: m.model for m in self.measured}.values())
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Results:
         """What `results.json` holds."""
-        from ..core.version import __version__
+        noted = {noted_by(m.model.name, m.task): m.outcome.notes for m in self.measured}
+        return Results(
+            hf_clip=__version__,
+            models=self.models(),
+            data=self.data,
+            intervals=f"95 % over pictures, bootstrap, {self.resamples} resamples",
+            figures=self.figures(),
+            differences=self.differences(),
+            notes={where: notes for where, notes in noted.items() if notes},
+            skipped=_entries(self.skipped),
+            skipped_of={role: _entries(skipped) for role, skipped in self.skipped_of.items()},
+            pictures=self.pictures,
+        )
 
-        return {
-            "hf_clip": __version__,
-            "models": self.models(),
-            "data": self.data,
-            "intervals": f"95 % over pictures, bootstrap, {self.resamples} resamples",
-            "figures": self.figures(),
-            "differences": self.differences(),
-            "notes": {f"{m.model['name']} / {m.task}": m.outcome.notes for m in self.measured if m.outcome.notes},
-            "skipped": [list(entry) for entry in self.skipped],
-            "skipped_of": {role: [list(entry) for entry in skipped] for role, skipped in self.skipped_of.items()},
-            "pictures": self.pictures,
-        }
-
-    def write(self, folder: Path, drawn: Path | None = None) -> dict[str, Any]:
+    def write(self, folder: Path, drawn: Path | None = None) -> Results:
         """Writes `results.json` and `report.md`, each whole or not at all, and puts the pictures beside them; removes
         those that only an earlier report in the folder has.
 
@@ -158,10 +152,13 @@ class Report:
 
         Returns:
             What `results.json` holds.
+
+        Raises:
+            ValueError: a figure that is no number.
         """
         before = written_pictures(folder / RESULTS)
         results = self.results()
-        text = json_text(results)
+        text = json_text(results.to_json())
         if drawn:
             place_pictures(self.pictures, drawn, folder / PICTURES)
         write_text(folder / PAGE, page(results))
@@ -170,10 +167,15 @@ class Report:
         return results
 
 
-def skipped_lines(results: dict[str, Any]) -> list[str]:
+def skipped_lines(results: Results) -> list[str]:
     """A line for each picture that could not be read: "row 3: …", of other data "train: row 3: …"."""
-    others = [f"{role}: {skipped_line(*each)}" for role, skipped in results["skipped_of"].items() for each in skipped]
-    return [skipped_line(*entry) for entry in results["skipped"]] + others
+    others = [f"{role}: {skipped_line(*each)}" for role, skipped in results.skipped_of.items() for each in skipped]
+    return [skipped_line(*entry) for entry in results.skipped] + others
+
+
+def _entries(skipped: Iterable[Sequence[Any]]) -> list[tuple[int, str, str]]:
+    """Of a loader that pins memory they are lists."""
+    return [(row, name, reason) for row, name, reason in skipped]
 
 
 def _beside(metrics: dict[str, float], name: str, what: str) -> float | None:
@@ -184,22 +186,22 @@ def _beside(metrics: dict[str, float], name: str, what: str) -> float | None:
 # ---- the page -----------------------------------------------------------------------------------------------------
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: Results) -> str:
     """`results` as Markdown."""
-    tasks = list(dict.fromkeys(figure["task"] for figure in results["figures"]))
-    names = [model["name"] for model in results["models"]]
+    tasks = list(dict.fromkeys(figure.task for figure in results.figures))
+    names = [model.name for model in results.models]
     parts = [f"# Evaluation of {escaped(', '.join(names))}", _about(results)]
     for task in tasks:
-        figures = [figure for figure in results["figures"] if figure["task"] == task]
-        parts += [f"## {_title(task)}", _figure_table(figures, names), *_protocols(figures)]
-        differences = [row for row in results["differences"] if row["task"] == task]
+        figures = [figure for figure in results.figures if figure.task == task]
+        parts += [f"## {_title(figures[0])}", _figure_table(figures, names), *_protocols(figures)]
+        differences = [row for row in results.differences if row.task == task]
         if differences:
             parts += [f"### What differs from {escaped(names[0])}", _difference_table(differences)]
-    if results["notes"]:
-        lines = [f"- {escaped(where)}: {escaped(note)}" for where, notes in results["notes"].items() for note in notes]
+    if results.notes:
+        lines = [f"- {escaped(where)}: {escaped(note)}" for where, notes in results.notes.items() for note in notes]
         parts += ["## What to know of these figures", "\n".join(lines)]
     parts += [
-        f"![{escaped(Path(name).stem.replace('_', ' '))}]({PICTURES}/{quote(name)})" for name in results["pictures"]
+        f"![{escaped(Path(name).stem.replace('_', ' '))}]({PICTURES}/{quote(name)})" for name in results.pictures
     ]
     if skipped := skipped_lines(results):
         lines = [f"- {escaped(line)}" for line in skipped[:100]]
@@ -208,61 +210,61 @@ def page(results: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _about(results: dict[str, Any]) -> str:
-    data, first = results["data"], results["figures"][0]
-    counts = ", ".join(f"{first[name]:,} {name}" for name in ("images", "captions") if name in first)
-    others = "".join(f", {len(skipped)} of {role}" for role, skipped in results["skipped_of"].items() if skipped)
+def _about(results: Results) -> str:
+    data, counted = results.data, results.figures[0].counts
+    counts = ", ".join(f"{counted[name]:,} {name}" for name in ("images", "captions") if name in counted)
+    others = "".join(f", {len(skipped)} of {role}" for role, skipped in results.skipped_of.items() if skipped)
     rows = [
-        f"Data: {escaped(data['name'])}, split {escaped(data['split'])}, content {data['fingerprint']}: {counts}; "
-        f"{first.get('skipped_images', 0)} pictures could not be read{others}.",
+        f"Data: {escaped(data.name)}, split {escaped(data.split)}, content {data.fingerprint}: {counts}; "
+        f"{counted.get('skipped_images', 0)} pictures could not be read{others}.",
         *(
-            f"Model {escaped(model['name'])}: revision {model['revision'] or model['digest']}, {model['precision']}."
-            for model in results["models"]
+            f"Model {escaped(model.name)}: revision {model.revision or model.digest}, {model.precision}."
+            for model in results.models
         ),
         *_about_intervals(results),
     ]
     return "\n".join(f"- {row}" for row in rows)
 
 
-def _about_intervals(results: dict[str, Any]) -> Iterator[str]:
+def _about_intervals(results: Results) -> Iterator[str]:
     """What the brackets are of, and which figures have none."""
-    bracketed = {figure["metric"]: figure["low"] is not None for figure in results["figures"]}
+    bracketed = {figure.metric: figure.interval is not None for figure in results.figures}
     few_shot = any(has and re.search(r"_\d+shot_", metric) for metric, has in bracketed.items())
     draws = "; of few-shot probes for these draws" if few_shot else ""
-    yield f"In brackets: {results['intervals']}{draws}. hf_clip {results['hf_clip']}."
+    yield f"In brackets: {results.intervals}{draws}. hf_clip {results.hf_clip}."
     if bare := [metric for metric, has in bracketed.items() if not has]:
-        tested = " and no test of the difference" if len(results["models"]) > 1 else ""
+        tested = " and no test of the difference" if len(results.models) > 1 else ""
         yield f"Without an interval{tested}: {', '.join(bare)}."
 
 
-def _figure_table(figures: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
-    metrics = list(dict.fromkeys(figure["metric"] for figure in figures))
-    found = {(figure["metric"], figure["model"]): figure for figure in figures}
+def _figure_table(figures: Sequence[Figure], names: Sequence[str]) -> str:
+    metrics = list(dict.fromkeys(figure.metric for figure in figures))
+    found = {(figure.metric, figure.model): figure for figure in figures}
     rows = []
     for metric in metrics:
         of_models = [found.get((metric, name)) for name in names]
         first = next(figure for figure in of_models if figure)
-        rows.append([metric, *map(_value, of_models), _number(first["chance"]), _number(first["ceiling"])])
+        rows.append([metric, *map(_value, of_models), _number(first.chance), _number(first.ceiling)])
     return table(["", *map(escaped, names), "chance", "ceiling"], rows)
 
 
-def _difference_table(differences: Sequence[dict[str, Any]]) -> str:
+def _difference_table(differences: Sequence[Difference]) -> str:
     rows = [
         [
-            row["metric"],
-            escaped(row["to"]),
-            f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
-            f"{row['p_value']:.3g}",
-            "**yes**" if row["real"] else "not shown",
+            row.metric,
+            escaped(row.to),
+            f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]",
+            f"{row.p_value:.3g}",
+            "**yes**" if row.real else "not shown",
         ]
         for row in differences
     ]
     return table(["", "model", "difference", "p (Holm)", "more than chance?"], rows)
 
 
-def _protocols(figures: Sequence[dict[str, Any]]) -> list[str]:
+def _protocols(figures: Sequence[Figure]) -> list[str]:
     """What the models have in common, and of each what is its own."""
-    by_model = {figure["model"]: figure["protocol"] for figure in figures}
+    by_model = {figure.model: figure.protocol for figure in figures}
     first, *others = by_model.values()
     common = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
     lines = [f"Protocol: {_said(common)}."] if common or not others else []
@@ -272,11 +274,11 @@ def _protocols(figures: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _said(protocol: dict[str, Any]) -> str:
+def _said(protocol: dict[str, object]) -> str:
     return "; ".join(escaped(f"{name.replace('_', ' ')}: {_shown(value)}") for name, value in protocol.items())
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
@@ -284,20 +286,19 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _value(figure: dict[str, Any] | None) -> str:
+def _value(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    interval = "" if figure["low"] is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
-    return _number(figure["value"]) + interval
+    interval = " [{:.3f}, {:.3f}]".format(*figure.interval) if figure.interval else ""
+    return _number(figure.value) + interval
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _title(task: str) -> str:
-    language = task.partition("/")[2]
-    return find_task(task).title + (f": {escaped(language)}" if language else "")
+def _title(figure: Figure) -> str:
+    return find_task(figure.task).title + (f": {escaped(figure.language)}" if figure.language else "")
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ def draw(measured: Sequence[Measured], folder: Path) -> list[str]:
     """The charts of all models together; their file names, in the order of the page."""
     names = []
     for task, suffix in _suffixes(sorted({m.task for m in measured})).items():
-        outcomes = {m.model["name"]: m.outcome for m in measured if m.task == task}
+        outcomes = {m.model.name: m.outcome for m in measured if m.task == task}
         names += find_task(task).draw(outcomes, folder, suffix)
     return names
 

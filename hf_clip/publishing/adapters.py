@@ -9,7 +9,8 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIG
 from ..core.errors import InputError, first_line
 from ..core.families import load
 from ..core.json_files import read_json, write_json
-from .card.facts import family_in, is_hub_id
+from .card.facts import family_in
+from .hub_ids import is_hub_id
 
 # What `AutoPeftModel` builds the base with. PEFT itself writes the module of the class that was trained: one that it
 # refuses to import, and whose name, for code out of a folder, is made of that folder's path.

@@ -21,6 +21,7 @@ from ..core.errors import InputError, first_line
 from ..core.families import Family, load
 from ..core.json_files import read_json, write_json
 from ..core.public import refuse_secrets, skipped_in_public, without_folders
+from ..evaluation.records import Results
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
 from .adapters import stage_adapter
 from .card.facts import as_written, check_details, family_in, is_adapter
@@ -194,42 +195,30 @@ def _stage_results(
         if [*own.values(), *added.values()].count(place) > 1:
             raise InputError(f"two evaluations would be {place}: give one of the folders another name")
     for folder, place in (own | added).items():
-        found, own_digest = read_json(folder / RESULTS), digest()
-        with as_written(folder / RESULTS):
-            results = _of_this_model(found, own_digest, content.details.name)
-        if results is None and folder in added:
+        found, own_digest = Results.read(folder / RESULTS), digest()
+        model = next((model for model in found.models if model.digest == own_digest), None)
+        if model is None and folder in added:
             raise InputError(f"{folder} measured another model: evaluate {source} with `hf-clip evaluate` once more")
-        if results is None:
+        if model is None:
             logger.warning(f"{folder / RESULTS} is of other weights than the model beside it, and is left out")
             continue
         every = shown if folder in own else bool(content.pictures)
-        with as_written(folder / RESULTS):
-            names = [name for name in results["pictures"] if every or name.startswith(_CHARTS)]
-            text = page(results := without_folders(results | {"pictures": names}))
-        write_json(target / place / RESULTS, results)
-        (target / place / PAGE).write_text(text, encoding="utf-8")
-        _copy([folder / PICTURES / Path(name).name for name in names], target / place / PICTURES)
+        results = _in_public(found.of_model(model, content.details.name), every)
+        results.write(target / place / RESULTS)
+        (target / place / PAGE).write_text(page(results), encoding="utf-8")
+        _copy([folder / PICTURES / Path(name).name for name in results.pictures], target / place / PICTURES)
 
 
-def _of_this_model(results: dict[str, Any], digest: str, name: str) -> dict[str, Any] | None:
-    """The part of a report that is about the model with these weights, under the name that it is published by."""
-    model = next((model for model in results.get("models", ()) if model["digest"] == digest), None)
-    if model is None:
-        return None
-    called = model["name"]
-    notes = {
-        where.replace(called, name, 1): said
-        for where, said in results["notes"].items()
-        if where.startswith(f"{called} /")
-    }
-    return results | {
-        "models": [model | {"name": name}],
-        "figures": [figure | {"model": name} for figure in results["figures"] if figure["model"] == called],
-        "differences": [],
-        "notes": notes,
-        "skipped": skipped_in_public(results["skipped"]),
-        "skipped_of": {role: skipped_in_public(skipped) for role, skipped in results["skipped_of"].items()},
-    }
+def _in_public(results: Results, every: bool) -> Results:
+    """Without folders of this machine.
+
+    Args:
+        every: whether pictures of the data go along.
+    """
+    pictures = [name for name in results.pictures if every or name.startswith(_CHARTS)]
+    skipped_of = {role: skipped_in_public(skipped) for role, skipped in results.skipped_of.items()}
+    told = results.to_json() | {"pictures": pictures, "skipped_of": skipped_of}
+    return Results.from_json(without_folders(told | {"skipped": skipped_in_public(results.skipped)}))
 
 
 def _stage_pictures(folder: Path, target: Path, shown: bool) -> None:

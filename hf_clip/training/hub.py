@@ -12,9 +12,9 @@ from ..core.atomic import staged
 from ..core.errors import InputError, first_line
 from ..core.families import Family, family_of
 from ..core.json_files import write_json
-from ..publishing.card.facts import is_hub_id
 from ..publishing.card.render import CardDetails, write_card
 from ..publishing.hub import HubTarget, look_first, open_repository
+from ..publishing.hub_ids import is_hub_id
 from ..publishing.staging import TRAINING, PublishOptions
 from .facts import Origin
 from .interrupt import StopOnInterrupt

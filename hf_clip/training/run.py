@@ -27,6 +27,7 @@ from ..data.streaming import StreamedPairs
 from ..embeddings.encode import Embeddings, collator_of, max_caption_length
 from ..embeddings.provenance import data_facts
 from ..evaluation.outcome import Outcome
+from ..evaluation.records import DataFacts, ModelFacts
 from ..evaluation.report import PICTURES, Measured, Report, can_draw, draw, model_facts
 from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
@@ -272,7 +273,7 @@ def _write_report(
         (folder / "arguments.json").write_text(trainer.args.to_json_string())
     with _forgiven("results and pictures"), staged(trainer.args.output_dir) as folder:
         run = trainer.args.output_dir
-        model = model_facts(open_model_and_processor(run)[0], Path(run).resolve().name) if sources else {}
+        model = model_facts(open_model_and_processor(run)[0], Path(run).resolve().name) if sources else None
         for name, source in sources.items():
             data = _facts_of_evaluation(source, trainer.origin, name if len(sources) > 1 else "")
             _write_results(model, data, embedded[name], outcomes[name], folder / EVALUATION / name)
@@ -297,7 +298,7 @@ def _forgiven(what: str) -> Iterator[None]:
         logger.exception(f"{what} could not be written, by a fault of the program; the run is whole without:")
 
 
-def _facts_of_evaluation(source: Source, origin: Origin, name: str) -> dict[str, Any]:
+def _facts_of_evaluation(source: Source, origin: Origin, name: str) -> DataFacts:
     """`data_facts` of a source.
 
     Args:
@@ -305,11 +306,11 @@ def _facts_of_evaluation(source: Source, origin: Origin, name: str) -> dict[str,
     """
     facts = data_facts(source)
     called = origin.eval_data or facts["name"]
-    return facts | {"name": f"{name}: {called}" if name else called}
+    return DataFacts.from_json(facts | {"name": f"{name}: {called}" if name else called})
 
 
 def _write_results(
-    model: dict[str, Any], data: dict[str, Any], embeddings: Embeddings, outcomes: dict[str, Outcome], folder: Path
+    model: ModelFacts, data: DataFacts, embeddings: Embeddings, outcomes: dict[str, Outcome], folder: Path
 ) -> None:
     """What `hf-clip evaluate` would write of the saved model."""
     measured = [Measured(model, task, outcome) for task, outcome in outcomes.items()]

@@ -69,6 +69,8 @@ def test_a_whole_number_is_a_float():
         ({"first": {"pairs_per_second": 1, "device": "tpu"}}, "first: Field 'device' expected one of"),
         ({"parts": [WRITTEN["first"], 3]}, r"parts\[1\]: int where a mapping belongs"),
         ({"by_name": {"a": {"pairs_per_second": None}}}, "by_name.a: Field 'pairs_per_second'"),
+        ({"first": {"pairs_per_second": float("nan")}}, "first.pairs_per_second: nan where a number belongs"),
+        ({"settings": {"a": [{"b": float("-inf")}]}}, r"settings.a\[0\].b: -inf where a number belongs"),
         ({"settings": [1]}, "Field 'settings' expected a dict, got list"),
         ({"speed": 3}, "unknown field 'speed'"),
         ({"format_version": 3}, "newer hf_clip"),
@@ -99,3 +101,17 @@ def test_a_wrong_value_is_refused_where_it_is_made():
     course = Course(Speed(1.0))
     with pytest.raises(StrictDataclassFieldValidationError, match="parts"):
         course.parts = "none"
+
+
+@strict
+@dataclass
+class Step(Record):
+    from_: int
+    to: int
+
+
+def test_a_word_of_python_s_is_a_field_too():
+    assert Step.from_json({"from": 1, "to": 2}) == Step(1, 2)
+    assert Step(1, 2).to_json() == {"from": 1, "to": 2}
+    with pytest.raises(InvalidRecord, match="unknown field 'from_'"):
+        Step.from_json({"from_": 1, "to": 2})

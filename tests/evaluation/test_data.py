@@ -11,13 +11,13 @@ def test_data_with_captions_are_for_retrieval(pictures):
     data = EvaluationData(EvaluationSettings(str(pictures)))
     assert data.tasks == ["retrieval"]
     assert isinstance(data.test, Source)
-    assert (len(data.test), data.facts["name"], data.others) == (8, pictures.name, {})
+    assert (len(data.test), data.facts.name, data.others) == (8, pictures.name, {})
 
 
 def test_languages_alone_leave_nothing_else_to_measure(pictures):
     data = EvaluationData(EvaluationSettings(str(pictures), languages={"en": "caption"}))
     assert (data.tasks, data.test) == ([], None)
-    assert data.fingerprints == {"en": data.facts["fingerprint"]}
+    assert data.fingerprints == {"en": data.facts.fingerprint}
 
 
 @pytest.mark.parametrize(

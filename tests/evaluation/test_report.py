@@ -16,18 +16,19 @@ from torch.nn.functional import normalize
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings
 from hf_clip.evaluation.outcome import Outcome
+from hf_clip.evaluation.records import DataFacts, Figure, ModelFacts, Results
 from hf_clip.evaluation.report import Measured, Report, draw, draw_best_and_worst, page
 from hf_clip.evaluation.tasks.classes import Labelled
 from hf_clip.evaluation.tasks.nearest_neighbors import evaluate_nearest_neighbours
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 from hf_clip.evaluation.tasks.zero_shot import evaluate_zero_shot
 
-DATA = {"name": "pictures", "split": "all rows", "fingerprint": "f" * 32}
+DATA = DataFacts("pictures", "all rows", "f" * 32)
 PICTURES = 40
 
 
-def model(name: str, revision: str | None = None) -> dict:
-    return {"name": name, "revision": revision, "digest": f"digest of {name}", "precision": "float32"}
+def model(name: str, revision: str | None = None) -> ModelFacts:
+    return ModelFacts(name, revision, f"digest of {name}", "float32")
 
 
 def share(right: int, count: int = PICTURES) -> tuple[np.ndarray, np.ndarray]:
@@ -87,8 +88,8 @@ def report() -> Report:
     return Report(DATA, measured)
 
 
-def figure(report: Report, metric: str, of_model: str = "first") -> dict:
-    (found,) = [f for f in report.figures() if (f["metric"], f["model"]) == (metric, of_model)]
+def figure(report: Report, metric: str, of_model: str = "first") -> Figure:
+    (found,) = [f for f in report.figures() if (f.metric, f.model) == (metric, of_model)]
     return found
 
 
@@ -96,7 +97,7 @@ def figure(report: Report, metric: str, of_model: str = "first") -> dict:
 
 
 def test_a_figure_may_be_quoted_alone(report):
-    found = figure(report, "image_retrieval_recall@2", "second")
+    found = figure(report, "image_retrieval_recall@2", "second").to_json()
     interval = found.pop("low"), found.pop("high")
     assert found == {
         "model": "second", "task": "retrieval", "metric": "image_retrieval_recall@2", "value": 0.9, "chance": 0.05,
@@ -111,7 +112,7 @@ def test_a_figure_may_be_quoted_alone(report):
 
 
 def test_counts_chances_and_ceilings_are_beside_figures_and_no_figures(report):
-    names = {(f["task"], f["metric"]) for f in report.figures()}
+    names = {(f.task, f.metric) for f in report.figures()}
     assert names == {
         ("retrieval", "image_retrieval_recall@2"),
         ("retrieval", "image_retrieval_map@2"),
@@ -121,10 +122,10 @@ def test_counts_chances_and_ceilings_are_beside_figures_and_no_figures(report):
     }
     assert len(report.figures()) == 10
     accuracy = figure(report, "zero_shot_acc1")
-    assert (accuracy["chance"], accuracy["ceiling"], accuracy["k"]) == (0.25, None, None)
-    assert (accuracy["classes"], accuracy["classes_without_pictures"]) == (4, 1)
-    assert "captions" not in accuracy
-    assert accuracy["revision"] == "digest of first"
+    assert (accuracy.chance, accuracy.ceiling, accuracy.k) == (0.25, None, None)
+    assert (accuracy.classes, accuracy.classes_without_pictures) == (4, 1)
+    assert "captions" not in accuracy.to_json()
+    assert accuracy.revision == "digest of first"
 
 
 @pytest.mark.parametrize(
@@ -137,23 +138,22 @@ def test_counts_chances_and_ceilings_are_beside_figures_and_no_figures(report):
 )
 def test_what_has_no_chance_and_no_interval_has_none(report, metric, k):
     found = figure(report, metric)
-    assert [found[what] for what in ("chance", "ceiling", "low", "high")] == [None] * 4
-    assert found["k"] == k
+    assert (found.chance, found.ceiling, found.low, found.high, found.k) == (None, None, None, None, k)
 
 
 def test_mean_per_class_recall_is_no_recall_at_k():
     outcome = of_neighbours()
     figures = Report(DATA, [Measured(model("first"), "knn", outcome)]).figures()
-    assert [f["metric"].removeprefix("knn3_projected_leave_one_out_") for f in figures] == [
+    assert [f.metric.removeprefix("knn3_projected_leave_one_out_") for f in figures] == [
         "acc1",
         "mean_per_class_recall",
     ]
-    assert all(f["chance"] is None and f["ceiling"] is None and f["low"] is not None for f in figures)
+    assert all(f.chance is None and f.ceiling is None and f.low is not None for f in figures)
 
 
 def test_mean_per_class_recall_of_classes_has_its_chance():
     figures = Report(DATA, [Measured(model("first"), "zero-shot", of_classes(0))]).figures()
-    assert {f["metric"]: f["chance"] for f in figures} == {
+    assert {f.metric: f.chance for f in figures} == {
         "zero_shot_acc1": 1 / 3,
         "zero_shot_mean_per_class_recall": 1 / 3,
         "zero_shot_calibration_error": None,
@@ -165,15 +165,15 @@ def test_mean_per_class_recall_of_classes_has_its_chance():
 
 def test_a_planted_difference_is_real_and_none_is_not(report):
     of_retrieval, of_classes = report.differences()
-    assert (of_retrieval["from"], of_retrieval["to"], of_retrieval["task"]) == ("first", "second", "retrieval")
-    assert of_retrieval["value"] == pytest.approx(35 / 40)
-    assert of_retrieval["real"]
+    assert (of_retrieval.from_, of_retrieval.to, of_retrieval.task) == ("first", "second", "retrieval")
+    assert of_retrieval.value == pytest.approx(35 / 40)
+    assert of_retrieval.real
     # No random draw of 35 signs is all alike: 1 of 2001, and twice that by Holm.
-    assert of_retrieval["p_value"] == pytest.approx(2 / 2001)
-    assert 0 < of_retrieval["low"] < 35 / 40 < of_retrieval["high"]
-    assert of_classes["task"] == "zero-shot"
-    assert (of_classes["value"], of_classes["low"], of_classes["high"], of_classes["p_value"]) == (0, 0, 0, 1)
-    assert not of_classes["real"]
+    assert of_retrieval.p_value == pytest.approx(2 / 2001)
+    assert 0 < of_retrieval.low < 35 / 40 < of_retrieval.high
+    assert of_classes.task == "zero-shot"
+    assert (of_classes.value, of_classes.low, of_classes.high, of_classes.p_value) == (0, 0, 0, 1)
+    assert not of_classes.real
 
 
 def test_p_values_are_of_all_differences_together():
@@ -182,16 +182,16 @@ def test_p_values_are_of_all_differences_together():
         Measured(model("first"), "retrieval", retrieval(0, better=0, same=5)),
         Measured(model("second"), "retrieval", retrieval(36, better=6, same=5)),
     ]
-    rows = {row["metric"]: row for row in Report(DATA, measured).differences()}
-    assert rows["better"]["p_value"] == pytest.approx(2 * 2 / 2**6)
-    assert rows["better"]["low"] > 0
-    assert not rows["better"]["real"], "the interval leaves out 0, and yet"
-    assert rows["image_retrieval_recall@2"]["p_value"] == pytest.approx(3 / 2001)
-    assert rows["image_retrieval_recall@2"]["real"]
-    alone = [Measured(model(m.model["name"]), "retrieval", only(m.outcome, "better")) for m in measured]
+    rows = {row.metric: row for row in Report(DATA, measured).differences()}
+    assert rows["better"].p_value == pytest.approx(2 * 2 / 2**6)
+    assert rows["better"].low > 0
+    assert not rows["better"].real, "the interval leaves out 0, and yet"
+    assert rows["image_retrieval_recall@2"].p_value == pytest.approx(3 / 2001)
+    assert rows["image_retrieval_recall@2"].real
+    alone = [Measured(model(m.model.name), "retrieval", only(m.outcome, "better")) for m in measured]
     (row,) = Report(DATA, alone).differences()
-    assert row["p_value"] == pytest.approx(2 / 2**6)
-    assert row["real"], "by itself"
+    assert row.p_value == pytest.approx(2 / 2**6)
+    assert row.real, "by itself"
 
 
 def only(outcome: Outcome, name: str) -> Outcome:
@@ -205,7 +205,7 @@ def test_a_difference_is_from_the_same_task_of_the_first():
         for language, right in zip(("en", "zh"), rights, strict=True)
     ]
     rows = Report(DATA, measured).differences()
-    found = {(row["from"], row["to"], row["task"]): round(row["value"] * PICTURES) for row in rows}
+    found = {(row.from_, row.to, row.task): round(row.value * PICTURES) for row in rows}
     assert found == {
         ("a", "b", "retrieval/en"): 2, ("a", "b", "retrieval/zh"): 3,
         ("a", "c", "retrieval/en"): 4, ("a", "c", "retrieval/zh"): 5,
@@ -215,7 +215,7 @@ def test_a_difference_is_from_the_same_task_of_the_first():
 def test_one_picture_that_differs_is_chance():
     measured = [Measured(model(name), "retrieval", retrieval(right)) for name, right in (("a", 10), ("b", 11))]
     (row,) = Report(DATA, measured).differences()
-    assert (row["p_value"], row["real"]) == (1, False)
+    assert (row.p_value, row.real) == (1, False)
 
 
 def test_one_model_differs_from_none(report):
@@ -235,8 +235,9 @@ def test_results_are_json(report, tmp_path):
     report.skipped = [(2, "2.png", "the file is empty")]
     returned = report.write(tmp_path)
     written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert written == json.loads(json.dumps(returned))
-    assert written["figures"] == json.loads(json.dumps(report.figures()))
+    assert written == json.loads(json.dumps(returned.to_json()))
+    assert Results.read(tmp_path / "results.json") == returned
+    assert returned.figures == report.figures()
     assert [m["name"] for m in written["models"]] == ["first", "second"]
     assert [row["real"] for row in written["differences"]] == [True, False]
     assert written["skipped"] == [[2, "2.png", "the file is empty"]]
@@ -262,8 +263,8 @@ def test_the_page_has_every_figure(report):
         "### What differs from first",
         "## What to know of these figures",
     ]
-    low, high = (figure(report, "image_retrieval_recall@2")[end] for end in ("low", "high"))
-    lower, higher = (figure(report, "image_retrieval_recall@2", "second")[end] for end in ("low", "high"))
+    low, high = figure(report, "image_retrieval_recall@2").interval
+    lower, higher = figure(report, "image_retrieval_recall@2", "second").interval
     both = f"0.025 [{low:.3f}, {high:.3f}] | 0.900 [{lower:.3f}, {higher:.3f}]"
     assert f"| image_retrieval_recall@2 | {both} | 0.050 | 0.900 |" in lines
     assert "| image_retrieval_median_rank | 7.000 | 7.000 |  |  |" in lines
@@ -285,7 +286,7 @@ def test_the_page_has_every_figure(report):
 def test_a_hundred_skipped_pictures_are_named_and_the_rest_counted(report, count, more):
     report.skipped = [(row, f"{row}.png", "the file is empty") for row in range(count)]
     results = report.results()
-    assert len(results["skipped"]) == count
+    assert len(results.skipped) == count
     _, listed = page(results).split("## Pictures that could not be read\n\n")
     lines = listed.splitlines()
     assert lines[0] == "- row 1: 0.png: the file is empty"
@@ -334,8 +335,8 @@ def test_what_the_intervals_are_of_and_which_figures_have_none(report):
 def test_skipped_pictures_of_all_data_are_named(report):
     report.skipped, report.skipped_of = [(2, "2.png", "empty")], {"train": [(4, "4.png", "empty")], "validation": []}
     results = report.results()
-    assert results["skipped"] == [[2, "2.png", "empty"]]
-    assert results["skipped_of"] == {"train": [[4, "4.png", "empty"]], "validation": []}
+    assert results.skipped == [(2, "2.png", "empty")]
+    assert results.skipped_of == {"train": [(4, "4.png", "empty")], "validation": []}
     written = page(results)
     assert "3 pictures could not be read, 1 of train." in written
     assert written.endswith("- row 3: 2.png: empty\n- train: row 5: 4.png: empty\n")
@@ -343,14 +344,14 @@ def test_skipped_pictures_of_all_data_are_named(report):
 
 def test_a_language_has_a_fingerprint_of_its_own():
     measured = [Measured(model("first"), "retrieval/zh", retrieval(2), "e" * 32)]
-    assert {f["data_revision"] for f in Report(DATA, measured).figures()} == {"e" * 32}
+    assert {f.data_revision for f in Report(DATA, measured).figures()} == {"e" * 32}
 
 
 def test_what_users_named_is_text():
     names = HOSTILE[:4]
     measured = [Measured(model(name, revision="abc"), "zero-shot", zero_shot(20)) for name in names]
     measured[0].outcome.notes = [" ".join(HOSTILE)]
-    data = DATA | {"name": HOSTILE[4], "split": HOSTILE[5]}
+    data = DataFacts(HOSTILE[4], HOSTILE[5], "f" * 32)
     skipped = [(0, name, "the file is empty") for name in HOSTILE]
     results = Report(data, measured, skipped, pictures=["recall_retrieval_a (b).png"]).results()
     html = rendered(page(results))

@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from cards import changed
 from conftest import CODE, COLORS, tiny_inputs, tiny_model
 from huggingface_hub.utils.sha import git_hash
 from PIL import Image
@@ -161,6 +162,28 @@ def test_a_run_s_figures_of_other_weights_are_left_out(model_folder, evaluated, 
     stage(model_folder, tmp_path / "stale", content())
     assert not (tmp_path / "stale" / "evaluation").exists()
     assert "is of other weights than the model beside it, and is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(("figures", 0, "value"), "high"), (("figures", 0, "low"), float("nan")), (("data",), [1]), (("models",), [])],
+)
+def test_a_report_of_another_shape_ends_publish_in_one_line(path, value, model_folder, tmp_path, capsys):
+    (tmp_path / "ev").mkdir()
+    (tmp_path / "ev" / "results.json").write_text(json.dumps(changed(path, value)))
+    arguments = [
+        "--model",
+        str(model_folder),
+        "--repo_id",
+        "user/name",
+        "--dry_run",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main(["publish", *arguments, "--evaluation", str(tmp_path / "ev")]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), "ev/results.json is not as hf_clip writes it" in said) == (1, True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_example_picture_loses_what_the_camera_wrote(model_folder, tmp_path):

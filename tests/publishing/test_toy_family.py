@@ -15,6 +15,7 @@ from hf_clip.core import families
 from hf_clip.core.digests import weights_digest
 from hf_clip.core.errors import InputError
 from hf_clip.evaluation.outcome import Outcome
+from hf_clip.evaluation.records import DataFacts
 from hf_clip.evaluation.report import Measured, Report, model_facts
 from hf_clip.evaluation.tasks.registry import TASKS
 from hf_clip.evaluation.tasks.task import Task
@@ -107,7 +108,7 @@ def test_what_was_measured_of_it_stands_in_its_card(saved, tmp_path, monkeypatch
     """By a task of its own, and of these weights alone."""
     monkeypatch.setitem(TASKS, "reconstruction", Reconstruction())
     for seed in (0, 1):
-        data = {"name": "toys of us", "split": "test", "fingerprint": "d" * 8}
+        data = DataFacts("toys of us", "test", "d" * 8)
         measured = Outcome({"reconstruction_error": 0.25, "images": 8}, {"thumbnails": "8 × 8"})
         model = model_facts(toy_model(seed), "toy")
         (tmp_path / f"evaluation{seed}").mkdir()

@@ -9,24 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import safe_open
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ...core.errors import InputError, first_line
 from ...core.families import Family, families, family_of, load
 from ...core.json_files import read_json
-from ...core.public import FROM_SCRATCH, public_facts, public_name
+from ...core.public import public_facts, public_name
+from ..hub_ids import is_hub_id
+from .evaluation import evaluations_in
 
 _SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
 _LICENSE = re.compile(r"[a-z0-9.-]+")
 _LANGUAGE = re.compile(r"multilingual|[a-z]{2,3}(-[A-Za-z]+)?")
-# What is read of every figure.
-_FIGURE = (
-    "task", "metric", "value", "low", "high", "chance", "ceiling", "k", "protocol", "data", "split", "data_revision",
-    "revision", "precision",
-)  # fmt: skip
 
 
 @dataclass
@@ -108,7 +104,7 @@ def card_facts(folder: Path, details: CardDetails, family: Family, examples: Seq
         "sentence_transformers": (folder / "modules.json").is_file(),
         "model": model_facts(folder, family),
         "training": _training(folder, load(family.card).named_in_training),
-        "evaluations": list(_evaluations(folder)),
+        "evaluations": [evaluation.to_json() for evaluation in evaluations_in(folder)],
         "onnx": read_json(folder / "onnx" / "export.json") or None,
         "pictures": sorted(f"pictures/{file.name}" for file in folder.glob("pictures/*.png")),
     }
@@ -203,50 +199,3 @@ def tensors_in(folder: Path) -> dict[str, int]:
         with safe_open(file, "np") as weights:
             sizes |= {name: math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
     return {name: size for name, size in sizes.items() if not name.endswith(_BUFFERS)}
-
-
-def _evaluations(folder: Path) -> Iterator[dict[str, Any]]:
-    """What each report under `evaluation` says of its first model; what two say alike is said once."""
-    said: list[Any] = []
-    for file in sorted(folder.glob("evaluation/**/results.json")):
-        with as_written(file):
-            evaluation = _evaluation(read_json(file), file.parent, folder)
-        measured = [evaluation[name] for name in ("data", "intervals", "figures", "notes", "skipped")]
-        if measured not in said:
-            said.append(measured)
-            yield evaluation
-
-
-def _evaluation(results: dict[str, Any], place: Path, folder: Path) -> dict[str, Any]:
-    first, shown = results["models"][0]["name"], place.relative_to(folder).as_posix()
-    data = results["data"] | {name: str(results["data"][name]) for name in ("name", "split")}
-    figures = [figure for figure in results["figures"] if figure["model"] == first]
-    if lacking := {name for figure in figures for name in _FIGURE if name not in figure}:
-        raise ValueError(f"figures without {', '.join(sorted(lacking))}")
-    return {
-        "data": data,
-        "folder": place.relative_to(folder / "evaluation").as_posix(),
-        "intervals": results["intervals"],
-        "figures": figures,
-        "notes": {where: said for where, said in results["notes"].items() if where.startswith(f"{first} / ")},
-        "skipped": len(results["skipped"]),
-        "page": f"{shown}/report.md" if (place / "report.md").is_file() else None,
-        "pictures": [
-            f"{shown}/pictures/{name}" for name in results["pictures"] if (place / "pictures" / name).is_file()
-        ],
-    }
-
-
-def is_hub_id(name: str | None, *, without_owner: bool = False) -> bool:
-    """Whether a name can be that of a repository on the Hub.
-
-    Args:
-        without_owner: whether "bert-base-uncased" is one, as old repositories are called; so may a folder be.
-    """
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    if not name or not name.isascii() or name.startswith((".", FROM_SCRATCH)):
-        return False
-    return without_owner or "/" in name

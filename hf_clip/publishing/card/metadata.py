@@ -7,10 +7,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ...core.families import Family, family_of, load
+from ...evaluation.records import Figure
 from ...evaluation.tasks.registry import find_task
-from .facts import is_hub_id
+from ..hub_ids import is_hub_id
+from .evaluation import Evaluation, label, largest_k
 from .family import FamilyCard
-from .limits import by_task, label, largest_k
 
 # what a figure's name holds → the Hub's name of such a metric
 _METRICS = {
@@ -40,7 +41,7 @@ def metadata(facts: dict[str, Any]) -> ModelCardData:
     card = load(family.card)
     details, training = facts["details"], facts["training"]
     named = [entry.get("name") for entry in training.get("data") or []]
-    results = [result for evaluation in facts["evaluations"] for result in _eval_results(evaluation)]
+    results = [result for each in facts["evaluations"] for result in _eval_results(Evaluation.from_json(each))]
     tags = [tag for tag in own_tags(family) if tag not in _OF_FILES or facts[_OF_FILES[tag]]]
     tags += details.get("tags") or []
     return ModelCardData(
@@ -82,14 +83,13 @@ def _emissions(facts: dict[str, Any], card: FamilyCard) -> dict[str, Any] | None
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _eval_results(evaluation: dict[str, Any]) -> Iterator[EvalResult]:
+def _eval_results(evaluation: Evaluation) -> Iterator[EvalResult]:
     """The figures that a leaderboard compares; of each language recall at the largest k."""
-    for task, figures in by_task(evaluation).items():
-        language = task.partition("/")[2]
+    for task, figures in evaluation.by_task().items():
         k = largest_k(figures)
         dataset_id, words = _dataset(next(iter(figures.values())))
         for name, figure in figures.items():
-            if "_map@" in name or (language and figure["k"] != k) or name.endswith("_deviation"):
+            if "_map@" in name or (figure.language and figure.k != k) or name.endswith("_deviation"):
                 continue
             type_, title = find_task(task).hub_type
             yield EvalResult(
@@ -97,29 +97,30 @@ def _eval_results(evaluation: dict[str, Any]) -> Iterator[EvalResult]:
                 task_name=title,
                 dataset_type=dataset_id,
                 dataset_name=words,
-                dataset_config=language or None,
-                dataset_split=figure["split"],
-                dataset_revision=figure["data_revision"],
+                dataset_config=figure.language or None,
+                dataset_split=figure.split,
+                dataset_revision=figure.data_revision,
                 metric_type=next((kind for part, kind in _METRICS.items() if part in name), name),
                 metric_name=label(name),
-                metric_value=figure["value"],
-                metric_args=_metric_args(figure, evaluation["intervals"]),
+                metric_value=figure.value,
+                metric_args=_metric_args(figure, evaluation.intervals),
             )
 
 
-def _dataset(figure: dict[str, Any]) -> tuple[str, str]:
+def _dataset(figure: Figure) -> tuple[str, str]:
     """(type, name) of the data: the Hub id; else a slug, of more than one word lest it be taken for an id."""
-    name = figure["data"]
+    name = figure.data
     if is_hub_id(name):
         return name, name
-    words = name if re.search(r"\w\W+\w", name) else f"{name}, {figure['split']}"
+    words = name if re.search(r"\w\W+\w", name) else f"{name}, {figure.split}"
     return re.sub(r"[\W_]+", "-", words.casefold()).strip("-") or "data", words
 
 
-def _metric_args(figure: dict[str, Any], intervals: str) -> dict[str, Any]:
-    said = {name: figure.get(name) for name in ("k", *_COUNTS, "low", "high", "chance", "ceiling", "precision")}
-    said["intervals"] = intervals if figure["low"] is not None else None
-    said |= {"model_revision": figure["revision"], "protocol": figure["protocol"]}
+def _metric_args(figure: Figure, intervals: str) -> dict[str, object]:
+    said: dict[str, object] = {"k": figure.k, **{name: getattr(figure, name) for name in _COUNTS}}
+    said |= {name: getattr(figure, name) for name in ("low", "high", "chance", "ceiling", "precision")}
+    said["intervals"] = intervals if figure.interval else None
+    said |= {"model_revision": figure.revision, "protocol": figure.protocol}
     return {name: value for name, value in said.items() if value is not None}
 
 

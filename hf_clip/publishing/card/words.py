@@ -1,10 +1,12 @@
 """What the words of model cards are made of, as Markdown."""
 
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from ...evaluation.markdown import escaped
-from .facts import is_hub_id
+from ...evaluation.markdown import escaped, table
+from ..hub_ids import is_hub_id
 
 
 def fenced(text: str, language: str = "") -> str:
@@ -27,3 +29,32 @@ def number(count: float) -> str:
 
 def dataset_link(name: str) -> str:
     return f"[{escaped(name)}](https://huggingface.co/datasets/{quote(name)})" if is_hub_id(name) else escaped(name)
+
+
+def picture(file: str) -> str:
+    return f"![{escaped(PurePosixPath(file).stem.replace('_', ' '))}]({quote(file)})"
+
+
+def cell(value: float | None) -> str:
+    """A number in a table."""
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+
+
+def without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without the columns in which nothing stands."""
+    kept = [place for place in range(len(header)) if place == 0 or any(row[place] for row in rows)]
+    return table([header[place] for place in kept], [[row[place] for place in kept] for row in rows])
+
+
+def inline(values: Mapping[str, object] | None) -> str:
+    """Settings by name, in a line."""
+    return ", ".join(f"{escaped(name.replace('_', ' '))} {shown(value)}" for name, value in (values or {}).items())
+
+
+def shown(value: object) -> str:
+    """A setting."""
+    if isinstance(value, dict):
+        return inline(value)
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    return escaped(f"{value:g}" if isinstance(value, float) else str(value))

@@ -12,9 +12,9 @@ from ...core.public import FROM_SCRATCH
 from ...evaluation.markdown import escaped, table
 from ...models.tower_sources.registry import repository_of
 from ..card.citations import bibtex_of
+from ..card.evaluation import label
 from ..card.facts import CardDetails, Example, tensors_in
 from ..card.family import FamilyCard, parameters_row
-from ..card.limits import label
 from ..card.words import dataset_link, fenced, linked, number
 from .examples import examples
 

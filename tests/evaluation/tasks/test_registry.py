@@ -19,6 +19,7 @@ from hf_clip.evaluation.charts import draw_confusion
 from hf_clip.evaluation.data import EvaluationData, EvaluationSettings
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.prompts import TEMPLATES
+from hf_clip.evaluation.records import DataFacts
 from hf_clip.evaluation.report import Measured, Report, draw, model_facts, page
 from hf_clip.evaluation.tasks import linear_probe
 from hf_clip.evaluation.tasks.registry import TASKS, find_task, measure, register, tasks_for
@@ -501,11 +502,11 @@ def test_a_task_of_one_s_own_is_measured_and_reported(brightness, model, process
     assert tasks_for(captioned) == ["retrieval"]
     measured = [Measured(model_facts(model, "mine"), "brightness", outcome)]
     assert draw(measured, tmp_path) == ["bars_brightness.png"]
-    report = Report({"name": "data", "split": "test", "fingerprint": "0"}, measured, resamples=10)
+    report = Report(DataFacts("data", "test", "0"), measured, resamples=10)
     assert "## Brightness\n" in page(report.results())
     (figure,) = report.figures()
-    assert (figure["metric"], figure["task"], figure["images"]) == ("brightness_mean", "brightness", 8)
-    assert figure["low"] <= figure["value"] <= figure["high"]
+    assert (figure.metric, figure.task, figure.images) == ("brightness_mean", "brightness", 8)
+    assert figure.low <= figure.value <= figure.high
 
 
 def test_a_task_of_one_s_own_is_asked_for_by_name(brightness, pictures):
