@@ -1,7 +1,7 @@
 """CLIP from any text encoder and any image encoder, trained and published the Hugging Face way."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import (
     AutoConfig,
@@ -53,10 +53,12 @@ AutoModelForZeroShotImageClassification.register(HFClipConfig, HFClipModel)
 AutoProcessor.register(HFClipConfig, HFClipProcessor)
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # to which any name would then be one of ours
+
+    def __getattr__(name: str) -> object:
+        if name in _LATER:
+            return getattr(importlib.import_module(_LATER[name], __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [

@@ -182,7 +182,7 @@ def test_towers_and_tokenizers_without_any_limit(processor):
     processor.tokenizer.model_max_length = int(1e30)  # what transformers writes for "no limit"
     tower = torch.nn.Module()
     tower.config = SimpleNamespace()
-    length = max_caption_length(SimpleNamespace(text_model=tower), processor)
+    length = max_caption_length(torch.nn.ModuleDict({"text_model": tower}), processor)
     row = {"row": 0, "pixel_values": torch.zeros(1), "captions": ["a b " * 100], "image_id": 0, "skipped": []}
     assert HFClipCollator(processor.tokenizer, length)([row])["input_ids"].shape == (1, 202)
 
