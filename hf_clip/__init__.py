@@ -22,6 +22,9 @@ from .models.processing_hf_clip import HFClipProcessor
 
 if TYPE_CHECKING:
     from .data.collator import HFClipCollator as HFClipCollator
+    from .embeddings.options import EmbedOptions as EmbedOptions
+    from .evaluation.data import EvaluationSettings as EvaluationSettings
+    from .evaluation.evaluate import evaluate as evaluate
     from .models.conversion import convert_model as convert_model
     from .models.conversion import convert_model_and_processor as convert_model_and_processor
     from .models.towers import create_model_and_processor as create_model_and_processor
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 # Names whose modules bring the Trainer, datasets or torchvision along: loaded when first asked for.
 _LATER = {
     "CardDetails": ".publishing.card.facts",
+    "EmbedOptions": ".embeddings.options",
+    "EvaluationSettings": ".evaluation.data",
     "HFClipCollator": ".data.collator",
     "HFClipTrainer": ".training.contrastive",
     "HFClipTrainingArguments": ".training.arguments",
@@ -43,6 +48,7 @@ _LATER = {
     "convert_model": ".models.conversion",
     "convert_model_and_processor": ".models.conversion",
     "create_model_and_processor": ".models.towers",
+    "evaluate": ".evaluation.evaluate",
     "publish": ".publishing.publish",
 }
 
@@ -63,6 +69,8 @@ if not TYPE_CHECKING:  # to which any name would then be one of ours
 
 __all__ = [
     "CardDetails",
+    "EmbedOptions",
+    "EvaluationSettings",
     "HFClipCollator",
     "HFClipConfig",
     "HFClipModel",
@@ -77,5 +85,6 @@ __all__ = [
     "convert_model",
     "convert_model_and_processor",
     "create_model_and_processor",
+    "evaluate",
     "publish",
 ]

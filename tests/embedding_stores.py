@@ -6,6 +6,7 @@ import datasets
 from conftest import tiny_model, write_pictures
 
 from hf_clip.data.sources import Source, open_source
+from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.embeddings.writing import write_embeddings
 
 CAPTIONS = list("uvwxyz")
@@ -19,8 +20,10 @@ def seven_pictures(folder: Path) -> Source:
 
 
 def write_store(source, processor, folder, model=None, **settings):
-    settings = {"segment_size": 3, "batch_size": 2, "progress": False, "model_name": "mine"} | settings
-    return write_embeddings(tiny_model() if model is None else model, processor, source, folder, **settings)
+    where = {"segment_size": 3, "model_name": "mine"}
+    where |= {name: settings.pop(name) for name in where if name in settings}
+    options = EmbedOptions(**{"batch_size": 2, "progress": False} | settings)
+    return write_embeddings(tiny_model() if model is None else model, processor, source, folder, options, **where)
 
 
 def bits(folder: Path) -> dict[str, bytes]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..evaluation.report_folder import prepare_folder
 from .output import Printer
-from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model, positive_int
-from .report_folder import prepare_folder
+from .parsing import Parser, add_data_settings, add_shared_settings, embed_options, open_data, open_model, positive_int
 
 
 def run(arguments: list[str], printer: Printer) -> None:
@@ -54,15 +54,7 @@ def _embed(settings: argparse.Namespace, data: Any, model: Any, processor: Any) 
     if not isinstance(data, Source):
         check_made_by(model, settings.data)
         return None, data
-    embeddings = embed_source(
-        model,
-        processor,
-        data,
-        batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
-        strict=settings.strict,
-    )
-    return data, embeddings
+    return data, embed_source(model, processor, data, embed_options(settings))
 
 
 def _embed_pairs(model: Any, processor: Any, pairs: Sequence[tuple[str, str]]) -> tuple[Any, list[str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.errors import InputError, first_line
 from .output import Printer, silence_below_python
-from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model, positive_int
+from .parsing import Parser, add_data_settings, add_shared_settings, embed_options, open_data, open_model, positive_int
 
 
 def run(arguments: list[str], printer: Printer) -> None:
@@ -46,11 +46,9 @@ def _embed(settings: argparse.Namespace) -> tuple[dict[str, Any], bool]:
         processor,
         source,
         settings.output,
+        embed_options(settings),
         model_name=settings.model,
         segment_size=settings.segment_size,
-        batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
-        strict=settings.strict,
     )
     return manifest, state.is_main_process
 

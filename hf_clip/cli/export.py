@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from .output import Printer, metric_rows
-from .parsing import Parser, add_data_settings, add_shared_settings, open_data, open_model
+from .parsing import Parser, add_data_settings, add_shared_settings, embed_options, open_data, open_model
 
 _DATA_SETTINGS = ("data", "image_column", "caption_column", "strict")
 
@@ -28,8 +28,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     with replaced(output) as folder:
         facts = export_onnx(model, processor, folder, name=name)
         if source is not None:
-            passing = {name: vars(settings)[name] for name in ("batch_size", "num_workers", "strict")}
-            facts = add_int8(folder, facts, model, processor, source, **passing)
+            facts = add_int8(folder, facts, model, processor, source, embed_options(settings))
     _print(printer, settings, output, facts)
 
 

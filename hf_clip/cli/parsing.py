@@ -4,7 +4,7 @@ import argparse
 import difflib
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
@@ -12,6 +12,9 @@ from transformers.hf_argparser import string_to_bool
 from ..core.errors import InputError
 from ..recipes import find_recipe
 from .settings_file import FileSetting, read_settings
+
+if TYPE_CHECKING:
+    from ..embeddings.options import EmbedOptions
 
 _OF_FILES = ("recipe", "config")  # settings that name where other settings stand
 
@@ -188,6 +191,13 @@ def add_data_settings(parser: Parser, more: str = "", required: bool = True) -> 
     parser.add_argument("--batch_size", type=positive_int, default=64, help="pictures embedded at a time")
     parser.add_argument("--num_workers", type=count, default=0, help="processes that decode pictures")
     parser.add_flag("--strict", help="stop at the first picture that cannot be read")
+
+
+def embed_options(settings: argparse.Namespace) -> "EmbedOptions":
+    """How `add_data_settings` is told to embed."""
+    from ..embeddings.options import EmbedOptions
+
+    return EmbedOptions(settings.batch_size, settings.num_workers, settings.strict)
 
 
 def open_data(settings: argparse.Namespace, captions_required: bool = True, **others: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from ..core.segments import Segment
 from .encode import Embeddings
+from .options import EmbedOptions
 from .store import EmbeddingStore, open_embeddings
 
-__all__ = ["EmbeddingStore", "Embeddings", "Segment", "open_embeddings"]
+__all__ = ["EmbedOptions", "EmbeddingStore", "Embeddings", "Segment", "open_embeddings"]

@@ -24,6 +24,7 @@ from ..models.decoding_hf_clip import to_rgb
 from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
 from ..models.text_lengths import text_capacity
+from .options import EmbedOptions
 
 # The activations of more do not stay in its caches: a ResNet-50 takes twice as long a picture at 32.
 _PICTURES_ON_A_CPU = 8
@@ -222,11 +223,8 @@ def embed_source(
     model: PreTrainedModel,
     processor: HFClipProcessor,
     source: Source,
+    options: EmbedOptions | None = None,
     *,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    strict: bool = False,
-    progress: bool = True,
     pooled: bool = False,
 ) -> Embeddings:
     """Embeds every picture and all captions of a source, in one process, on the model's device.
@@ -237,12 +235,12 @@ def embed_source(
     Raises:
         InputError: not one picture can be read; with `strict`, one cannot.
     """
-    rows = split_rows(range(len(source)), batch_size)
-    settings: dict[str, Any] = {"num_workers": num_workers, "strict": strict, "progress": progress, "pooled": pooled}
+    options = options or EmbedOptions()
+    rows = split_rows(range(len(source)), options.batch_size)
     skipped: list[tuple[int, str, str]] = []
 
     def embedded() -> Iterator[EmbeddedBatch]:
-        for batch, left_out in embed_batches(model, processor, source, rows, **settings):
+        for batch, left_out in embed_batches(model, processor, source, rows, options, pooled=pooled):
             skipped.extend(left_out)
             if len(batch.rows):
                 yield batch
@@ -255,10 +253,8 @@ def embed_batches(
     processor: HFClipProcessor,
     source: Source,
     batches: Sequence[Sequence[int]],
+    options: EmbedOptions,
     *,
-    num_workers: int = 0,
-    strict: bool = False,
-    progress: bool = True,
     pooled: bool = False,
 ) -> Iterator[tuple[EmbeddedBatch, list[tuple[int, str, str]]]]:
     """For each batch of rows, in order: its embeddings, and (row, name, reason) of the pictures skipped.
@@ -271,13 +267,13 @@ def embed_batches(
     loader = torch.utils.data.DataLoader(
         CaptionedImages(source, processor.image_processor),
         batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=num_workers,
+        num_workers=options.num_workers,
         collate_fn=collator_of(model, processor),
     )
     model.eval()
-    for batch in tqdm(loader, desc="embedding", disable=not progress, leave=False):
+    for batch in tqdm(loader, desc="embedding", disable=not options.progress, leave=False):
         skipped = batch.pop("skipped")
-        if strict and skipped:
+        if options.strict and skipped:
             raise broken_picture(*skipped[0])
         inputs = {name: value.to(model.device) for name, value in batch.items()}
         yield embed_batch(model, inputs, pooled=pooled), skipped

@@ -109,7 +109,7 @@ def check_made_by(model: PreTrainedModel, folder: str | Path) -> None:
     made_by, asked = read_manifest(Path(folder))["model"], weights_digest(model)
     if made_by["digest"] != asked:
         raise InputError(
-            f"{folder} was embedded by another model than --model: {made_by['name']}, weights {made_by['digest']}, "
+            f"{folder} was embedded by another model: {made_by['name']}, weights {made_by['digest']}, "
             f"not {asked}: give that model, or embed again"
         )
 

@@ -1,5 +1,6 @@
 """Embeds a source into a folder, segment by segment: killed, it goes on where it was."""
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..data.images import broken_picture
 from ..data.sources import Source
 from ..models.processing_hf_clip import HFClipProcessor
 from .encode import EmbeddedBatch, embed_batches
+from .options import EmbedOptions
 from .provenance import SAME, describe
 from .store import CAPTION_VECTORS, MANIFEST, EmbeddingStore, read_manifest
 
@@ -28,13 +30,10 @@ def write_embeddings(
     processor: HFClipProcessor,
     source: Source,
     folder: str | Path,
+    options: EmbedOptions | None = None,
     *,
     model_name: str = "",
     segment_size: int = 10_000,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    strict: bool = False,
-    progress: bool = True,
 ) -> dict[str, Any]:
     """Embeds every picture of a source and its captions into a folder; what is there already and whole is kept.
 
@@ -52,23 +51,19 @@ def write_embeddings(
         InputError: the folder holds something else, or embeddings of another model, preprocessing, data or segment
             size; with `strict`, a picture cannot be read; the disk is full.
     """
-    state = processes()
+    options, state = options or EmbedOptions(), processes()
     store = EmbeddingStore(Path(folder), describe(model, processor, source, model_name, segment_size))
     if state.is_main_process:
         _prepare(store)
     state.wait_for_everyone()
-    settings: dict[str, Any] = {
-        "num_workers": num_workers,
-        "strict": strict,
-        "progress": progress and state.is_local_main_process,
-    }
-    embed = partial(embed_batches, model, processor, source, **settings)
+    own = replace(options, progress=options.progress and state.is_local_main_process)
+    embed = partial(embed_batches, model, processor, source, options=own)
     missing = store.missing(state.process_index, state.num_processes)
-    for rows, parts in embed_by_segment(missing, batch_size, embed):
+    for rows, parts in embed_by_segment(missing, options.batch_size, embed):
         _write_segment(store, rows, parts, source)
     state.wait_for_everyone()
     manifest = store.manifest | _outcome(store)
-    if strict and manifest["skipped"]:  # by a pass before this one, which was not strict
+    if options.strict and manifest["skipped"]:  # by a pass before this one, which was not strict
         raise broken_picture(*manifest["skipped"][0])
     if state.is_main_process:
         write_json(store.folder / MANIFEST, manifest)

@@ -3,64 +3,75 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 from transformers import PreTrainedModel
 
 from ..core.errors import InputError
 from ..data.named_splits import ANY
+from ..data.opened import Opened, is_opened, name_of_rows
 from ..data.sources import Source, holds_classes, open_source
 from ..embeddings.encode import Embeddings, embed_source, with_labels
+from ..embeddings.options import EmbedOptions
 from ..embeddings.provenance import data_facts
 from ..embeddings.store import MANIFEST, check_made_by, open_embeddings, read_manifest
 from ..models.processing_hf_clip import HFClipProcessor
+from .prompts import open_class_names
 from .records import DataFacts
 from .tasks.registry import TASKS, find_task, tasks_for
+from .tasks.task import Protocol
 
+# What `open_source` takes, a folder that `hf-clip embed` wrote, or what is opened already.
+Data: TypeAlias = str | Path | Opened | Source
 # A name that no column has: `None` would find the usual one, and what is not read need not be in order.
 _NO_COLUMN = ""
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """Which data are measured, on what, and how they are read.
+class EvaluationSettings(Protocol):
+    """What is measured and how: all that a `Protocol` says, and how the data are read.
 
     Args:
-        data: a source, as `open_source` takes it, or a folder that `hf-clip embed` wrote.
-        split, data_config, image_column, caption_column, label_column: of the data, as `open_source` has them.
+        split, data_config, image_column, caption_column, label_column: of the data, as `open_source` has them; of data
+            that are opened already there is nothing to say.
         tasks: of `TASKS`; default: those that suit the data.
-        class_names: the names of each class; default: those of the data, one each.
-        ks: of recall@k.
+        class_names: also a file of them, as `open_class_names` reads it, or a name a class.
         languages: columns of captions by language.
         train_data, validation_data: what knn and the linear probe learn from; with a split of each.
-        features: of the probe and the neighbors, as `Protocol` has them.
-        batch_size: images that are embedded at a time.
-        num_workers: processes that decode images.
-        strict: stop at the first image that cannot be read.
+        resamples: of the confidence intervals' bootstrap.
     """
 
-    data: str
     split: str | None = None
     data_config: str | None = None
     image_column: str | None = None
     caption_column: str | None = None
     label_column: str | None = None
     tasks: Sequence[str] = ()
-    class_names: Sequence[Sequence[str]] | None = None
-    ks: Sequence[int] | None = None
     languages: dict[str, str] = field(default_factory=dict)
-    train_data: str | None = None
+    train_data: Data | None = None
     train_split: str | None = None
-    validation_data: str | None = None
+    validation_data: Data | None = None
     validation_split: str | None = None
-    features: str = "projected"
-    batch_size: int = 64
-    num_workers: int = 0
-    strict: bool = False
+    resamples: int = 2000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.tasks, str):  # its letters would be names of tasks, or classes
+            object.__setattr__(self, "tasks", (self.tasks,))
+        if isinstance(self.class_names, str):
+            object.__setattr__(self, "class_names", open_class_names(self.class_names))
+        elif self.class_names is not None:
+            names = [[each] if isinstance(each, str) else list(each) for each in self.class_names]
+            object.__setattr__(self, "class_names", names)
 
 
 class EvaluationData:
     """What is measured on, opened and looked through before the work begins.
+
+    Args:
+        data: to measure on.
+        settings: of `EvaluationSettings`.
+        options: how it is embedded.
 
     Raises:
         InputError: settings that contradict each other or the data.
@@ -72,34 +83,34 @@ class EvaluationData:
         facts: of the data; facts_by_role: of `others`; fingerprints: of each language's captions and pictures.
     """
 
-    def __init__(self, settings: EvaluationSettings):
-        self.settings = settings
+    def __init__(self, data: Data, settings: EvaluationSettings, options: EmbedOptions | None = None):
+        self.data, self.settings, self.options = data, settings, options or EmbedOptions()
         self.tasks = list(dict.fromkeys(settings.tasks))
         for task in self.tasks:
             find_task(task).check_installed()
-        _check_use(settings)
+        _check_use(data, settings, self.options)
         self.test: Source | Embeddings | None = None
         self.languages = {
-            language: self._read(captions_required=False, caption_column=column)
+            language: self._read(data, captions_required=False, caption_column=column)
             for language, column in settings.languages.items()
         }
-        if _is_stored(settings.data):
-            self.test = stored = open_embeddings(settings.data)
-            self.facts = _facts_of_stored(settings.data)
+        if _is_stored(data):
+            self.test = stored = open_embeddings(data)
+            self.facts = _facts_of_stored(data)
             self.tasks = self.tasks or _tasks_of(stored, settings.class_names)
         else:
             self._open()
         if not (self.tasks or self.languages):
             raise InputError(
-                f"{settings.data} has no captions and no named classes: give data that have either, class_names for "
+                f"{_called(data)} has no captions and no named classes: give data that have either, class_names for "
                 "labels that are numbers, or a task"
             )
         self.fingerprints = {name: data_facts(source)["fingerprint"] for name, source in self.languages.items()}
         self.others: dict[str, Source | Embeddings] = {}
         self.facts_by_role: dict[str, DataFacts] = {}
         for role in ("train", "validation"):
-            if path := getattr(settings, f"{role}_data"):
-                self._open_other(role, path, getattr(settings, f"{role}_split") or (role,))
+            if (other := getattr(settings, f"{role}_data")) is not None:
+                self._open_other(role, other, getattr(settings, f"{role}_split") or (role,))
         self._check_ks()
 
     def _open(self) -> None:
@@ -136,27 +147,30 @@ class EvaluationData:
             self._open_source(True, False)  # says which column may be meant
         return found
 
-    def _read(self, **others: Any) -> Source:
-        """The source that the settings name; `others` stand above them."""
-        names = ("data", "data_config", "image_column", "caption_column", "label_column")
+    def _read(self, data: Data, **others: Any) -> Source:
+        """The source as the settings would have it read; `others` stand above them."""
+        if isinstance(data, Source):
+            return _as_asked(data, **others)
+        names = ("data_config", "image_column", "caption_column", "label_column")
         asked = {name: getattr(self.settings, name) for name in names} | {"split": self.settings.split or ANY} | others
-        return open_source(asked.pop("data"), **asked)
+        return open_source(data, **asked)
 
-    def _open_source(self, captioned: bool, labelled: bool, **others: Any) -> Source:
+    def _open_source(self, captioned: bool, labelled: bool, data: Data | None = None, **others: Any) -> Source:
         classes = self.settings.class_names
         names = {"class_names": [of_class[0] for of_class in classes]} if classes else {}
         if not captioned and self.tasks:
             others = {"caption_column": _NO_COLUMN} | others
-        source = self._read(captions_required=captioned, labels_required=labelled, **names, **others)
+        data = self.data if data is None else data
+        source = self._read(data, captions_required=captioned, labels_required=labelled, **names, **others)
         if labelled and self.tasks and source.label_column and not source.has_classes:
             raise InputError(f"rows of {source.name} have lists of labels, which are only numbers: give class_names")
         return source
 
-    def _open_other(self, role: str, path: str, split: str | tuple[str, ...]) -> None:
-        if _is_stored(path):
-            self.others[role], self.facts_by_role[role] = open_embeddings(path), _facts_of_stored(path)
+    def _open_other(self, role: str, data: Data, split: str | tuple[str, ...]) -> None:
+        if _is_stored(data):
+            self.others[role], self.facts_by_role[role] = open_embeddings(data), _facts_of_stored(data)
             return
-        source = self._open_source(False, True, data=path, split=split, caption_column=_NO_COLUMN)
+        source = self._open_source(False, True, data, split=split, caption_column=_NO_COLUMN)
         self.others[role], self.facts_by_role[role] = source, DataFacts.from_json(data_facts(source))
 
     def _check_ks(self) -> None:
@@ -171,10 +185,9 @@ class EvaluationData:
         Raises:
             InputError: stored embeddings are another model's.
         """
-        paths = (self.settings.data, self.settings.train_data, self.settings.validation_data)
-        for path in paths:
-            if path and _is_stored(path):
-                check_made_by(model, path)
+        for data in (self.data, self.settings.train_data, self.settings.validation_data):
+            if _is_stored(data):
+                check_made_by(model, data)
 
     def embed(
         self, model: PreTrainedModel, processor: HFClipProcessor
@@ -196,23 +209,48 @@ class EvaluationData:
         if not isinstance(data, Source):
             return data
         bare = replace(data, caption_column=None, label_column=None, captions_required=False)
-        embeddings = embed_source(
-            model,
-            processor,
-            data if captioned else bare,
-            batch_size=self.settings.batch_size,
-            num_workers=self.settings.num_workers,
-            strict=self.settings.strict,
-            pooled=self.settings.features == "pooled",
-        )
+        pooled = self.settings.features == "pooled"
+        embeddings = embed_source(model, processor, data if captioned else bare, self.options, pooled=pooled)
         return with_labels(embeddings, data)
 
 
-def _is_stored(path: str) -> bool:
-    return Path(path, MANIFEST).is_file()
+def _as_asked(
+    source: Source,
+    *,
+    captions_required: bool = False,
+    labels_required: bool = False,
+    caption_column: str | None = None,
+    class_names: Sequence[str] | None = None,
+    **_: Any,
+) -> Source:
+    """An opened source, for what is measured of it.
+
+    Raises:
+        InputError: it was opened without what that takes.
+    """
+    if caption_column == _NO_COLUMN:
+        source = replace(source, caption_column=None, captions_required=False)
+    if captions_required and not source.has_captions:
+        raise InputError(f"{source.name} was opened without captions: open it with caption_column")
+    if labels_required and not source.label_column:
+        raise InputError(f"{source.name} was opened without labels: open it with label_column")
+    if class_names and source.class_names and not set(source.class_names) <= set(class_names):
+        missing = next(name for name in source.class_names if name not in class_names)
+        raise InputError(f"class_names lacks {missing!r}, a class of {source.name}: add it")
+    return source if source.class_names or not class_names else replace(source, class_names=list(class_names))
 
 
-def _facts_of_stored(path: str) -> DataFacts:
+def _is_stored(data: Data | None) -> TypeGuard[str | Path]:
+    return isinstance(data, str | Path) and Path(data, MANIFEST).is_file()
+
+
+def _called(data: Data) -> str:
+    if isinstance(data, Source):
+        return data.name
+    return name_of_rows(data) if is_opened(data) else str(data)
+
+
+def _facts_of_stored(path: str | Path) -> DataFacts:
     return DataFacts.from_json(read_manifest(Path(path))["data"] | {"split": "as embedded"}, str(Path(path, MANIFEST)))
 
 
@@ -225,33 +263,34 @@ def _count_images(data: Source | Embeddings) -> int:
     return len(data) if isinstance(data, Source) else len(data.image_embeds)
 
 
-def _check_use(settings: EvaluationSettings) -> None:
+def _check_use(data: Data, settings: EvaluationSettings, options: EmbedOptions) -> None:
     """
     Raises:
         InputError: settings that nothing would be done with.
     """
     learning = {role for task in settings.tasks for role in find_task(task).learns_from}
-    if settings.train_data and "train" not in learning:
-        raise InputError(f"--train_data is for {_learners('train')}: ask for one by --task, or leave it out")
-    if settings.validation_data and not settings.train_data:
-        raise InputError("--validation_data needs --train_data, which it is the validation of")
-    if settings.validation_data and "validation" not in learning:
-        raise InputError(f"--validation_data is for {_learners('validation')}: ask for it by --task, or leave it out")
-    given = [path for path in (settings.data, settings.train_data, settings.validation_data) if path]
-    stored = [path for path in given if _is_stored(path)]
+    if settings.train_data is not None and "train" not in learning:
+        raise InputError(f"train_data is for {_learners('train')}: ask for one of these tasks, or leave it out")
+    if settings.validation_data is not None and settings.train_data is None:
+        raise InputError("validation_data needs train_data, which it is the validation of")
+    if settings.validation_data is not None and "validation" not in learning:
+        raise InputError(f"validation_data is for {_learners('validation')}: ask for this task, or leave it out")
+    given = [each for each in (data, settings.train_data, settings.validation_data) if each is not None]
+    stored = [each for each in given if _is_stored(each)]
     if stored and settings.features == "pooled":
         raise InputError(f"{stored[0]} holds embeddings, not pooled features: give the data set")
-    if settings.data not in stored:
+    if not (_is_stored(data) or isinstance(data, Source)):
         return
+    kind = "is opened already" if isinstance(data, Source) else "holds embeddings"
     if settings.languages:
-        raise InputError(f"{settings.data} holds embeddings: for languages give the data set")
-    useless = {"caption_column": settings.caption_column, "split": settings.split}
-    if stored == given:
-        useless |= {name: getattr(settings, name) for name in ("image_column", "label_column", "strict")}
-    if names := [f"--{name}" for name, value in useless.items() if value]:
-        raise InputError(
-            f"{settings.data} holds embeddings, of which {', '.join(names)} can change nothing: leave out"
-        )
+        raise InputError(f"{_called(data)} {kind}: for languages give the data set by name")
+    useless: dict[str, object] = {"caption_column": settings.caption_column, "split": settings.split}
+    if all(_is_stored(each) or isinstance(each, Source) for each in given):
+        useless |= {"image_column": settings.image_column, "label_column": settings.label_column}
+    if len(stored) == len(given):
+        useless |= {"strict": options.strict}
+    if names := [name for name, value in useless.items() if value]:
+        raise InputError(f"{_called(data)} {kind}, so {', '.join(names)} can change nothing: leave out")
 
 
 def _learners(role: str) -> str:

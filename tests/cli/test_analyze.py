@@ -16,6 +16,7 @@ from hf_clip.analysis.report import AnalysisReport
 from hf_clip.cli.main import main
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.options import EmbedOptions
 
 PICTURES = ["clip_scores.png", "word_pairs.png", "mislabelled.png", "outliers.png"]
 
@@ -224,7 +225,7 @@ def test_several_captions_each(command, processor, tmp_path, out, capsys):
     rows = table(out / "scores.csv")
     assert [row["row"] for row in rows] == [str(1 + i // 2) for i in range(16)]
     assert [row["caption"] for row in rows[:2]] == ["red a", "very red a"]
-    embeddings = embed_source(tiny_model(), processor, open_source(folder), progress=False)
+    embeddings = embed_source(tiny_model(), processor, open_source(folder), options=EmbedOptions(progress=False))
     cosines = (embeddings.image_embeds.repeat_interleave(2, dim=0) * embeddings.text_embeds).sum(1)
     found = [float(row["clip_score"]) for row in rows]
     np.testing.assert_allclose(found, 2.5 * cosines.clamp(min=0), atol=1e-5)

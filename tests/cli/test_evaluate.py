@@ -13,6 +13,7 @@ import hf_clip.evaluation.data
 from hf_clip.cli.main import main
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 
 
@@ -68,7 +69,9 @@ def test_json_is_the_only_thing_on_stdout(command, pictures, processor, monkeypa
     assert main([*command, "--json", "--batch_size", "3"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1
-    expected = evaluate_retrieval(embed_source(tiny_model(), processor, open_source(pictures), progress=False)).metrics
+    expected = evaluate_retrieval(
+        embed_source(tiny_model(), processor, open_source(pictures), options=EmbedOptions(progress=False))
+    ).metrics
     found = json.loads(printed.out)
     assert found["skipped"] == []
     assert values(found) == pytest.approx({
@@ -136,12 +139,12 @@ def test_several_captions_and_another_column(model_folder, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("retrieval: 8 images, 16 captions\n")
 
 
-def test_without_matplotlib_the_figures_are_there(command, tmp_path, monkeypatch, capsys):
+def test_without_matplotlib_the_figures_are_there(command, tmp_path, monkeypatch, capsys, caplog):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main([*command, "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["pictures"] == []
-    assert "no pictures without matplotlib" in printed.err
+    assert "no images without matplotlib" in caplog.text
     assert not list(tmp_path.glob("evaluation/**/*.png"))
 
 
@@ -164,7 +167,7 @@ def test_two_models_side_by_side(command, other_folder, pictures, processor, tmp
     results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
     source = open_source(pictures)
     for name, seed in (("model", 0), ("other", 1)):
-        embeddings = embed_source(tiny_model(seed), processor, source, progress=False)
+        embeddings = embed_source(tiny_model(seed), processor, source, options=EmbedOptions(progress=False))
         expected = evaluate_retrieval(embeddings, (1, 3)).metrics
         found = {f["metric"]: f["value"] for f in results["figures"] if f["model"] == name}
         assert found == pytest.approx({metric: expected[metric] for metric in found})
@@ -236,7 +239,9 @@ def test_languages(two_languages, more, pictures, processor, tmp_path, capsys):
     assert {f["task"] for f in results["figures"]} == {"retrieval/en", "retrieval/de"}
     for language in COLOURS:
         source = open_source(pictures, caption_column=f"captions.{language}")
-        expected = evaluate_retrieval(embed_source(tiny_model(), processor, source, progress=False), (1, 3)).metrics
+        expected = evaluate_retrieval(
+            embed_source(tiny_model(), processor, source, options=EmbedOptions(progress=False)), (1, 3)
+        ).metrics
         found = {f["metric"]: f["value"] for f in results["figures"] if f["task"] == f"retrieval/{language}"}
         assert found == pytest.approx({metric: expected[metric] for metric in found})
         assert len(found) == 10
@@ -349,9 +354,9 @@ def test_an_evaluation_takes_the_place_of_the_last(command, tmp_path, capsys):
         (["--class_names", "missing.txt"], "'missing.txt' cannot be read: "),
         (["--templates", "a photo"], "no templates 'a photo': choose name, photo, "),
         (["--languages", "en=a", "en=b"], "--languages names en twice: give one column for each language"),
-        (["--train_data", "x"], "--train_data is for knn and linear-probe: ask for one by --task, or leave it out"),
-        (["--task", "knn", "--validation_data", "x"], "--validation_data needs --train_data"),
-        (["--task", "knn", "--train_data", "x", "--validation_data", "x"], "--validation_data is for linear-probe"),
+        (["--train_data", "x"], "train_data is for knn and linear-probe: ask for one of these tasks, or leave it out"),
+        (["--task", "knn", "--validation_data", "x"], "validation_data needs train_data"),
+        (["--task", "knn", "--train_data", "x", "--validation_data", "x"], "validation_data is for linear-probe"),
         (["--languages", "zh"], "--languages zh: give language=column, as in zh=captions.zh"),
         (["--task", "captioning"], "argument --task: invalid choice: 'captioning' (choose from"),
         (["--colour", "red"], "unknown setting --colour (see --help)"),
@@ -625,5 +630,5 @@ def test_settings_that_stored_embeddings_have_no_use_for(command, pictures, stor
     command[command.index("--data") + 1] = stored(pictures, "stored")
     settings = ["--strict", "--split", "train", "--caption_column", "a", "--image_column", "b", "--label_column", "c"]
     line = complaint([*command, *settings], capsys)
-    assert "of which --caption_column, --split, --image_column, --label_column, --strict can change nothing" in line
+    assert "so caption_column, split, image_column, label_column, strict can change nothing" in line
     assert "not pooled features: give the data set" in complaint([*command, "--features", "pooled"], capsys)

@@ -24,6 +24,7 @@ from hf_clip.embeddings.encode import (
     join_batches,
     max_caption_length,
 )
+from hf_clip.embeddings.options import EmbedOptions
 
 
 def batch(rows: list[int], counts: list[int]) -> EmbeddedBatch:
@@ -63,7 +64,7 @@ def source(tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_a_source_is_embedded_as_its_pictures_and_texts_are(source, processor, batch_size):
     model = tiny_model()
-    found = embed_source(model, processor, source, batch_size=batch_size, progress=False)
+    found = embed_source(model, processor, source, options=EmbedOptions(batch_size=batch_size, progress=False))
     images = [Image.open(source.folder / f"{i}.png").convert("RGB") for i in range(7)]
     texts = [text for row in range(7) for text in source.captions(row)]
     with torch.no_grad():
@@ -77,11 +78,11 @@ def test_a_source_is_embedded_as_its_pictures_and_texts_are(source, processor, b
 
 
 def test_broken_pictures_and_their_captions_are_left_out(source, processor):
-    whole = embed_source(tiny_model(), processor, source, progress=False)
+    whole = embed_source(tiny_model(), processor, source, options=EmbedOptions(progress=False))
     (source.folder / "0.png").write_bytes(b"")
     (source.folder / "5.png").unlink()
     # A batch of one: the first holds no picture at all.
-    found = embed_source(tiny_model(), processor, source, batch_size=1, progress=False)
+    found = embed_source(tiny_model(), processor, source, options=EmbedOptions(batch_size=1, progress=False))
     assert found.image_rows.tolist() == [1, 2, 3, 4, 6]
     torch.testing.assert_close(found.image_embeds, whole.image_embeds[[1, 2, 3, 4, 6]], atol=1e-5, rtol=0)
     kept = [2, 3, 4, 5, 6, 7, 8, 9, 12, 13]
@@ -152,7 +153,9 @@ def test_captions_that_read_the_same_have_one_id(tmp_path, processor):
     folder = write_pictures(tmp_path / "data", count=4)
     rows = [{"file_name": f"{i}.png", "caption": ["red a", "Red a ", "x" * 70, "x" * 65][i]} for i in range(4)]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    embeddings = embed_source(tiny_model(), processor, open_source(folder), batch_size=3, progress=False)
+    embeddings = embed_source(
+        tiny_model(), processor, open_source(folder), options=EmbedOptions(batch_size=3, progress=False)
+    )
     ids = embeddings.caption_ids.tolist()
     assert [ids.index(each) for each in ids] == [0, 0, 2, 2]
     assert (embeddings.captions_cut.tolist(), embeddings.cut_captions) == ([False, False, True, True], 2)
@@ -195,7 +198,7 @@ def test_texts_are_padded_and_cut_as_the_processor_does(source, tokenizer, proce
     )
     embed_texts(model, policy, ["ab"])
     embed_texts(model, processor, ["ab"])
-    embed_source(model, policy, source, batch_size=4, progress=False)
+    embed_source(model, policy, source, options=EmbedOptions(batch_size=4, progress=False))
     assert widths == [9, 4, 9, 9]
     assert embed_texts(model, policy, ["abcdefghijk"]).equal(embed_texts(model, policy, ["abcdefgzzzz"]))
 
@@ -203,7 +206,7 @@ def test_texts_are_padded_and_cut_as_the_processor_does(source, tokenizer, proce
 def test_strict_stops_at_the_first_broken_picture(source, processor):
     (source.folder / "5.png").unlink()
     with pytest.raises(InputError, match=r"row 6: 5.png: No such file or directory: mend or remove it, or leave out"):
-        embed_source(tiny_model(), processor, source, strict=True, progress=False)
+        embed_source(tiny_model(), processor, source, options=EmbedOptions(strict=True, progress=False))
 
 
 # ---- labels and pooled features -----------------------------------------------------------------------------------
@@ -237,7 +240,7 @@ def test_labels_follow_their_pictures_where_some_are_skipped(
     (folder / "0.png").write_bytes(b"")
     (folder / "5.png").unlink()
     source = labelled(folder, labels, class_names=class_names, captions_required=False)
-    found = embed_source(tiny_model(), processor, source, batch_size=2, progress=False)
+    found = embed_source(tiny_model(), processor, source, options=EmbedOptions(batch_size=2, progress=False))
     assert found.image_rows.tolist() == [1, 2, 3, 4, 6]
     assert found.labels.tolist() == expected
     assert found.labels.dtype == (torch.int64 if found.labels.ndim == 1 else torch.bool)
@@ -246,7 +249,7 @@ def test_labels_follow_their_pictures_where_some_are_skipped(
 
 def test_lists_of_numbers_without_names_are_no_classes(tmp_path, processor):
     source = labelled(write_pictures(tmp_path / "data", count=3), [[5, 0], [1], [2]], captions_required=False)
-    found = embed_source(tiny_model(), processor, source, progress=False)
+    found = embed_source(tiny_model(), processor, source, options=EmbedOptions(progress=False))
     assert (len(found.image_embeds), found.labels, found.class_names) == (3, None, None)
 
 
@@ -256,7 +259,7 @@ def test_no_texts_are_no_rows(processor):
 
 
 def test_without_labels_there_are_none(source, processor):
-    found = embed_source(tiny_model(), processor, source, progress=False)
+    found = embed_source(tiny_model(), processor, source, options=EmbedOptions(progress=False))
     assert (found.labels, found.class_names, found.image_features) == (None, None, None)
 
 
@@ -267,13 +270,18 @@ def test_pooled_is_what_the_image_tower_gives_before_the_projection(projection, 
     (source.folder / "5.png").unlink()
     model, seen = tiny_model(projection=projection), []
     # A batch of one: the first holds no picture at all.
-    plain = {size: embed_source(model, processor, source, batch_size=size, progress=False) for size in (1, 64)}
+    plain = {
+        size: embed_source(model, processor, source, options=EmbedOptions(batch_size=size, progress=False))
+        for size in (1, 64)
+    }
     model.vision_model.register_forward_pre_hook(
         lambda *call: seen.append(len(call[2]["pixel_values"])), with_kwargs=True
     )
     for size, expected in plain.items():
         seen.clear()
-        found = embed_source(model, processor, source, batch_size=size, progress=False, pooled=True)
+        found = embed_source(
+            model, processor, source, options=EmbedOptions(batch_size=size, progress=False), pooled=True
+        )
         assert size == 1 or seen == [8, 1], "each picture is looked at once"
         torch.testing.assert_close(found.image_embeds, expected.image_embeds, atol=1e-6, rtol=0)
         assert found.text_embeds.equal(expected.text_embeds)
@@ -291,13 +299,13 @@ def test_pooled_features_that_are_not_finite_name_their_tower(source, processor)
     pool = model.pool_image
     model.pool_image = lambda pixels: pool(pixels) * torch.inf
     with pytest.raises(FloatingPointError, match="the image tower gave embeddings that are not finite"):
-        embed_source(model, processor, source, progress=False, pooled=True)
+        embed_source(model, processor, source, options=EmbedOptions(progress=False), pooled=True)
 
 
 def test_pooled_pictures_alone(processor, tmp_path):
     folder = write_pictures(tmp_path / "data", count=3)
     (folder / "metadata.jsonl").unlink()
     source = open_source(folder, captions_required=False)
-    found = embed_source(tiny_model(), processor, source, progress=False, pooled=True)
+    found = embed_source(tiny_model(), processor, source, options=EmbedOptions(progress=False), pooled=True)
     assert (found.image_features.shape, found.image_embeds.shape) == ((3, 40), (3, 16))
     assert found.text_embeds.shape == (0, 16)

@@ -15,6 +15,7 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings import EmbeddingStore, open_embeddings
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.embeddings.store import check_made_by
 
 
@@ -89,7 +90,7 @@ def test_labels_are_given_back_as_one_pass_gives_them(
 ):
     source = labelled(tmp_path / "data", labels, captions, class_names=class_names)
     manifest = write_store(source, processor, tmp_path / "out")
-    whole = embed_source(tiny_model(), processor, source, batch_size=2, progress=False)
+    whole = embed_source(tiny_model(), processor, source, options=EmbedOptions(batch_size=2, progress=False))
     found = open_embeddings(tmp_path / "out")
     for embeddings in (whole, found):
         assert embeddings.labels.tolist() == expected
@@ -132,6 +133,6 @@ def test_ids_and_cuts_are_kept_and_an_older_format_is_refused(source, processor,
 def test_another_models_embeddings_are_refused(source, processor, tmp_path):
     write_store(source, processor, tmp_path / "out")
     check_made_by(tiny_model(), tmp_path / "out")
-    with pytest.raises(InputError, match=r"embedded by another model than --model: mine, weights \w+, not \w+"):
+    with pytest.raises(InputError, match=r"embedded by another model: mine, weights \w+, not \w+"):
         check_made_by(tiny_model(seed=1), tmp_path / "out")
     assert weights_digest(tiny_model(text_pooling="cls")) != weights_digest(tiny_model(text_pooling="mean"))

@@ -15,6 +15,7 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings import open_embeddings
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.options import EmbedOptions
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def source(tmp_path):
 
 def test_what_is_opened_is_what_one_pass_gives(source, processor, tmp_path):
     manifest = write_store(source, processor, tmp_path / "out")
-    whole = embed_source(tiny_model(), processor, source, batch_size=2, progress=False)
+    whole = embed_source(tiny_model(), processor, source, options=EmbedOptions(batch_size=2, progress=False))
     found = open_embeddings(tmp_path / "out")
     torch.testing.assert_close(found.image_embeds, whole.image_embeds, atol=5e-4, rtol=0)
     torch.testing.assert_close(found.text_embeds, whole.text_embeds, atol=5e-4, rtol=0)

@@ -37,6 +37,7 @@ from hf_clip.cli.main import main
 from hf_clip.data import Augmentation, CaptionedImages, TrainingPairs, open_source
 from hf_clip.data.pixels import PixelNormalization
 from hf_clip.embeddings.encode import embed_images, embed_source
+from hf_clip.embeddings.options import EmbedOptions
 
 VIT = ViTConfig(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37, image_size=32, patch_size=8
@@ -241,8 +242,8 @@ def test_pipelines_open_odd_files_as_the_processor_and_the_commands_do(model_fol
         for file, found in zip(files, both, strict=True):
             assert {entry["label"]: entry["score"] for entry in found} == pytest.approx(answers[file.name], abs=1e-4)
     rows = open_source(tmp_path / "odd")
-    assert not embed_source(model, processor, rows, progress=False).skipped
-    at_home = embed_source(model, processor, rows, progress=False).image_embeds
+    assert not embed_source(model, processor, rows, options=EmbedOptions(progress=False)).skipped
+    at_home = embed_source(model, processor, rows, options=EmbedOptions(progress=False)).image_embeds
     names = [Path(record["file_name"]).name for record in rows.rows]
     order = [names.index(file.name) for file in files]
     torch.testing.assert_close(at_home[order], embeds, atol=1e-5, rtol=0)

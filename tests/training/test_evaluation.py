@@ -21,6 +21,7 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 from hf_clip.evaluation.tasks.zero_shot import class_embeddings, evaluate_zero_shot
@@ -59,7 +60,7 @@ def test_evaluate_is_the_retrieval_of_every_row(tmp_path):
     trainer = make_trainer(tmp_path / "run", data, per_device_eval_batch_size=4)
     metrics = trainer.evaluate()
     source = trainer.eval_dataset.source
-    embedded = embed_source(trainer.model, trainer.processing_class, source, progress=False)
+    embedded = embed_source(trainer.model, trainer.processing_class, source, options=EmbedOptions(progress=False))
     expected = evaluate_retrieval(embedded).metrics
     assert expected["images"] == 6
     assert expected["captions"] == 12
@@ -84,7 +85,9 @@ def test_predict_measures_what_evaluate_does_and_gives_the_embeddings(tmp_path, 
     evaluated = trainer.evaluate()
     predicted = trainer.predict(trainer.eval_dataset)
     assert measured(predicted.metrics, "test_") == measured(evaluated)
-    embedded = embed_source(trainer.model, trainer.processing_class, trainer.eval_dataset.source, progress=False)
+    embedded = embed_source(
+        trainer.model, trainer.processing_class, trainer.eval_dataset.source, options=EmbedOptions(progress=False)
+    )
     images, texts = predicted.predictions
     np.testing.assert_allclose(images, embedded.image_embeds, atol=1e-6)
     np.testing.assert_allclose(texts, embedded.text_embeds, atol=1e-6)
@@ -269,7 +272,7 @@ def test_classes_are_measured_beside_captions(tmp_path):
     metrics = trainer.evaluate()
     model, processor, source = trainer.model, trainer.processing_class, trainer.eval_dataset.source
     names = [["blue"], ["red"]]  # a source sorts the names that stand in its rows
-    embedded = embed_source(model, processor, source, progress=False)
+    embedded = embed_source(model, processor, source, options=EmbedOptions(progress=False))
     assert embedded.labels.tolist() == [1, 0] * 4
     classes = class_embeddings(model, processor, names, ["{c} thing"])
     expected = evaluate_zero_shot(embedded, classes, model.logit_scale.detach()).metrics

@@ -10,6 +10,7 @@ from training_runs import make_trainer
 from hf_clip.cli.main import main
 from hf_clip.core.errors import InputError
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.options import EmbedOptions
 
 
 @pytest.fixture
@@ -31,7 +32,9 @@ def test_compute_metrics_gets_embeddings_and_each_caption_s_image(tmp_path, data
     found = trainer.evaluate()
     assert found["eval_hits"] == pytest.approx(found["eval_image_retrieval_recall@1"])
     assert (found["eval_named"], type(found["eval_hits"])) == (2.0, float)
-    expected = embed_source(trainer.model, trainer.processing_class, trainer.eval_dataset.source, progress=False)
+    expected = embed_source(
+        trainer.model, trainer.processing_class, trainer.eval_dataset.source, options=EmbedOptions(progress=False)
+    )
     for array, tensor in zip(seen[0].predictions, (expected.image_embeds, expected.text_embeds), strict=True):
         np.testing.assert_allclose(array, tensor, atol=1e-6)
     assert seen[0].label_ids.tolist() == [row for row in range(7) for _ in range(2)]

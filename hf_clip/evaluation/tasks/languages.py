@@ -8,6 +8,7 @@ import torch
 from ...core.errors import InputError
 from ...data.sources import Source
 from ...embeddings.encode import Embeddings, embed_prompts, embed_source
+from ...embeddings.options import EmbedOptions
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor
 from ..outcome import Outcome
@@ -19,11 +20,7 @@ def evaluate_languages(
     processor: HFClipProcessor,
     sources: Mapping[str, Source],
     ks: Sequence[int] | None = None,
-    *,
-    batch_size: int = 64,
-    num_workers: int = 0,
-    strict: bool = False,
-    progress: bool = True,
+    options: EmbedOptions | None = None,
 ) -> dict[str, Outcome]:
     """What `evaluate_retrieval` says of each language, the pictures being embedded once.
 
@@ -45,15 +42,8 @@ def evaluate_languages(
     """
     _check_lengths(sources)
     first = next(iter(sources.values()))
-    pictures = embed_source(
-        model,
-        processor,
-        replace(first, caption_column=None, label_column=None, captions_required=False),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        strict=strict,
-        progress=progress,
-    )
+    bare = replace(first, caption_column=None, label_column=None, captions_required=False)
+    pictures = embed_source(model, processor, bare, options)
     outcomes = {}
     for language, source in sources.items():
         embeddings = _with_captions(model, processor, pictures, source, language)

@@ -13,6 +13,7 @@ from ...data.dataset import CaptionedImages
 from ...data.sources import Source
 from ...data.split import content_keys, split_by_image
 from ...embeddings.encode import embed_source, is_convolutional
+from ...embeddings.options import EmbedOptions
 from ...embeddings.provenance import data_facts
 from ...evaluation.tasks.retrieval import KS, evaluate_retrieval
 from ...models.modeling_hf_clip import HFClipModel
@@ -52,7 +53,7 @@ def add_int8(
     model: HFClipModel,
     processor: HFClipProcessor,
     source: Source,
-    **passing: Any,
+    options: EmbedOptions | None = None,
 ) -> dict[str, Any]:
     """Adds both graphs with 8-bit weights to an export, and to what `export.json` says, under "int8", what they cost:
     recall of fp32 and int8 at each k both ways, beside chance.
@@ -66,14 +67,13 @@ def add_int8(
     Args:
         facts: of `export_onnx`.
         source: held-out pictures with captions.
-        passing: of `embed_source`.
 
     Raises:
         InputError: not one picture can be read, or one has no caption.
     """
     is_static = is_convolutional(model)
     measured, calibrating = _apart(source) if is_static else (source, None)
-    metrics = {"fp32": _recalls(folder, GRAPHS, model, processor, measured, passing)}
+    metrics = {"fp32": _recalls(folder, GRAPHS, model, processor, measured, options)}
     calibration = None
     with quiet():
         _quantize_dynamic(folder, "text")
@@ -83,7 +83,7 @@ def add_int8(
             pictures = list(_calibration_pictures(processor, calibrating))
             _quantize_static(folder, iter(pictures))
             calibration = {"images": len(pictures), "measured_too": calibrating is measured}
-    metrics["int8"] = _recalls(folder, INT8_GRAPHS, model, processor, measured, passing)
+    metrics["int8"] = _recalls(folder, INT8_GRAPHS, model, processor, measured, options)
     counts = ("images", "captions", "skipped_images")
     notes = [_SAME_PICTURES] if calibration and calibration["measured_too"] else []
     facts = facts | {
@@ -118,10 +118,15 @@ def _chance(name: str) -> str:
 
 
 def _recalls(
-    folder: Path, graphs: dict[str, str], model: Any, processor: HFClipProcessor, source: Source, passing: dict
+    folder: Path,
+    graphs: dict[str, str],
+    model: HFClipModel,
+    processor: HFClipProcessor,
+    source: Source,
+    options: EmbedOptions | None,
 ) -> dict[str, float]:
     by_graphs: Any = GraphModel(folder, graphs, model)
-    return evaluate_retrieval(embed_source(by_graphs, processor, source, **passing)).metrics
+    return evaluate_retrieval(embed_source(by_graphs, processor, source, options)).metrics
 
 
 def _quantize_dynamic(folder: Path, tower: str) -> None:

@@ -14,6 +14,7 @@ from transformers import BertTokenizer
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.evaluation.tasks.languages import evaluate_languages
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 from hf_clip.models.towers import create_model_and_processor, open_model_and_processor
@@ -53,7 +54,7 @@ def test_pictures_and_names_are_embedded_once(sources, processor):
         tower.register_forward_pre_hook(
             lambda module, args, given, counts=counts: counts.append(len(next(iter(given.values())))), with_kwargs=True
         )
-    outcomes = evaluate_languages(model, processor, sources, batch_size=3, progress=False)
+    outcomes = evaluate_languages(model, processor, sources, options=EmbedOptions(batch_size=3, progress=False))
     assert list(outcomes) == ["a", "b"]
     assert sum(seen) == 8
     assert sum(read) == 8 + 7
@@ -61,14 +62,16 @@ def test_pictures_and_names_are_embedded_once(sources, processor):
 
 def test_a_language_is_measured_as_if_there_were_no_other(sources, processor, tmp_path):
     model = tiny_model()
-    outcomes = evaluate_languages(model, processor, sources, ks=(1, 3), progress=False)
+    outcomes = evaluate_languages(model, processor, sources, ks=(1, 3), options=EmbedOptions(progress=False))
     # The pictures that have a name in "b", by themselves.
     alone = write_pictures(tmp_path / "alone", count=8)
     rows = [{"file_name": f"{i}.png", "captions": names} for i, names in enumerate(B) if names]
     (alone / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for language, folder, column in (("a", tmp_path / "both", "captions.a"), ("b", alone, "captions")):
         source = open_source(folder, caption_column=column)
-        expected = evaluate_retrieval(embed_source(model, processor, source, progress=False), ks=(1, 3))
+        expected = evaluate_retrieval(
+            embed_source(model, processor, source, options=EmbedOptions(progress=False)), ks=(1, 3)
+        )
         assert outcomes[language].metrics == expected.metrics
         assert outcomes[language].shares.keys() == expected.shares.keys()
         for name, (sums, counts) in expected.shares.items():
@@ -79,7 +82,7 @@ def test_a_language_is_measured_as_if_there_were_no_other(sources, processor, tm
 
 def test_recall_by_a_loop_over_pictures_and_names(sources, processor):
     model = tiny_model()
-    metrics = evaluate_languages(model, processor, sources, ks=(2,), progress=False)["b"].metrics
+    metrics = evaluate_languages(model, processor, sources, ks=(2,), options=EmbedOptions(progress=False))["b"].metrics
     has = [i for i, names in enumerate(B) if names]
     with torch.no_grad():
         pictures = [picture_vector(model, processor, sources["a"], i) for i in has]
@@ -103,14 +106,16 @@ def picture_vector(model, processor, source, row):
 
 def test_names_that_read_the_same_bound_a_language_alone(tmp_path, processor):
     folder = write_names(tmp_path / "both", a=A, b=[[same] for same in SAME])
-    outcomes = evaluate_languages(tiny_model(), processor, open_languages(folder, "a", "b"), ks=(1, 8), progress=False)
+    outcomes = evaluate_languages(
+        tiny_model(), processor, open_languages(folder, "a", "b"), ks=(1, 8), options=EmbedOptions(progress=False)
+    )
     assert outcomes["a"].metrics["image_retrieval_ceiling@1"] == 1
     assert outcomes["b"].metrics["image_retrieval_ceiling@1"] == 1 / 8
     assert outcomes["b"].metrics["image_retrieval_ceiling@8"] == 1
 
 
 def test_pictures_without_a_name_are_counted(sources, processor):
-    outcomes = evaluate_languages(tiny_model(), processor, sources, ks=(1,), progress=False)
+    outcomes = evaluate_languages(tiny_model(), processor, sources, ks=(1,), options=EmbedOptions(progress=False))
     note = "2 pictures have no caption in 'b': they are left out"
     assert note in outcomes["b"].notes
     assert not any("no caption" in each for each in outcomes["a"].notes)
@@ -121,13 +126,13 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_every_language(tmp_path, p
     folder = write_names(tmp_path / "both", a=A, b=B)
     (folder / "1.png").write_bytes(b"no picture")
     model, languages = tiny_model(), open_languages(folder, "a", "b")
-    outcomes = evaluate_languages(model, processor, languages, ks=(1, 2), progress=False)
+    outcomes = evaluate_languages(model, processor, languages, ks=(1, 2), options=EmbedOptions(progress=False))
     assert outcomes["b"].metrics["images"] == 5
     assert outcomes["b"].metrics["skipped_images"] == 1
     assert [entry[:2] for entry in outcomes["b"].details["skipped"]] == [(1, "1.png")]
     with pytest.raises(InputError, match=r"row 2: 1\.png: .*leave out strict"):
-        evaluate_languages(model, processor, languages, strict=True, progress=False)
-    alone = embed_source(model, processor, languages["a"], progress=False)
+        evaluate_languages(model, processor, languages, options=EmbedOptions(strict=True, progress=False))
+    alone = embed_source(model, processor, languages["a"], options=EmbedOptions(progress=False))
     assert outcomes["a"].metrics == evaluate_retrieval(alone, ks=(1, 2)).metrics
 
 
@@ -143,7 +148,9 @@ def test_what_cannot_be_compared_is_refused(sources, processor, tmp_path):
 def test_a_language_without_a_name_is_refused(tmp_path, processor):
     folder = write_names(tmp_path / "none", a=A, none=[[] for _ in A])
     with pytest.raises(InputError, match="has no caption in 'none': leave the language out"):
-        evaluate_languages(tiny_model(), processor, open_languages(folder, "a", "none"), progress=False)
+        evaluate_languages(
+            tiny_model(), processor, open_languages(folder, "a", "none"), options=EmbedOptions(progress=False)
+        )
 
 
 # ---- scripts/languages.py -----------------------------------------------------------------------------------------
@@ -212,5 +219,7 @@ def test_the_script_from_end_to_end(tmp_path, capsys, monkeypatch):
     assert (output / "recall.png").stat().st_size > 10_000
     model, processor = open_model_and_processor(str(output / "model"))
     assert processor.tokenizer.tokenize("狗脸") == ["狗", "脸"]
-    again = evaluate_languages(model, processor, open_languages(output / "data" / "unseen", "zh"), progress=False)
+    again = evaluate_languages(
+        model, processor, open_languages(output / "data" / "unseen", "zh"), options=EmbedOptions(progress=False)
+    )
     assert again["zh"].metrics == pytest.approx(metrics["multilingual"]["zh"])

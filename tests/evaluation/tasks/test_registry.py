@@ -13,6 +13,7 @@ from hf_clip.cli import evaluate as command
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings, embed_source, temperature_of
+from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.embeddings.store import open_embeddings
 from hf_clip.embeddings.writing import write_embeddings
 from hf_clip.evaluation.charts import draw_confusion
@@ -49,7 +50,7 @@ def class_folders(folder, names: list[str], each: int = EACH, first: int = 0):
 def embedded(model, processor, folder, **settings):
     pooled = settings.pop("pooled", False)
     source = open_source(folder, captions_required=False, **settings)
-    return embed_source(model, processor, source, progress=False, pooled=pooled)
+    return embed_source(model, processor, source, options=EmbedOptions(progress=False), pooled=pooled)
 
 
 @pytest.fixture
@@ -61,7 +62,10 @@ def labelled(model, processor, tmp_path):
 @pytest.fixture
 def captioned(model, processor, tmp_path):
     return embed_source(
-        model, processor, open_source(write_pictures(tmp_path / "data", captions_each=2)), progress=False
+        model,
+        processor,
+        open_source(write_pictures(tmp_path / "data", captions_each=2)),
+        options=EmbedOptions(progress=False),
     )
 
 
@@ -116,7 +120,10 @@ def test_names_that_are_given_in_another_order_are_matched_to_those_of_the_data(
     # A stored data set keeps the numbers that its own order of the names gave.
     own, asked = (
         embed_source(
-            model, processor, table(tmp_path, labels, class_names=names, captions_required=False), progress=False
+            model,
+            processor,
+            table(tmp_path, labels, class_names=names, captions_required=False),
+            options=EmbedOptions(progress=False),
         )
         for names in (None, list("cba"))
     )
@@ -143,7 +150,9 @@ def test_zero_shot_of_a_sigmoid_model_and_of_a_temperature(processor, labelled):
 
 def test_zero_shot_of_several_labels(processor, tmp_path):
     model = tiny_model(loss="sigmoid")
-    embeddings = embed_source(model, processor, table(tmp_path, SEVERAL, captions_required=False), progress=False)
+    embeddings = embed_source(
+        model, processor, table(tmp_path, SEVERAL, captions_required=False), options=EmbedOptions(progress=False)
+    )
     found = measure("zero-shot", model, processor, embeddings)
     assert {"zero_shot_map", "zero_shot_micro_f1"} < found.metrics.keys()
     assert found.metrics["zero_shot_map_chance"] == pytest.approx((2 / 6 + 2 / 6 + 3 / 6) / 3)
@@ -412,7 +421,9 @@ def test_data_without_labels(task, model, processor, captioned):
 
 @pytest.mark.parametrize("task", list(TASKS)[2:])
 def test_several_labels_have_no_neighbours_and_no_probe(task, model, processor, labelled, tmp_path):
-    several = embed_source(model, processor, table(tmp_path / "a", SEVERAL, captions_required=False), progress=False)
+    several = embed_source(
+        model, processor, table(tmp_path / "a", SEVERAL, captions_required=False), options=EmbedOptions(progress=False)
+    )
     message = "pictures with several labels have no one class for a probe or neighbours: use zero-shot"
     with pytest.raises(InputError, match=message):
         measure(task, model, processor, several)
@@ -449,8 +460,8 @@ RED = ["red", "green", "red", "green"]
 def test_tasks_of_a_source_and_of_what_is_made_of_it(labels, captions, settings, expected, model, processor, tmp_path):
     source = table(tmp_path / "data", labels, captions, **settings)
     assert tasks_for(source) == expected
-    assert tasks_for(embed_source(model, processor, source, progress=False)) == expected
-    write_embeddings(model, processor, source, tmp_path / "out", progress=False)
+    assert tasks_for(embed_source(model, processor, source, options=EmbedOptions(progress=False))) == expected
+    write_embeddings(model, processor, source, tmp_path / "out", options=EmbedOptions(progress=False))
     assert tasks_for(open_embeddings(tmp_path / "out")) == expected
 
 
@@ -460,7 +471,11 @@ def test_tasks_of_class_folders_captions_and_pictures_alone(model, processor, tm
     assert tasks_for(captioned) == ["retrieval"]
     (tmp_path / "data" / "metadata.jsonl").unlink()
     alone = open_source(tmp_path / "data", captions_required=False)
-    assert tasks_for(alone) == tasks_for(embed_source(model, processor, alone, progress=False)) == []
+    assert (
+        tasks_for(alone)
+        == tasks_for(embed_source(model, processor, alone, options=EmbedOptions(progress=False)))
+        == []
+    )
 
 
 # ---- a task of one's own ------------------------------------------------------------------------------------------
@@ -510,7 +525,7 @@ def test_a_task_of_one_s_own_is_measured_and_reported(brightness, model, process
 
 
 def test_a_task_of_one_s_own_is_asked_for_by_name(brightness, pictures):
-    data = EvaluationData(EvaluationSettings(str(pictures), tasks=["brightness"]))
+    data = EvaluationData(pictures, EvaluationSettings(tasks=["brightness"]))
     assert data.tasks == ["brightness"]
 
 

@@ -12,6 +12,7 @@ from conftest import SAME, tiny_model, write_pictures
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings, embed_source
+from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval, top_images
 
 
@@ -112,7 +113,9 @@ def test_captions_that_read_the_same_bound_what_can_be_found(tmp_path, processor
     rows = [{"file_name": f"{i}.png", "caption": caption} for i, caption in enumerate(captions)]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = tiny_model()
-    outcome = evaluate_retrieval(embed_source(model, processor, open_source(folder), progress=False), ks=(1, 8))
+    outcome = evaluate_retrieval(
+        embed_source(model, processor, open_source(folder), options=EmbedOptions(progress=False)), ks=(1, 8)
+    )
     assert outcome.metrics["image_retrieval_ceiling@1"] == 1 / 8
     assert outcome.metrics["image_retrieval_ceiling@8"] == 1
     assert outcome.metrics["text_retrieval_ceiling@1"] == 0, "seven other captions are the same"

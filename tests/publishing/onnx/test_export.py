@@ -39,6 +39,7 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.pixels import processed_pixels
 from hf_clip.data.sources import Source, open_source
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.models import decoding_hf_clip
 from hf_clip.publishing.onnx import export as onnx_export
 from hf_clip.publishing.onnx import int8 as onnx_int8
@@ -433,7 +434,7 @@ def test_int8_says_what_it_costs(exported, tmp_path):
     folder, facts, model, processor = exported
     shutil.copytree(folder, tmp_path / "onnx")
     source = source_of_blobs(tmp_path / "pictures")
-    int8 = add_int8(tmp_path / "onnx", facts, model, processor, source, progress=False)["int8"]
+    int8 = add_int8(tmp_path / "onnx", facts, model, processor, source, options=EmbedOptions(progress=False))["int8"]
     note = "the 8-bit image graph was calibrated on some of the pictures that it is measured on"
     assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == facts | {"int8": int8, "notes": [note]}
     assert int8["calibration"] == {"images": 24, "measured_too": True}
@@ -473,7 +474,7 @@ def test_int8_is_measured_on_other_pictures_where_there_are_enough(count, apart,
 
     def embed(graphs, processor, source, **_):
         measured.append([source.row_number(row) for row in range(len(source))])
-        return embed_source(graphs, processor, source, progress=False)
+        return embed_source(graphs, processor, source, options=EmbedOptions(progress=False))
 
     shutil.copytree(folder, tmp_path / "onnx")
     for graph in onnx_export.GRAPHS.values():

@@ -1,4 +1,4 @@
-"""The folder that a command writes a report into."""
+"""The folder that a report is written into."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from ..core.errors import InputError
 from ..core.json_files import read_json
 
 
-def prepare_folder(name: str, results: str) -> Path:
+def prepare_folder(name: str | Path, results: str) -> Path:
     """Makes the folder before any work. What an earlier report left in it stays until the new one is written.
 
     Args:
@@ -20,12 +20,12 @@ def prepare_folder(name: str, results: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(file.is_file() for file in folder.rglob("*")) and not _is_report(folder / results):
-            raise InputError(f"--output {folder} is not empty and holds no {results}: give another folder")
+            raise InputError(f"output {folder} is not empty and holds no {results}: give another folder")
     except OSError as error:
         reason = "Not a directory" if folder.exists() and not folder.is_dir() else error.strerror
-        raise InputError(f"--output {folder} is no folder that can be written: {reason}") from error
+        raise InputError(f"output {folder} is no folder that can be written: {reason}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--output {folder} is no folder that can be written: Permission denied")
+        raise InputError(f"output {folder} is no folder that can be written: Permission denied")
     return folder
 
 

@@ -1,0 +1,165 @@
+"""`hf_clip.evaluate`: how good trained models are on captioned or labelled images."""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers.utils import logging
+
+from ..core.errors import InputError
+from ..core.public import public_name
+from ..core.temporary import temporary_folder
+from ..data.sources import Source
+from ..embeddings.options import EmbedOptions
+from ..models.modeling_hf_clip import HFClipModel
+from ..models.processing_hf_clip import HFClipProcessor
+from ..models.trained import TrainedModel, name_of, open_trained
+from .data import Data, EvaluationData, EvaluationSettings
+from .outcome import Outcome
+from .prompts import open_templates
+from .records import ModelFacts, Results
+from .report import RESULTS, Measured, Report, can_draw, draw, draw_best_and_worst, model_facts
+from .report_folder import prepare_folder
+from .tasks.languages import evaluate_languages
+from .tasks.registry import find_task, measure
+
+logger = logging.get_logger(__name__)
+
+Models = TrainedModel | list[TrainedModel] | Mapping[str, TrainedModel]
+
+
+def evaluate(
+    model: Models,
+    data: Data,
+    settings: EvaluationSettings | None = None,
+    *,
+    output: str | Path | None = None,
+    options: EmbedOptions | None = None,
+) -> Results:
+    """Measures trained models: every figure with its interval, its chance and how it was come by.
+
+        hf_clip.evaluate("my_clip", "images/test")
+        hf_clip.evaluate("my_clip", "images/test", hf_clip.EvaluationSettings(tasks=["zero-shot"]), output="report")
+
+    Args:
+        model: a folder, a Hub id, or the pair (model, processor); a list of such, or a mapping from names to them,
+            compares them with the first.
+        data: a source, by name or opened, or a folder that `embed` wrote.
+        settings: what is measured, and how; default: what suits the data.
+        output: the folder for `results.json`, `report.md` and images, which an earlier report may be in; None: nothing
+            is written or drawn.
+        options: how images and captions are embedded.
+
+    Returns:
+        What `results.json` holds: figures with all that each depends on, differences between models, notes, what was
+        skipped.
+
+    Raises:
+        InputError: no such model or data; settings that contradict each other or the data; an image that cannot be
+            read, where `options` are strict, or all of them.
+    """
+    settings = settings or EvaluationSettings()
+    folder = None if output is None else prepare_folder(output, RESULTS)
+    open_templates(settings.templates)  # before the work
+    models = _by_name(model)
+    if len(models) > 1 and importlib.util.find_spec("scipy") is None:
+        raise InputError('to compare models needs scipy: pip install "hf_clip[eval]"')
+    measured_on = EvaluationData(data, settings, options)
+    if len(models) > 1:  # not to find after hours that the last one cannot be opened
+        for each in models.values():
+            measured_on.check(open_trained(each)[0])
+    report = Report(measured_on.facts, measured=[], resamples=settings.resamples)
+    grids: list[str] = []
+    with temporary_folder() as aside:
+        for number, (name, each) in enumerate(models.items(), start=1):
+            measuring = _Measuring(name, *open_trained(each), measured_on, report)
+            measuring.measure()
+            if folder is not None:
+                grids += measuring.draw(aside, number if len(models) > 1 else None)
+        if folder is None:
+            return report.results()
+        if can_draw():
+            report.pictures = draw(report.measured, aside) + grids
+        else:
+            logger.warning('no images without matplotlib: pip install "hf_clip[eval]"')
+        return report.write(folder, aside)
+
+
+def _by_name(model: Models) -> dict[str, TrainedModel]:
+    """Models by what they are called in the report; of folders of the same name, with those above them as far as it
+    takes to tell them apart.
+
+    Raises:
+        InputError: a model twice.
+    """
+    if isinstance(model, Mapping):
+        return dict(model)
+    if not isinstance(model, list):
+        return {name_of(model): model}
+    given = [str(each) if isinstance(each, str | Path) else name_of(each) for each in model]
+    if len({Path(each).resolve() for each in given}) < len(given):
+        raise InputError(f"model {' '.join(given)} names a model twice: give each once, or a mapping with their names")
+    called, parts = [public_name(each) for each in given], 1
+    while len(set(called)) < len(called):
+        parts += 1
+        called = [
+            str(Path(*Path(each).resolve().parts[-parts:])) if called.count(name) > 1 else name
+            for each, name in zip(given, called, strict=True)
+        ]
+    return dict(zip(called, model, strict=True))
+
+
+@dataclass
+class _Measuring:
+    """One model on the data: what it reaches goes into the report."""
+
+    name: str
+    model: HFClipModel
+    processor: HFClipProcessor
+    data: EvaluationData
+    report: Report
+
+    def measure(self) -> None:
+        data, report = self.data, self.report
+        facts = model_facts(self.model, self.name)
+        if not isinstance(data.test, Source | None):
+            facts.precision += ", stored as float16"
+        self.embeddings, others = data.embed(self.model, self.processor)
+        self.outcomes: dict[str, Outcome] = {}
+        for task in data.tasks:
+            outcome = measure(
+                task,
+                self.model,
+                self.processor,
+                self.embeddings,
+                data.settings,
+                train=others.get("train"),
+                validation=others.get("validation"),
+            )
+            for role in find_task(task).learns_from:
+                if role in others:
+                    outcome.protocol[f"{role}_data"] = data.facts_by_role[role].to_json()
+            report.measured.append(Measured(facts, task, outcome))
+            self.outcomes[task] = outcome
+        report.skipped = self.embeddings.skipped if self.embeddings else []
+        report.skipped_of = {role: other.skipped for role, other in others.items()}
+        if data.languages:
+            self._measure_languages(facts)
+
+    def _measure_languages(self, facts: ModelFacts) -> None:
+        data, report = self.data, self.report
+        outcomes = evaluate_languages(self.model, self.processor, data.languages, data.settings.ks, data.options)
+        for language, outcome in outcomes.items():
+            report.measured.append(Measured(facts, f"retrieval/{language}", outcome, data.fingerprints[language]))
+        skipped = next(iter(outcomes.values())).details["skipped"]
+        if data.tasks:
+            report.skipped_of["languages"] = skipped
+        else:
+            report.skipped = skipped
+
+    def draw(self, folder: Path, number: int | None) -> list[str]:
+        """Grids of its best and worst captions; their file names, of several models with the model's number."""
+        if "retrieval" not in self.outcomes or not isinstance(self.data.test, Source) or not can_draw():
+            return []
+        return draw_best_and_worst(self.data.test, self.embeddings, self.outcomes["retrieval"], folder, number or "")

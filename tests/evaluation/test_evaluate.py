@@ -1,0 +1,72 @@
+"""`hf_clip.evaluate` as a Python caller has it; what the figures are, the tests of the command and the tasks say."""
+
+from dataclasses import replace
+
+import pytest
+from conftest import tiny_model
+
+import hf_clip
+from hf_clip.cli.main import main
+from hf_clip.core.errors import InputError
+from hf_clip.data.sources import open_source
+from hf_clip.evaluation.records import Results
+
+QUIET = hf_clip.EmbedOptions(progress=False)
+
+
+def figures(results) -> dict[str, float]:
+    return {figure.metric: figure.value for figure in results.figures}
+
+
+def test_in_memory_by_name_and_by_command_it_is_the_same(model_folder, processor, pictures, tmp_path, capsys):
+    settings = hf_clip.EvaluationSettings(resamples=20)
+    by_name = hf_clip.evaluate(model_folder, pictures, settings, options=QUIET)
+    assert capsys.readouterr().out == ""
+    opened = hf_clip.evaluate((tiny_model(), processor), open_source(pictures), settings, options=QUIET)
+    output = tmp_path / "report"
+    arguments = ["--model", str(model_folder), "--data", str(pictures), "--resamples", "20", "--output", str(output)]
+    assert main(["evaluate", *arguments]) == 0
+    assert by_name == replace(Results.read(output / "results.json"), pictures=[])
+    assert figures(opened) == figures(by_name)
+    assert replace(opened.models[0], name="model") == by_name.models[0]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["model", "pictures", "report"]
+
+
+def test_models_by_names_of_one_s_own_are_compared_with_the_first(processor, pictures):
+    models = {"before": (tiny_model(), processor), "after": (tiny_model(seed=1), processor)}
+    results = hf_clip.evaluate(models, pictures, hf_clip.EvaluationSettings(ks=[1], resamples=20), options=QUIET)
+    assert [model.name for model in results.models] == ["before", "after"]
+    assert {(row.from_, row.to) for row in results.differences} == {("before", "after")}
+
+
+def test_one_word_is_one_task_and_one_name_a_class(pictures):
+    settings = hf_clip.EvaluationSettings(tasks="zero-shot", class_names=["cat", ["dog", "hound"]])
+    assert settings.tasks == ("zero-shot",)
+    assert settings.class_names == [["cat"], ["dog", "hound"]]
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (None, {}, "model is a NoneType: give a folder, a Hub id, or the pair"),
+        ([("a", "b")], {}, "model is a tuple"),
+        (["x", "./x"], {}, "names a model twice"),
+        ("x", {"tasks": ["walking"]}, "no task 'walking': choose one of retrieval"),
+        ("x", {"templates": "a photo"}, "a photo"),
+        ("x", {"split": "test"}, "pictures is opened already, so split can change nothing"),
+        ("x", {"languages": {"zh": "zh"}}, "pictures is opened already: for languages give the data set by name"),
+        ("x", {"tasks": ["zero-shot"]}, "pictures was opened without labels: open it with label_column"),
+        ("x", {"ks": [9]}, "recall@9 of 8 pictures is always 1"),
+    ],
+)
+def test_wrong_input_is_one_line_before_the_work(model, settings, message, pictures):
+    with pytest.raises(InputError, match=message) as caught:
+        hf_clip.evaluate(model, open_source(pictures), hf_clip.EvaluationSettings(**settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_options_that_cannot_be_are_named():
+    with pytest.raises(InputError, match="batch_size must be 1 or more, not 0"):
+        hf_clip.EmbedOptions(batch_size=0)
+    with pytest.raises(InputError, match="num_workers must be 0 or more, not -1"):
+        hf_clip.EmbedOptions(num_workers=-1)
