@@ -1,6 +1,6 @@
 """What an evaluation found, as `results.json` holds it: each figure with all that it depends on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from huggingface_hub.dataclasses import strict
@@ -43,6 +43,22 @@ class DataFacts(Record):
 
 @strict
 @dataclass
+class TaskWords(Record):
+    """How a task is called, for who reads of it where it is not registered.
+
+    Args:
+        title: above its figures.
+        phrase: within a sentence.
+        hub_type: the Hub's task type, and its name beside the figures of a card.
+    """
+
+    title: str
+    phrase: str
+    hub_type: tuple[str, str]
+
+
+@strict
+@dataclass
 class Figure(Record):
     """One figure, which may be quoted alone.
 
@@ -55,6 +71,7 @@ class Figure(Record):
         data_revision: the content's fingerprint; revision: the model's, or the digest of its weights.
         images, captions, skipped_images, classes, classes_without_pictures: of what it was measured on, as far as
             they are counted.
+        label: its name in words.
     """
 
     model: str
@@ -77,6 +94,11 @@ class Figure(Record):
     skipped_images: int | None = None
     classes: int | None = None
     classes_without_pictures: int | None = None
+    label: str = ""
+
+    @property
+    def task_name(self) -> str:
+        return self.task.partition("/")[0]
 
     @property
     def language(self) -> str:
@@ -88,6 +110,11 @@ class Figure(Record):
         return None if self.low is None or self.high is None else (self.low, self.high)
 
     @property
+    def bracketed(self) -> str:
+        """0.510 [0.427, 0.594]."""
+        return f"{self.value:.3f}" + (" [{:.3f}, {:.3f}]".format(*self.interval) if self.interval else "")
+
+    @property
     def counts(self) -> dict[str, int]:
         """Of what it was measured on, those that there are."""
         found = {name: getattr(self, name) for name in COUNTS}
@@ -96,6 +123,9 @@ class Figure(Record):
     def to_json(self) -> dict[str, object]:
         """Without counts that there are none of."""
         return {name: value for name, value in super().to_json().items() if name not in COUNTS or value is not None}
+
+
+Figures = dict[str, Figure]  # of one task, by metric
 
 
 @strict
@@ -134,6 +164,7 @@ class Results(Record):
         skipped: (row, name, reason) of the images that could not be read.
         skipped_of: the same of other data, by what they were for, as "train".
         pictures: file names.
+        tasks: how each is called, by name.
     """
 
     version = 1
@@ -148,6 +179,7 @@ class Results(Record):
     skipped: list[tuple[int, str, str]]
     skipped_of: dict[str, list[tuple[int, str, str]]]
     pictures: list[str]
+    tasks: dict[str, TaskWords] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [model.name for model in self.models]

@@ -25,7 +25,7 @@ from .intervals import compare, confidence_interval, holm
 from .markdown import escaped, table
 from .outcome import Outcome
 from .records import COUNTS, DataFacts, Difference, Figure, ModelFacts, Results, noted_by
-from .tasks.registry import find_task
+from .tasks.registry import find_task, task_of
 
 RESULTS, PAGE, PICTURES = "results.json", "report.md", "pictures"
 
@@ -79,10 +79,11 @@ class Report:
         return [figure for measured in self.measured for figure in self._figures_of(measured)]
 
     def _figures_of(self, measured: Measured) -> Iterator[Figure]:
-        metrics = measured.outcome.metrics
+        metrics, task = measured.outcome.metrics, find_task(measured.task)
         counts = {name: int(metrics[name]) for name in COUNTS if name in metrics}
+        beside = {other for name in metrics for other in (task.chance(name), task.ceiling(name))}
         for name, value in metrics.items():
-            if name in COUNTS or "_chance" in name or "_ceiling" in name:
+            if name in COUNTS or name in beside:
                 continue
             share = measured.outcome.shares.get(name)
             low, high = confidence_interval(share, resamples=self.resamples) if share else (None, None)
@@ -94,8 +95,8 @@ class Report:
                 value=value if isinstance(value, int) else float(value),
                 low=low,
                 high=high,
-                chance=metrics.get(f"{name}_chance", _beside(metrics, name, "chance")),
-                ceiling=_beside(metrics, name, "ceiling"),
+                chance=metrics.get(task.chance(name)),
+                ceiling=metrics.get(task.ceiling(name)),
                 k=int(k) if k else None,
                 protocol=measured.outcome.protocol,
                 data=self.data.name,
@@ -104,6 +105,7 @@ class Report:
                 revision=measured.model.revision or measured.model.digest,
                 precision=measured.model.precision,
                 **counts,
+                label=task.label(name),
             )
 
     def differences(self) -> list[Difference]:
@@ -141,6 +143,7 @@ class Report:
             skipped=_entries(self.skipped),
             skipped_of={role: _entries(skipped) for role, skipped in self.skipped_of.items()},
             pictures=self.pictures,
+            tasks={task.name: task.words() for task in (find_task(m.task) for m in self.measured)},
         )
 
     def write(self, folder: Path, drawn: Path | None = None) -> Results:
@@ -178,11 +181,6 @@ def _entries(skipped: Iterable[Sequence[Any]]) -> list[tuple[int, str, str]]:
     return [(row, name, reason) for row, name, reason in skipped]
 
 
-def _beside(metrics: dict[str, float], name: str, what: str) -> float | None:
-    """The chance or the ceiling of a recall@k."""
-    return metrics.get(name.replace("recall@", f"{what}@")) if "recall@" in name else None
-
-
 # ---- the page -----------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +191,7 @@ def page(results: Results) -> str:
     parts = [f"# Evaluation of {escaped(', '.join(names))}", _about(results)]
     for task in tasks:
         figures = [figure for figure in results.figures if figure.task == task]
-        parts += [f"## {_title(figures[0])}", _figure_table(figures, names), *_protocols(figures)]
+        parts += [f"## {_title(figures, results)}", _figure_table(figures, names), *_protocols(figures)]
         differences = [row for row in results.differences if row.task == task]
         if differences:
             parts += [f"### What differs from {escaped(names[0])}", _difference_table(differences)]
@@ -289,16 +287,16 @@ def _shown(value: object) -> str:
 def _value(figure: Figure | None) -> str:
     if figure is None:
         return ""
-    interval = " [{:.3f}, {:.3f}]".format(*figure.interval) if figure.interval else ""
-    return _number(figure.value) + interval
+    return figure.bracketed if figure.interval else _number(figure.value)
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _title(figure: Figure) -> str:
-    return find_task(figure.task).title + (f": {escaped(figure.language)}" if figure.language else "")
+def _title(figures: Sequence[Figure], results: Results) -> str:
+    language = figures[0].language
+    return escaped(task_of(figures, results.tasks).title) + (f": {escaped(language)}" if language else "")
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ...embeddings.encode import Embeddings
 from .. import charts
 from ..metrics import check_finite, class_shares, mean_per_class_recall, recall_at_k
 from ..outcome import Outcome
+from .task import Task
 
 
 @dataclass
@@ -217,8 +218,31 @@ def _select(embeddings: Embeddings, chosen: Tensor) -> Embeddings:
     )
 
 
-def accuracies(rows: EvaluationSet) -> list[str]:
-    """The accuracies that a classifier of the rows' classes has."""
+class ClassTask(Task):
+    """What the tasks on classes say alike of their figures."""
+
+    needs_labels = True
+
+    def label(self, metric: str) -> str:
+        words = super().label(metric)
+        return words.replace("acc1", "top-1 accuracy").replace("acc5", "top-5 accuracy")
+
+    def hub_metric(self, metric: str) -> str:
+        if metric.endswith("_mean_per_class_recall"):
+            return "recall"
+        return "accuracy" if "_acc" in metric else super().hub_metric(metric)
+
+    def on_hub(self, metric: str) -> bool:
+        return not metric.endswith("_deviation")
+
+    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
+        return draw_confusions(outcomes, folder, suffix)
+
+
+def accuracies(rows: EvaluationSet | None) -> list[str]:
+    """The accuracies that a classifier of the rows' classes has; None: of any number of classes."""
+    if rows is None:
+        return ["acc1", "acc5", "mean_per_class_recall"]
     classes = len(rows.class_names or np.unique(rows.labels()))
     return ["acc1", *["acc5"] * (classes >= 5), "mean_per_class_recall"]
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +15,11 @@ from ...data.evaluation_set import EvaluationSet
 from ..metrics import answers, class_ranks, recall_at_k
 from ..outcome import Outcome
 from .classes import (
+    ClassTask,
     Labelled,
     accuracies,
     add_chance,
     checked,
-    draw_confusions,
     labelled,
     list_unknown,
     listed,
@@ -30,7 +29,7 @@ from .classes import (
     split_by_content,
     untrained,
 )
-from .task import Given, Protocol, Task, check_features
+from .task import Given, Protocol, check_features
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -269,17 +268,17 @@ def _few_shot(
     return outcome
 
 
-class LinearProbe(Task):
+class LinearProbe(ClassTask):
     name = "linear-probe"
     title = "Linear probe"
     phrase = "a linear probe"
     hub_type = ("image-classification", "Image classification from frozen features")
     pattern = "linear_probe_"
-    needs_labels = one_label = True
+    one_label = True
     learns_from = ("train", "validation")
     package = ("sklearn", "scikit-learn")
 
-    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
+    def choosable(self, rows: EvaluationSet | None, protocol: Protocol) -> list[str]:
         return [f"linear_probe_{protocol.features}_own_split_{what}" for what in accuracies(rows)]
 
     def measure(self, given: Given) -> Outcome:
@@ -304,5 +303,5 @@ class LinearProbe(Task):
             outcome.protocol["split"] = "the data's own, by picture: ⅗ train, ⅕ validation, ⅕ test"
         return add_chance(outcome, parts)
 
-    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
-        return draw_confusions(outcomes, folder, suffix)
+    def short_label(self, metric: str) -> str:
+        return metric.replace("linear_probe_", "linear probe ")

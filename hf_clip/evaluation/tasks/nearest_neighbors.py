@@ -1,7 +1,6 @@
 """Nearest neighbours: how often the pictures most alike are of a picture's class. Needs scikit-learn."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,17 +12,17 @@ from ...data.evaluation_set import EvaluationSet
 from ..metrics import answers
 from ..outcome import Outcome
 from .classes import (
+    ClassTask,
     Labelled,
     add_chance,
     checked,
-    draw_confusions,
     labelled,
     listed,
     number_classes,
     score_answers,
     untrained,
 )
-from .task import Given, Protocol, Task, check_features
+from .task import Given, Protocol, check_features
 
 _PICTURES = 1024  # whose votes are counted at a time
 
@@ -115,17 +114,17 @@ def _lonely(labels: Tensor, classes: Sequence[str] | None) -> list[str]:
     return [f"{listed(alone, classes)} with one picture, which has no other to be found by: it counts as wrong"]
 
 
-class NearestNeighbors(Task):
+class NearestNeighbors(ClassTask):
     name = "knn"
     title = "Nearest neighbours"
     phrase = "classification by nearest neighbours"
     hub_type = ("image-classification", "Image classification from frozen features")
     pattern = r"knn\d*_"
-    needs_labels = one_label = True
+    one_label = True
     learns_from = ("train",)
     package = ("sklearn", "scikit-learn")
 
-    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
+    def choosable(self, rows: EvaluationSet | None, protocol: Protocol) -> list[str]:
         prefix = f"knn{protocol.neighbours}_{protocol.features}_leave_one_out"
         return [f"{prefix}_{what}" for what in ("acc1", "mean_per_class_recall")]
 
@@ -150,5 +149,5 @@ class NearestNeighbors(Task):
         )
         return add_chance(outcome, parts)
 
-    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
-        return draw_confusions(outcomes, folder, suffix)
+    def short_label(self, metric: str) -> str:
+        return metric

@@ -1,16 +1,20 @@
 """The tasks by name; a task of one's own joins them."""
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ...core.errors import InputError
+from ...core.errors import InputError, first_line
+from ...core.families import load
 from ...data.evaluation_set import EvaluationSet
 from ...data.sources import Source
 from ...embeddings.encode import Embeddings
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor
 from ..outcome import Outcome
+from ..records import Figure, TaskWords
 from .linear_probe import LinearProbe
 from .nearest_neighbors import NearestNeighbors
 from .retrieval import Retrieval
@@ -19,28 +23,102 @@ from .zero_shot import ZeroShot
 
 TASKS: dict[str, Task] = {task.name: task for task in (Retrieval(), ZeroShot(), NearestNeighbors(), LinearProbe())}
 
+_NAME = re.compile(r"[\w-]+")
+_NEEDED = ("name", "title", "phrase", "hub_type", "pattern")
+
 
 def register(task: Task) -> None:
     """Makes a task known by its name: to evaluations, reports, cards and `metric_for_best_model`.
 
     Raises:
-        ValueError: another task has the name.
+        ValueError: another task has the name, or the task lacks one of its attributes.
     """
+    if lacking := [name for name in _NEEDED if not hasattr(task, name)]:
+        raise ValueError(f"{type(task).__name__} has no {lacking[0]}: a task needs {', '.join(_NEEDED)}")
+    if not _NAME.fullmatch(task.name):
+        raise ValueError(f"a task's name is of letters, numbers, - and _: {task.name!r} is none")
     if type(TASKS.get(task.name, task)) is not type(task):
         raise ValueError(f"there is a task {task.name!r} already: give it another name")
     TASKS[task.name] = task
 
 
 def find_task(name: str) -> Task:
-    """The task of a name; of a language's, as in "retrieval/zh", the task.
+    """The task of a name; of a language's, as in "retrieval/zh", the task; of "module:Class", the task that a module
+    of one's own has, which is then known.
 
     Raises:
         InputError: there is none.
     """
+    if ":" in name:
+        return _task_from(name)
     task = TASKS.get(name.partition("/")[0])
     if task is None:
-        raise InputError(f"no task {name!r}: choose one of {', '.join(TASKS)}")
+        raise InputError(f"no task {name!r}: choose one of {', '.join(TASKS)}, or module:Class of one of your own")
     return task
+
+
+def _task_from(place: str) -> Task:
+    try:
+        kind = load(place)
+    except Exception as error:  # of whatever the module does
+        raise InputError(
+            f"no task at {place} ({type(error).__name__}: {first_line(error)}): check its name"
+        ) from error
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise InputError(f"{place} is no class of tasks: derive it from hf_clip.evaluation.tasks.task.Task")
+    try:
+        task = kind()
+        register(task)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{place} is no whole task: {first_line(error)}") from error
+    return task
+
+
+def owner_of(metric: str) -> Task | None:
+    """The task that a figure is of; the name of an evaluation set may stand before the figure's."""
+    parts = metric.split("_")
+    names = ["_".join(parts[place:]) for place in range(len(parts))]
+    return next((task for name in names for task in TASKS.values() if task.owns(name)), None)
+
+
+def label(metric: str) -> str:
+    """A figure in words."""
+    owner = next((task for task in TASKS.values() if task.owns(metric)), None)
+    return owner.label(metric) if owner else metric.replace("_", " ")
+
+
+class WrittenTask(Task):
+    """A task that a record tells of and that is not registered here: how it is called, and no more."""
+
+    def __init__(self, name: str, words: TaskWords | None, labels: Mapping[str, str]):
+        words = words or TaskWords(name, name, ("other", name))
+        self.name, self.title, self.phrase, self.hub_type = name, words.title, words.phrase, words.hub_type
+        self.pattern = "|".join(map(re.escape, labels))
+        self._labels = labels
+
+    def measure(self, given: Given) -> Outcome:
+        raise InputError(f"the task {self.name} is not registered: import the module that does")
+
+    def label(self, metric: str) -> str:
+        return self._labels.get(metric) or super().label(metric)
+
+
+def task_of(figures: Sequence[Figure], words: Mapping[str, TaskWords]) -> Task:
+    """The task of figures that a record holds, as it is registered, or as the record tells of it.
+
+    Args:
+        figures: of one task.
+        words: the record's, by task.
+    """
+    name = figures[0].task_name
+    if name in TASKS:
+        return TASKS[name]
+    return WrittenTask(name, words.get(name), {figure.metric: figure.label for figure in figures})
+
+
+def suiting(captioned: bool, classes: bool) -> list[str]:
+    """The tasks that are measured on such data where nobody says what to measure; see `Task.suits`."""
+    return [name for name, task in TASKS.items() if task.suits(captioned, classes)]
 
 
 def tasks_for(data: Source | EvaluationSet | Embeddings) -> list[str]:
@@ -53,7 +131,7 @@ def tasks_for(data: Source | EvaluationSet | Embeddings) -> list[str]:
     else:
         classes = data.class_names if data.labels is not None else None
         captioned = len(data.caption_ids) > 0 and not data.captions_are_classes
-    return [name for name, task in TASKS.items() if task.suits(captioned, bool(classes))]
+    return suiting(captioned, bool(classes))
 
 
 def measure(

@@ -1,7 +1,8 @@
 """Retrieval both ways, by the protocol that papers quote (CLIP_benchmark's names)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from ..metrics import (
     retrieval_ranks,
 )
 from ..outcome import Outcome
+from ..records import Figure, Figures
+from ..words import percent
 from .task import Given, Protocol, Task
 
 KS = (1, 5, 10)
-WAYS = ("image", "text")  # what is found
+WAYS = {"image": "text → image", "text": "image → text"}  # by what is found
 
 
 def evaluate_retrieval(
@@ -59,8 +62,8 @@ def evaluate_retrieval(
     text_embeds = _same_of_same(embeddings.text_embeds, embeddings.caption_ids)
     image_embeds = _same_of_same(embeddings.image_embeds, embeddings.image_ids)
     positives = {"image": torch.ones(captions), "text": torch.bincount(embeddings.text_to_image)}
-    found = retrieval_ranks(text_embeds, image_embeds, pairs, best=max(ks, default=1), device=device)
-    ranks = dict(zip(("image", "text"), found, strict=True))
+    of_images, of_texts = retrieval_ranks(text_embeds, image_embeds, pairs, best=max(ks, default=1), device=device)
+    ranks = {"image": of_images, "text": of_texts}
     outcome = Outcome(
         metrics={"images": images, "captions": captions, "skipped_images": len(embeddings.skipped)},
         protocol={"ties": "count against the model", "positives": "the pairs of the data; the best one counts"},
@@ -187,13 +190,21 @@ class Retrieval(Task):
     phrase = "retrieval"
     hub_type = ("image-text-retrieval", "Image–text retrieval")
     pattern = "(image|text)_retrieval_"
-    needs_captions = True
+    needs_captions = by_language = True
+    choices = tuple(f"{way}_retrieval_{what}" for way in WAYS for what in ("recall@K", "map@K", "median_rank"))
+    why_ceiling = "as captions stand on several pictures"
 
     def suits(self, captioned: bool, classes: bool) -> bool:
         return captioned
 
-    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
-        return [f"{way}_retrieval_{what}" for way in WAYS for what in ("recall@K", "map@K", "median_rank")]
+    def with_best(self, protocol: Protocol, metric: str) -> Protocol:
+        """With the metric's k among those measured; of none asked for, the usual ones below it, beyond which there may
+        be no candidates."""
+        asked, found = protocol.ks, re.search(r"@(\d+)$", metric)
+        k = int(found[1]) if found else 0
+        if not k or k in (asked or KS):
+            return protocol
+        return replace(protocol, ks=sorted({*(asked or (usual for usual in KS if usual < k)), k}))
 
     def check(self, rows: EvaluationSet, called: str, protocol: Protocol, best: str = "") -> None:
         super().check(rows, called, protocol, best)
@@ -220,3 +231,62 @@ class Retrieval(Task):
         cosines = {model: outcome.details["cosines"] for model, outcome in outcomes.items()}
         charts.draw_similarities(cosines, folder / f"similarities_{suffix}.png")
         return [f"recall_{suffix}.png", f"similarities_{suffix}.png"]
+
+    def chance(self, metric: str) -> str:
+        return metric.replace("recall@", "chance@") if "recall@" in metric else super().chance(metric)
+
+    def ceiling(self, metric: str) -> str:
+        return metric.replace("recall@", "ceiling@") if "recall@" in metric else super().ceiling(metric)
+
+    def label(self, metric: str) -> str:
+        """`image_retrieval_recall@5` is "text → image, recall@5"."""
+        way, _, rest = metric.partition("_retrieval_")
+        return f"{WAYS[way]}, {super().label(rest)}" if way in WAYS else super().label(metric)
+
+    def short_label(self, metric: str) -> str:
+        return self.label(metric).replace(",", "")
+
+    def shown(self, metric: str, value: float) -> str:
+        return f"{value:g}" if metric.endswith("_rank") else super().shown(metric, value)
+
+    def in_card(self, metric: str) -> bool:
+        return "_map@" not in metric
+
+    def hub_metric(self, metric: str) -> str:
+        return metric.partition("_retrieval_")[2].partition("@")[0]
+
+    def headline(self, figures: Figures) -> list[Figure]:
+        """Recall both ways at the largest k."""
+        recalls = [figure for name, figure in figures.items() if "_recall@" in name and figure.k]
+        return [figure for figure in recalls if figure.k == max(each.k or 0 for each in recalls)]
+
+    def limits(self, figures: Figures, data: str) -> Iterator[str]:
+        by_way = {way: figure for figure in self.headline(figures) for way in WAYS if figure.metric.startswith(way)}
+        to_image, to_text = by_way.get("image"), by_way.get("text")
+        if to_image is None or to_text is None or to_image.images is None or to_image.captions is None:
+            return
+        k, images, captions = to_image.k, to_image.images, to_image.captions
+        yield (
+            f"Retrieval on {data}: given a caption, its picture is among the first {k} of {images:,} in "
+            f"{percent(to_image.value)} of the cases, and in {percent(1 - to_image.value)} it is not; given a "
+            f"picture, one of its captions is among the first {k} of {captions:,} in {percent(to_text.value)}."
+        )
+        if _are_apart(to_image, to_text):
+            better, worse = ("pictures", "texts") if to_image.value > to_text.value else ("texts", "pictures")
+            yield (
+                f"It finds {better} clearly better than {worse}: recall@{k} is {to_image.bracketed} for pictures and "
+                f"{to_text.bracketed} for texts."
+            )
+        rank_of_image, rank_of_text = (figures.get(f"{way}_retrieval_median_rank") for way in ("image", "text"))
+        if rank_of_image and rank_of_text:
+            yield (
+                f"The median rank of the right picture is {rank_of_image.value:g} of {images:,}, that of the right "
+                f"caption {rank_of_text.value:g} of {captions:,}."
+            )
+
+
+def _are_apart(one: Figure, other: Figure) -> bool:
+    """Whether their intervals have nothing in common."""
+    if one.interval is None or other.interval is None:
+        return False
+    return one.interval[0] > other.interval[1] or other.interval[0] > one.interval[1]

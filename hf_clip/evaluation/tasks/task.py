@@ -1,12 +1,11 @@
-"""What an evaluation task is: what it needs, what it measures, and how its figures are called and drawn."""
+"""What an evaluation task is: what it needs, what it measures, and all that is said of its figures."""
 
 import importlib.util
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from ...embeddings.encode import Embeddings
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor
 from ..outcome import Outcome
+from ..records import Figure, Figures, TaskWords
 
 FEATURES = ("projected", "pooled")
 
@@ -76,9 +76,12 @@ class Given:
 
 
 class Task(ABC):
-    """One way to measure a model. A subclass stands in a file of its own; `registry.register` makes it known.
+    """One way to measure a model, and all that is said of it anywhere.
 
-    Args:
+    A subclass stands in a file of its own; `registry.register` makes it known. It needs the first five of the
+    attributes and `measure`; everything else has a default.
+
+    Attributes:
         name: as settings and `results.json` have it.
         title: above its figures, in a report and a card.
         phrase: within a sentence.
@@ -86,20 +89,26 @@ class Task(ABC):
         pattern: of the names of its figures, from their beginning.
         needs_captions, needs_labels: of the data.
         one_label: whether an image may have only one.
+        by_language: whether it can be measured on the captions of one language after the other.
         learns_from: of "train" and "validation", the data that it may be given beside those it measures on.
         package: (module, name on PyPI) that it needs beyond hf_clip's own dependencies.
+        choices: the figures that can choose the best of several checkpoints; of any k, "@K".
+        why_ceiling: why the data may allow no more than a figure's ceiling.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    phrase: ClassVar[str]
-    hub_type: ClassVar[tuple[str, str]]
-    pattern: ClassVar[str]
-    needs_captions: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
-    one_label: ClassVar[bool] = False
-    learns_from: ClassVar[tuple[str, ...]] = ()
-    package: ClassVar[tuple[str, str] | None] = None
+    name: str
+    title: str
+    phrase: str
+    hub_type: tuple[str, str]
+    pattern: str
+    needs_captions: bool = False
+    needs_labels: bool = False
+    one_label: bool = False
+    by_language: bool = False
+    learns_from: tuple[str, ...] = ()
+    package: tuple[str, str] | None = None
+    choices: tuple[str, ...] = ()
+    why_ceiling: str = "by what the data hold"
 
     @abstractmethod
     def measure(self, given: Given) -> Outcome:
@@ -118,16 +127,29 @@ class Task(ABC):
         """
         return False
 
-    def owns(self, metric: str) -> bool:
-        """Whether a figure is one of its own."""
-        return re.match(self.pattern, metric) is not None
-
-    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
-        """Its figures on such data that can choose the best of several checkpoints; of any k, "@K"."""
+    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
+        """Draws its charts of several models together; their file names, which end in the suffix."""
         return []
 
+    # ---- before a training ----------------------------------------------------------------------------------------
+
+    def choosable(self, rows: EvaluationSet | None, protocol: Protocol) -> list[str]:
+        """Its figures that can choose the best of several checkpoints.
+
+        Args:
+            rows: on such data; None: on any.
+        """
+        return list(self.choices)
+
+    def lower_is_better(self, metric: str) -> bool:
+        return metric.endswith(("error", "rank"))
+
+    def with_best(self, protocol: Protocol, metric: str) -> Protocol:
+        """A protocol by which one of its figures is among those that are measured."""
+        return protocol
+
     def check(self, rows: EvaluationSet, called: str, protocol: Protocol, best: str = "") -> None:
-        """Before a training, whether the evaluations during it can be.
+        """Whether the evaluations during a training can be.
 
         Args:
             rows: what is evaluated; called: how a message calls it.
@@ -146,10 +168,6 @@ class Task(ABC):
                 "zero-shot"
             )
 
-    def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
-        """Draws its charts of several models together; their file names, which end in the suffix."""
-        return []
-
     def check_installed(self) -> None:
         """
         Raises:
@@ -157,3 +175,58 @@ class Task(ABC):
         """
         if self.package and importlib.util.find_spec(self.package[0]) is None:
             raise InputError(f'{self.name} needs {self.package[1]}: pip install "hf_clip[eval]"')
+
+    # ---- its figures, by name -------------------------------------------------------------------------------------
+
+    def owns(self, metric: str) -> bool:
+        """Whether a figure is one of its own."""
+        return re.match(self.pattern, metric) is not None
+
+    def chance(self, metric: str) -> str:
+        """What the figure is called that a guess reaches, if it is measured."""
+        return f"{metric}_chance"
+
+    def ceiling(self, metric: str) -> str:
+        """What the figure is called that is the best that the data allow, if it is measured."""
+        return f"{metric}_ceiling"
+
+    def label(self, metric: str) -> str:
+        """In words, under its title."""
+        return metric.replace("_", " ")
+
+    def short_label(self, metric: str) -> str:
+        """In a table of several tasks."""
+        return self.label(metric)
+
+    def shown(self, metric: str, value: float) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+
+    # ---- in a card ------------------------------------------------------------------------------------------------
+
+    def in_card(self, metric: str) -> bool:
+        """Whether it is in the card's table; else the report has it."""
+        return True
+
+    def on_hub(self, metric: str) -> bool:
+        """Whether a leaderboard compares it."""
+        return self.in_card(metric)
+
+    def hub_metric(self, metric: str) -> str:
+        """The Hub's name of such a metric."""
+        return metric
+
+    def headline(self, figures: Figures) -> list[Figure]:
+        """Those that stand for all where there is room for few, the most telling first."""
+        return list(figures.values())[:1]
+
+    def limits(self, figures: Figures, data: str) -> Iterator[str]:
+        """What its figures say against the model: sentences, as Markdown. Those that no chance or ceiling is told from
+        are said of every task.
+
+        Args:
+            data: the name of the data, as Markdown.
+        """
+        yield from ()
+
+    def words(self) -> TaskWords:
+        return TaskWords(self.title, self.phrase, self.hub_type)

@@ -29,10 +29,13 @@ from ..metrics import (
 )
 from ..outcome import Outcome
 from ..prompts import cut_note, open_templates, prompts_of
-from .classes import accuracies, draw_confusions, number_by
-from .task import Given, Protocol, Task
+from ..records import Figures
+from ..words import percent
+from .classes import ClassTask, accuracies, number_by
+from .task import Given, Protocol
 
 _PICTURES, _CLASSES = 4096, 32  # scored at a time
+_OFTEN_WRONG = 0.05  # a calibration error above it is one to be warned of
 
 
 def class_embeddings(
@@ -211,21 +214,21 @@ def _several_labels(
     return Outcome(metrics=metrics, details={"average_precisions": precisions})
 
 
-class ZeroShot(Task):
+class ZeroShot(ClassTask):
     name = "zero-shot"
     title = "Zero-shot classification"
     phrase = "zero-shot classification"
     hub_type = ("zero-shot-image-classification", "Zero-shot image classification")
     pattern = "zero_shot_"
-    needs_labels = True
 
     def suits(self, captioned: bool, classes: bool) -> bool:
         return classes
 
-    def choosable(self, rows: EvaluationSet, protocol: Protocol) -> list[str]:
-        if rows.labels().ndim == 2:
-            return ["zero_shot_map"]
-        return [f"zero_shot_{what}" for what in (*accuracies(rows), "calibration_error")]
+    def choosable(self, rows: EvaluationSet | None, protocol: Protocol) -> list[str]:
+        of_one_label = [f"zero_shot_{what}" for what in (*accuracies(rows), "calibration_error")]
+        if rows is None:
+            return [*of_one_label, "zero_shot_map"]
+        return ["zero_shot_map"] if rows.labels().ndim == 2 else of_one_label
 
     def check(self, rows: EvaluationSet, called: str, protocol: Protocol, best: str = "") -> None:
         super().check(rows, called, protocol, best)
@@ -258,4 +261,31 @@ class ZeroShot(Task):
         errors = {model: outcome.metrics["zero_shot_calibration_error"] for model, outcome in sure.items()}
         bins = {model: outcome.details["reliability"] for model, outcome in sure.items()}
         charts.draw_reliability(bins, errors, folder / f"reliability_{suffix}.png")
-        return [f"reliability_{suffix}.png", *draw_confusions(sure, folder, suffix)]
+        return [f"reliability_{suffix}.png", *super().draw(sure, folder, suffix)]
+
+    def label(self, metric: str) -> str:
+        words = super().label(metric).removeprefix("zero shot ")
+        return "mean average precision" if words == "map" else words
+
+    def short_label(self, metric: str) -> str:
+        return metric.replace("zero_shot_", "zero-shot ")
+
+    def hub_metric(self, metric: str) -> str:
+        names = {"map": "map", "calibration_error": "expected_calibration_error", "micro_f1": "f1"}
+        return names.get(metric.removeprefix("zero_shot_"), super().hub_metric(metric))
+
+    def limits(self, figures: Figures, data: str) -> Iterator[str]:
+        accuracy, recall = figures.get("zero_shot_acc1"), figures.get("zero_shot_mean_per_class_recall")
+        if accuracy and accuracy.classes is not None:
+            yield (
+                f"Zero-shot classification on {data}: of {accuracy.classes:,} classes the right one comes first for "
+                f"{percent(accuracy.value)} of the pictures, and another for {percent(1 - accuracy.value)}."
+            )
+        if accuracy and recall and accuracy.value - recall.value > 0.01:
+            yield (
+                f"Every class counted alike, it is right in {percent(recall.value)}, which is less than over the "
+                "pictures: rarer classes fare worse."
+            )
+        if error := figures.get("zero_shot_calibration_error"):
+            warning = ": do not take them for frequencies" if error.value > _OFTEN_WRONG else ""
+            yield f"Its probabilities are off by {error.value:.3f} on average (expected calibration error){warning}."

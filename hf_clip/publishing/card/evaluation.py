@@ -1,7 +1,8 @@
 """The card's evaluation: what each report in a folder says of its first model, and the tables made of it."""
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
@@ -9,17 +10,32 @@ from urllib.parse import quote
 from huggingface_hub.dataclasses import strict
 
 from ...core.records import Record
-from ...evaluation.markdown import escaped, table
-from ...evaluation.records import DataFacts, Figure, Results
+from ...evaluation.markdown import escaped
+from ...evaluation.records import DataFacts, Figure, Figures, Results, TaskWords, noted_by
 from ...evaluation.report import PAGE, PICTURES, RESULTS
-from ...evaluation.tasks.registry import find_task
+from ...evaluation.tasks.registry import task_of
+from ...evaluation.tasks.task import Task
 from .words import cell, dataset_link, shown, without_empty
 
 FOLDER = "evaluation"
-Figures = dict[str, Figure]
 
-_WAYS = {"image": "text → image", "text": "image → text"}
 _COLUMNS = ["", "value", "95 % interval", "chance", "best possible"]
+
+
+@dataclass
+class Measured:
+    """What was measured of one task, or of it on one language."""
+
+    task: Task
+    figures: Figures
+
+    @property
+    def first(self) -> Figure:
+        return next(iter(self.figures.values()))
+
+    @property
+    def language(self) -> str:
+        return self.first.language
 
 
 @strict
@@ -32,6 +48,7 @@ class Evaluation(Record):
         skipped: how many images could not be read.
         page: the report in words, if it is there.
         pictures: the files that are there.
+        tasks: how each is called.
     """
 
     data: DataFacts
@@ -42,13 +59,17 @@ class Evaluation(Record):
     skipped: int
     page: str | None
     pictures: list[str]
+    tasks: dict[str, TaskWords] = field(default_factory=dict)
 
-    def by_task(self) -> dict[str, Figures]:
+    def measured(self) -> list[Measured]:
         """Its figures: by task, then by metric."""
         tasks: dict[str, Figures] = {}
         for figure in self.figures:
             tasks.setdefault(figure.task, {})[figure.metric] = figure
-        return tasks
+        return [Measured(task_of(list(figures.values()), self.tasks), figures) for figures in tasks.values()]
+
+    def notes_of(self, measured: Measured) -> list[str]:
+        return self.notes.get(noted_by(measured.first.model, measured.first.task), [])
 
 
 # ---- what a folder holds ------------------------------------------------------------------------------------------
@@ -80,6 +101,7 @@ def _evaluation(results: Results, place: Path, folder: Path) -> Evaluation:
         skipped=len(first.skipped),
         page=f"{lies}/{PAGE}" if (place / PAGE).is_file() else None,
         pictures=[f"{lies}/{PICTURES}/{each}" for each in first.pictures if (place / PICTURES / each).is_file()],
+        tasks=first.tasks,
     )
 
 
@@ -89,100 +111,80 @@ def _says_the_same(one: Evaluation, other: Evaluation) -> bool:
     )
 
 
-def told_apart(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What tells each from others of the same task: its data, if need be its folder too; empty where no other is."""
-    told = []
-    for evaluation in evaluations:
-        own = _headed(evaluation)
-        rivals = [other.data.name for other in evaluations if other is not evaluation and own & _headed(other)]
-        name = evaluation.data.name
-        folder = evaluation.folder.removeprefix(".") if name in rivals else ""
-        told.append(f"{name} ({folder})" if folder else name if rivals else "")
-    return told
+def told_apart(evaluation: Evaluation, among: Sequence[Evaluation]) -> str:
+    """What tells it from others of the same task: its data, if need be its folder too; empty where no other is."""
+    own, name = _headed(evaluation), evaluation.data.name
+    rivals = [other.data.name for other in among if other is not evaluation and own & _headed(other)]
+    folder = evaluation.folder.removeprefix(".") if name in rivals else ""
+    return f"{name} ({folder})" if folder else name if rivals else ""
 
 
 def _headed(evaluation: Evaluation) -> set[str]:
-    """What its sections are of; all languages share one."""
-    return {"languages" if figure.language else figure.task for figure in evaluation.figures}
+    """What its sections are of; all languages of a task share one."""
+    return {f"{figure.task_name}/" if figure.language else figure.task for figure in evaluation.figures}
 
 
 # ---- in words -----------------------------------------------------------------------------------------------------
 
 
-def label(metric: str) -> str:
-    """A figure's name in words: `image_retrieval_recall@5` is "text → image, recall@5"."""
-    way, found, rest = metric.partition("_retrieval_")
-    if found:
-        return f"{_WAYS[way]}, {rest.replace('_', ' ')}"
-    words = metric.removeprefix("zero_shot_").replace("_", " ")
-    words = "mean average precision" if words == "map" else words
-    return words.replace("acc1", "top-1 accuracy").replace("acc5", "top-5 accuracy")
-
-
-def largest_k(figures: Figures) -> int | None:
-    ks = [figure.k for name, figure in figures.items() if name.startswith("image_retrieval_recall@") and figure.k]
-    return max(ks, default=None)
-
-
-def bracketed(figure: Figure) -> str:
-    """0.510 [0.427, 0.594]."""
-    return f"{figure.value:.3f}" + (" [{:.3f}, {:.3f}]".format(*figure.interval) if figure.interval else "")
-
-
 def sections(evaluations: Sequence[Evaluation]) -> list[dict[str, str]]:
     """Of each task of each evaluation a title, a table and how it was measured."""
-    return [
-        section
-        for evaluation, apart in zip(evaluations, told_apart(evaluations), strict=True)
-        for section in _sections(evaluation, f" on {escaped(apart)}" if apart else "")
-    ]
+    return [section for evaluation in evaluations for section in _sections(evaluation, evaluations)]
 
 
-def _sections(evaluation: Evaluation, ending: str) -> Iterator[dict[str, str]]:
-    """All languages in one.
-
-    Args:
-        ending: of the titles.
-    """
-    languages: dict[str, Figures] = {}
-    for task, figures in evaluation.by_task().items():
-        first = next(iter(figures.values()))
-        if first.language:
-            languages[first.language] = figures
-            continue
-        shown_here = {name: figure for name, figure in figures.items() if "_map@" not in name}
-        rows = [[label(name), *_cells(name, figure)] for name, figure in shown_here.items()]
-        if all(figure.ceiling in (None, 1) for figure in shown_here.values()):
-            rows = [row[:-1] for row in rows]
-        how = " ".join(_how(evaluation, list(figures.values()), _counts(first)))
-        shown_table = without_empty(_COLUMNS[: len(rows[0])], rows)
-        yield {"title": find_task(task).title + ending, "table": shown_table, "how": how}
-    if languages:
+def _sections(evaluation: Evaluation, among: Sequence[Evaluation]) -> Iterator[dict[str, str]]:
+    """All languages of a task in one."""
+    apart = told_apart(evaluation, among)
+    ending = f" on {escaped(apart)}" if apart else ""
+    by_language: dict[str, list[Measured]] = {}
+    for measured in evaluation.measured():
+        if measured.language:
+            by_language.setdefault(measured.task.name, []).append(measured)
+        else:
+            how = " ".join(_how(evaluation, list(measured.figures.values()), _counts(measured.first)))
+            yield {"title": escaped(measured.task.title) + ending, "table": _table(measured), "how": how}
+    for languages in by_language.values():
         yield _by_language(languages, evaluation, ending)
 
 
-def _by_language(languages: dict[str, Figures], evaluation: Evaluation, ending: str) -> dict[str, str]:
+def _table(measured: Measured) -> str:
+    task = measured.task
+    shown_here = {name: figure for name, figure in measured.figures.items() if task.in_card(name)}
+    rows = [[escaped(task.label(name)), *_cells(task, figure)] for name, figure in shown_here.items()]
+    limited = any(figure.ceiling not in (None, 1) for figure in shown_here.values())
+    columns = len(_COLUMNS) if limited else len(_COLUMNS) - 1
+    return without_empty(_COLUMNS[:columns], [row[:columns] for row in rows])
+
+
+def _by_language(languages: Sequence[Measured], evaluation: Evaluation, ending: str) -> dict[str, str]:
     """One row a language, with its counts where these differ."""
-    counts = {language: _counts(next(iter(figures.values()))) for language, figures in languages.items()}
-    first = next(iter(counts.values()))
-    differing = {} if all(each == first for each in counts.values()) else dict.fromkeys(chain(*counts.values()))
-    header = ["language", *differing, "k", "text → image recall@k", "chance", "image → text recall@k", "chance"]
-    rows = []
-    for language, figures in languages.items():
-        k = largest_k(figures)
-        of_both = (figures.get(f"{way}_retrieval_recall@{k}") for way in ("image", "text"))
-        cells = [(bracketed(figure), cell(figure.chance)) if figure else ("", "") for figure in of_both]
-        sizes = (cell(counts[language].get(word)) for word in differing)
-        rows.append([escaped(language), *sizes, str(k), *chain(*cells)])
-    every = [figure for figures in languages.values() for figure in figures.values()]
+    task, first = languages[0].task, _counts(languages[0].first)
+    counts = [_counts(measured.first) for measured in languages]
+    differing = [] if all(each == first for each in counts) else list(dict.fromkeys(chain(*counts)))
+    columns = list(dict.fromkeys(_at_k(task, figure) for each in languages for figure in task.headline(each.figures)))
+    rows = [_language_row(measured, differing, columns) for measured in languages]
+    header = ["language", *differing, "k", *chain(*((column, "chance") for column in columns))]
+    every = [figure for measured in languages for figure in measured.figures.values()]
     how = " ".join(_how(evaluation, every, {} if differing else first))
-    return {"title": f"Retrieval by language{ending}", "table": table(header, rows), "how": how}
+    return {"title": f"{escaped(task.title)} by language{ending}", "table": without_empty(header, rows), "how": how}
 
 
-def _cells(name: str, figure: Figure) -> list[str]:
+def _language_row(measured: Measured, sizes: Sequence[str], columns: Sequence[str]) -> list[str]:
+    counts, headline = _counts(measured.first), measured.task.headline(measured.figures)
+    found = {_at_k(measured.task, figure): figure for figure in headline}
+    cells = [(found[name].bracketed, cell(found[name].chance)) if name in found else ("", "") for name in columns]
+    k = next((figure.k for figure in headline if figure.k), None)
+    return [escaped(measured.language), *(cell(counts.get(word)) for word in sizes), cell(k), *chain(*cells)]
+
+
+def _at_k(task: Task, figure: Figure) -> str:
+    """A column's title, for figures of any k."""
+    return escaped(re.sub(r"@\d+$", "@k", task.short_label(figure.metric)))
+
+
+def _cells(task: Task, figure: Figure) -> list[str]:
     interval = "{:.3f} to {:.3f}".format(*figure.interval) if figure.interval else ""
-    value = f"{figure.value:g}" if name.endswith("rank") else cell(figure.value)
-    return [value, interval, cell(figure.chance), cell(figure.ceiling)]
+    return [task.shown(figure.metric, figure.value), interval, cell(figure.chance), cell(figure.ceiling)]
 
 
 def _counts(figure: Figure) -> dict[str, int]:

@@ -8,21 +8,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ...core.families import Family, family_of, load
 from ...evaluation.records import Figure
-from ...evaluation.tasks.registry import find_task
 from ..hub_ids import is_hub_id
-from .evaluation import Evaluation, label, largest_k
+from .evaluation import Evaluation
 from .family import FamilyCard
 
-# what a figure's name holds → the Hub's name of such a metric
-_METRICS = {
-    "_recall@": "recall",
-    "mean_per_class_recall": "recall",
-    "_acc": "accuracy",
-    "zero_shot_map": "map",
-    "median_rank": "median_rank",
-    "calibration_error": "expected_calibration_error",
-    "micro_f1": "f1",
-}
 _OF_FILES = {"sentence-transformers": "sentence_transformers", "onnx": "onnx"}  # tag → what of the facts earns it
 _COUNTS = ("images", "captions", "classes", "classes_without_pictures", "skipped_images")
 
@@ -84,14 +73,14 @@ def _emissions(facts: dict[str, Any], card: FamilyCard) -> dict[str, Any] | None
 
 
 def _eval_results(evaluation: Evaluation) -> Iterator[EvalResult]:
-    """The figures that a leaderboard compares; of each language recall at the largest k."""
-    for task, figures in evaluation.by_task().items():
-        k = largest_k(figures)
-        dataset_id, words = _dataset(next(iter(figures.values())))
-        for name, figure in figures.items():
-            if "_map@" in name or (figure.language and figure.k != k) or name.endswith("_deviation"):
+    """The figures that a leaderboard compares; of each language those that stand for all."""
+    for measured in evaluation.measured():
+        task, figures = measured.task, measured.figures
+        dataset_id, words = _dataset(measured.first)
+        type_, title = task.hub_type
+        for figure in task.headline(figures) if measured.language else figures.values():
+            if not task.on_hub(figure.metric):
                 continue
-            type_, title = find_task(task).hub_type
             yield EvalResult(
                 task_type=type_,
                 task_name=title,
@@ -100,8 +89,8 @@ def _eval_results(evaluation: Evaluation) -> Iterator[EvalResult]:
                 dataset_config=figure.language or None,
                 dataset_split=figure.split,
                 dataset_revision=figure.data_revision,
-                metric_type=next((kind for part, kind in _METRICS.items() if part in name), name),
-                metric_name=label(name),
+                metric_type=task.hub_metric(figure.metric),
+                metric_name=task.label(figure.metric),
                 metric_value=figure.value,
                 metric_args=_metric_args(figure, evaluation.intervals),
             )

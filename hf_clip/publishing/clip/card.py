@@ -10,9 +10,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from ...core.json_files import read_json
 from ...core.public import FROM_SCRATCH
 from ...evaluation.markdown import escaped, table
+from ...evaluation.tasks.registry import label
 from ...models.tower_sources.registry import repository_of
 from ..card.citations import bibtex_of
-from ..card.evaluation import label
 from ..card.facts import CardDetails, Example, tensors_in
 from ..card.family import FamilyCard, parameters_row
 from ..card.words import dataset_link, fenced, linked, number

@@ -24,8 +24,8 @@ from huggingface_hub import EvalResult, ModelCard
 from rendering import HOSTILE, Page, rendered
 
 from hf_clip.core.errors import InputError
+from hf_clip.evaluation.words import percent
 from hf_clip.publishing.card import render as card_module
-from hf_clip.publishing.card.limits import percent
 from hf_clip.publishing.card.render import CardDetails, card_files, render, write_card
 
 
