@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -31,10 +32,10 @@ class Rows:
         return 1 + (self.source.row_number(row) if self.source else row)
 
     def name(self, image: int) -> str:
-        return self.source.picture_name(self._record(image)) if self.source else ""
+        return self.source.picture_name(self._record(self.source, image)) if self.source else ""
 
     def captions(self, image: int) -> list[str]:
-        return self.source.captions_of(self._record(image)) if self.source else []
+        return self.source.captions_of(self._record(self.source, image)) if self.source else []
 
     def caption(self, caption: int) -> str:
         """Of the caption at a position."""
@@ -42,11 +43,17 @@ class Rows:
         first = int(torch.searchsorted(self.embeddings.text_to_image, image))
         return self.captions(int(image))[caption - first] if self.source else ""
 
-    def picture(self, image: int) -> Any:
-        return read_image(self._record(image)[self.source.image_column], self.source.folder)[0]
+    def picture(self, image: int) -> Image.Image:
+        """
+        Raises:
+            ValueError: there is no source.
+        """
+        if self.source is None:
+            raise ValueError("embeddings without a source have no images to show")
+        return read_image(self._record(self.source, image)[self.source.image_column], self.source.folder)[0]
 
-    def _record(self, image: int) -> dict[str, Any]:
-        return self.source.rows[int(self.embeddings.image_rows[image])]
+    def _record(self, source: Source, image: int) -> dict[str, Any]:
+        return source.rows[int(self.embeddings.image_rows[image])]
 
 
 # ---- of a data set ------------------------------------------------------------------------------------------------

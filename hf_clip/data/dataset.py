@@ -154,7 +154,7 @@ class TrainingPairs(TrainingImages, CaptionedImages):
         """Mean characters of each row's captions: how long its text is, before it is tokenised."""
         if self.source.caption_column:
             return list(caption_lengths(self.source.rows, self.source.caption_column))
-        lengths = np.array([len(name) for name in self.source.class_names])
+        lengths = np.array([len(name) for name in self.source.class_names or ()])
         labels = self.source.labels()
         if labels.ndim == 1:
             return lengths[labels].tolist()

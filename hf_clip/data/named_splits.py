@@ -230,9 +230,10 @@ def choose_split(splits: Iterable[str], asked: str | Sequence[str], name: str) -
     known = {canonical(split): split for split in splits} | {split: split for split in splits}
     if isinstance(asked, str):
         parts = list(splits) if asked == ALL else [part.strip() for part in asked.split("+")]
-        found = [known.get(part, known.get(canonical(part))) for part in parts]
-        if None in found:
+        known |= {part: known[canonical(part)] for part in parts if part not in known and canonical(part) in known}
+        if not known.keys() >= set(parts):
             raise InputError(f"{name} has no split {asked!r}: set split to one of {', '.join(splits)}")
+        found = [known[part] for part in parts]
         return "+".join(found), list(dict.fromkeys(found))
     found = [known[wanted] for wanted in asked if wanted in known]
     if not found:

@@ -37,7 +37,8 @@ def read_tar(file: Path) -> Iterator[tuple[int, str, bytes]]:
     Raises:
         InputError: the tar is damaged, cut off, goes on after its end, or is no tar.
     """
-    last, archive, start = "", 0, 0
+    last, archive = "", 0
+    start: int | None = 0
     try:
         with contextlib.ExitStack() as opened:
             handle = opened.enter_context(_open(file))

@@ -116,6 +116,7 @@ def _write_segment(store: EmbeddingStore, rows: range, parts: list[Part], source
 
 
 def _rows_of(part: EmbeddedBatch, source: Source) -> pa.Table:
+    assert part.captions_cut is not None, "our own collator counts them"
     records = [source.rows[row] for row in part.rows.tolist()]
     captions = [caption for record in records for caption in source.captions_of(record)]
     starts = pa.array([0, *part.caption_counts.cumsum(0).tolist()], pa.int32())

@@ -100,5 +100,5 @@ def statistics_moved(norms: list[_BatchNorm], momentum: float = 0.0) -> Iterator
             norm.momentum, norm.num_batches_tracked = momentum, None
         yield
     finally:
-        for norm, (momentum, batches) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+        for norm, before in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = before

@@ -115,7 +115,7 @@ _TURNS = {
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What puts it upright. Free text, half a block and other things that are no EXIF count as none."""
     try:
-        return _TURNS.get(image.getexif().get(0x0112))
+        return _TURNS.get(image.getexif().get(0x0112, 0))
     except Exception:  # what Pillow's reader of EXIF raises has no common type
         return None
 

@@ -18,12 +18,13 @@ def pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tenso
     Padding counts neither in the mean nor as the last token.
     """
     if pooling == "pooler":
-        if output.get("pooler_output") is None:
+        pooled = output.get("pooler_output")
+        if pooled is None:
             raise ValueError("this tower has no pooler: set its pooling to 'mean', 'cls' or 'last'")
-        return output.pooler_output.flatten(1)
+        return pooled.flatten(1)
     if pooling == "cls" and output.get("cls_token_value") is not None:  # CvT's, beside its map of patches
         return output["cls_token_value"].flatten(1)
-    hidden = output.last_hidden_state
+    hidden = _hidden(output)
     if hidden.ndim == 4:
         hidden = hidden.flatten(2).transpose(1, 2)  # (batch, h·w, width)
     if attention_mask is None:
@@ -36,6 +37,12 @@ def pool(output: BaseModelOutputWithPooling, pooling: str, attention_mask: Tenso
     # The first token that is no padding, or the last: a tokenizer may pad on either side.
     rank = positions if pooling == "last" else positions.flip(0) + 1
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), (rank * attention_mask).argmax(1)]
+
+
+def _hidden(output: BaseModelOutputWithPooling) -> Tensor:
+    if output.last_hidden_state is None:
+        raise ValueError("this tower gives no last_hidden_state, and nothing else is pooled")
+    return output.last_hidden_state
 
 
 def with_pooled(output: BaseModelOutputWithPooling, pooled: Tensor) -> BaseModelOutputWithPooling:
@@ -52,18 +59,18 @@ def with_pooled(output: BaseModelOutputWithPooling, pooled: Tensor) -> BaseModel
 def patch_mask(tower: PreTrainedModel, output: BaseModelOutputWithPooling, pixel_values: Tensor) -> Tensor | None:
     """(batch, tokens): 0 for the class and register tokens that come before the patches of a ViT, which no mean over
     the picture should count; `None` for a tower without."""
-    size = getattr(tower.config, "patch_size", None)
+    size, hidden = getattr(tower.config, "patch_size", None), _hidden(output)
     if tower.config.model_type == "timm_wrapper":
         special = getattr(tower.timm_model, "num_prefix_tokens", 0)
-    elif size is None or output.last_hidden_state.ndim != 3:
+    elif size is None or hidden.ndim != 3:
         special = 0
     else:
         height, width = size if isinstance(size, (list, tuple)) else (size, size)
         patches = (pixel_values.shape[-2] // height) * (pixel_values.shape[-1] // width)
-        special = output.last_hidden_state.shape[1] - patches
-    if special <= 0 or output.last_hidden_state.ndim != 3:
+        special = hidden.shape[1] - patches
+    if special <= 0 or hidden.ndim != 3:
         return None
-    positions = torch.arange(output.last_hidden_state.shape[1], device=pixel_values.device)
+    positions = torch.arange(hidden.shape[1], device=pixel_values.device)
     return (positions >= special).long().expand(pixel_values.shape[0], -1)
 
 

@@ -28,7 +28,7 @@ from .pooling_hf_clip import last_map_of, pool
 
 def _tower_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class of a tower's configuration: the encoder alone, where transformers has it as a class (T5)."""
-    classes = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None) or MODEL_MAPPING.get(type(config), None)
+    classes: Any = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None) or MODEL_MAPPING.get(type(config), None)
     if classes is None:  # half of a pair, which AutoModel does not build alone (SigLIP's text tower)
         classes = getattr(transformers, type(config).__name__.removesuffix("Config") + "Model", None)
     if classes is None:
@@ -76,9 +76,10 @@ def load_tower(
     else:
         opened = AutoModel.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
         model, report = opened
-        tower, prefix = getattr(model, f"{side}_model", None), f"{side}_model."
-        if not isinstance(tower, PreTrainedModel):
+        part, prefix = getattr(model, f"{side}_model", None), f"{side}_model."
+        if not isinstance(part, PreTrainedModel):
             raise ValueError(f"a {config.model_type} model has no {side} tower that stands alone")
+        tower = part
     freeze_unused(drop_pooler(tower, pooling), _measure(tower.config, pooling)[1])
     learning = {id(p) for p in tower.parameters() if p.requires_grad}
     lacking = [key for key, p in model.named_parameters() if key in report["missing_keys"] and id(p) in learning]
@@ -121,7 +122,7 @@ def drop_pooler(tower: PreTrainedModel, pooling: str) -> PreTrainedModel:
     if tower.config.model_type == "vit_mae":
         tower.config.mask_ratio = 0.0
     if _tower_arguments(tower.config, pooling) and getattr(tower, "pooler", None) is not None:
-        tower.pooler = None
+        tower.register_module("pooler", None)
     return tower
 
 
