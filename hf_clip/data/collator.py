@@ -151,7 +151,7 @@ class HFClipCollator:
         return Tokenized(tokens, ids, is_text.sum(1), self._cut(captions, encoded))
 
     def _cut(self, captions: list[str], encoded: BatchEncoding) -> Tensor:
-        if self.tokenizer.is_fast:
+        if encoded.encodings is not None:
             return torch.tensor([bool(encoding.overflowing) for encoding in encoded.encodings])
         # A tokenizer written in Python does not say what it cut off.
         whole = self.tokenizer(captions, verbose=False)["input_ids"]

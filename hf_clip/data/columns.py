@@ -17,6 +17,9 @@ _CAPTIONS = ("caption", "captions", "text", "txt")
 CAPTION_COLUMNS = (*_CAPTIONS, *(f"json.{name}" for name in _CAPTIONS))
 _BATCH = 100_000  # rows that are checked at once
 
+Row = dict[str, Any]  # column → what stands there, as `datasets` gives a row
+Features = dict[str, Any]  # column → its feature of `datasets`, or None where it is not known
+
 
 class ColumnSettings(TypedDict, total=False):
     """What a user says of the columns, and of the classes whose numbers stand in one; None: nothing."""
@@ -27,15 +30,23 @@ class ColumnSettings(TypedDict, total=False):
     class_names: Sequence[str] | None
 
 
-class Columns(NamedTuple):
-    """Names of the columns; a dotted one leads into a structure."""
+class AskedColumns(NamedTuple):
+    """Names of the columns that are asked for; None: the first known one."""
 
     image: str | None
     caption: str | None
     label: str | None
 
 
-def column_names(rows: Any, first: dict[str, Any] | None) -> dict[str, Any]:
+class Columns(NamedTuple):
+    """Names of the columns that were found; a dotted one leads into a structure."""
+
+    image: str
+    caption: str | None
+    label: str | None
+
+
+def column_names(rows: Any, first: Row | None) -> Features:
     """Columns with their features (None where they are not known), those within structures under dotted names."""
     features = dict(rows.features) if rows.features else dict.fromkeys(first or rows.column_names)
     for column, feature in list(features.items()):
@@ -54,7 +65,7 @@ def _fields(name: str, structure: Any) -> Iterator[tuple[str, Any]]:
 
 
 def find_columns(
-    features: dict[str, Any], asked: Columns, captions_required: bool, name: str, labels_required: bool = False
+    features: Features, asked: AskedColumns, captions_required: bool, name: str, labels_required: bool = False
 ) -> Columns:
     """The columns that were asked for, or else the first known ones.
 
@@ -62,24 +73,28 @@ def find_columns(
         InputError: one that the source lacks.
     """
     pictures = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
-    image = _find_column(features, asked.image, (*IMAGE_COLUMNS, *pictures), "image_column", name)
-    caption = _find_column(features, asked.caption, CAPTION_COLUMNS, "caption_column", name, required=False)
+    image = _require_column(features, asked.image, (*IMAGE_COLUMNS, *pictures), "image_column", name)
+    caption = _find_column(features, asked.caption, CAPTION_COLUMNS, "caption_column", name)
     classes = [column for column, feature in features.items() if isinstance(of_list(feature), datasets.ClassLabel)]
     known = (*classes, *_LABEL_COLUMNS) if labels_required else () if caption else classes
-    label = _find_column(features, asked.label, known, "label_column", name, labels_required)
+    find_label = _require_column if labels_required else _find_column
+    label = find_label(features, asked.label, known, "label_column", name)
     if captions_required and not (caption or label):
-        _find_column(features, None, CAPTION_COLUMNS, "caption_column", name)
+        _require_column(features, None, CAPTION_COLUMNS, "caption_column", name)
     return Columns(image, caption, label)
 
 
-def _find_column(
-    features: dict[str, Any], column: str | None, known: Sequence[str], setting: str, name: str, required: bool = True
-) -> str | None:
+def _find_column(features: Features, asked: str | None, known: Sequence[str], setting: str, name: str) -> str | None:
+    if asked and asked not in features:
+        raise InputError(f"{name} has no column {asked!r}: set {setting} to one of {', '.join(features)}")
+    return asked or next((candidate for candidate in known if candidate in features), None)
+
+
+def _require_column(features: Features, asked: str | None, known: Sequence[str], setting: str, name: str) -> str:
+    column = _find_column(features, asked, known, setting, name)
     if column is None:
-        column = next((candidate for candidate in known if candidate in features), None)
-    if column not in features and (column or required):
-        missing = f"no column {column!r}" if column else f"none of the columns {', '.join(known)}"
-        raise InputError(f"{name} has {missing}: set {setting} to one of {', '.join(features)}")
+        said = f"none of the columns {', '.join(known)}: set {setting} to one of {', '.join(features)}"
+        raise InputError(f"{name} has {said}")
     return column
 
 
@@ -100,7 +115,7 @@ def find_path(structure: Any, column: str) -> list[str]:
     return next((path for path in paths if len(path) > 1), [])
 
 
-def value_of(record: dict[str, Any], column: str) -> Any:
+def value_of(record: Row, column: str) -> Any:
     """A column's value, also under a dotted name; None where a structure lacks it."""
     value: Any = record
     for field in (path := find_path(record, column)):

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, TypeGuard
 import datasets
 
 from ..core.errors import InputError
-from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS, Columns, of_list
+from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS, AskedColumns, of_list
 from .folders import say_once
 from .named_splits import check_unsplit, choose_split
 
@@ -57,8 +57,8 @@ def features_of_record(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def columns_by_type(
-    features: dict[str, Any], asked: Columns, name: str, *, captions_required: bool, labels_required: bool
-) -> Columns:
+    features: dict[str, Any], asked: AskedColumns, name: str, *, captions_required: bool, labels_required: bool
+) -> AskedColumns:
     """What was asked for, and else the only column of its type: an `Image`, texts or lists of them, a `ClassLabel`.
 
     A column that is None has none of its type, and may yet be known by its name.
@@ -82,7 +82,7 @@ def columns_by_type(
     if label is None and (labels_required or not caption):
         label = _only([c for c, kind in inner.items() if isinstance(kind, datasets.ClassLabel)], "label", name)
     _check_found(paths, caption is not None or label is not None or not captions_required, features, name)
-    return Columns(image, caption, label)
+    return AskedColumns(image, caption, label)
 
 
 def _check_found(image: str | None, has_captions: bool, features: dict[str, Any], name: str) -> None:

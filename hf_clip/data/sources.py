@@ -21,6 +21,7 @@ from .column_checks import (
     fault_of_label,
 )
 from .columns import (
+    AskedColumns,
     Columns,
     ColumnSettings,
     as_list,
@@ -113,7 +114,7 @@ class Source:
     def label_of(self, record: dict[str, Any]) -> int | str | list[int | str]:
         """Of a row of `rows`: the number of its class, or what stands there where the classes are not known; of
         several, the list."""
-        label = value_of(record, self.label_column)
+        label = value_of(record, self.label_column) if self.label_column else None
         if isinstance(label, list):
             return [self._label(one) for one in label]
         return self._label(label)
@@ -126,8 +127,10 @@ class Source:
         """(rows,) int64, the number of each row's class; of several a row, (rows, classes), boolean.
 
         Raises:
-            InputError: several a row, and the classes are not known.
+            InputError: there are none, or several a row and the classes are not known.
         """
+        if self.label_column is None:
+            raise InputError(f"{self.name} has no labels: set label_column")
         batches = column_batches(self.rows, self.label_column)
         return np.concatenate([label_numbers(batch, self.class_names) for _, batch in batches])
 
@@ -280,7 +283,7 @@ class _Wanted(NamedTuple):
     """What the user says of a source."""
 
     name: str
-    columns: Columns
+    columns: AskedColumns
     split: str | Sequence[str]
     streaming: bool
     captions_required: bool
@@ -315,9 +318,9 @@ def _asked(
     caption_column: str | None = None,
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
-) -> tuple[Columns, Sequence[str] | None]:
+) -> tuple[AskedColumns, Sequence[str] | None]:
     """`ColumnSettings`, of which Python refuses what is misspelt."""
-    return Columns(image_column, caption_column, label_column), class_names
+    return AskedColumns(image_column, caption_column, label_column), class_names
 
 
 def _read_opened(given: Opened, wanted: _Wanted, data_config: str | None) -> _Read:
@@ -347,9 +350,8 @@ def _read_files(files: Found, wanted: _Wanted, data_config: str | None) -> _Read
 
 def _with_columns(every: Any, first: dict[str, Any] | None, taken: str, files: Found, wanted: _Wanted) -> _Read:
     found = wanted.find(column_names(every, first))
-    image = str(found.image)
-    check_address(first_value(every, first, image), image, wanted.name)
-    splits = row_splits_of(every, first, image, files)
+    check_address(first_value(every, first, found.image), found.image, wanted.name)
+    splits = row_splits_of(every, first, found.image, files)
     rows = _select(every, (*found, splits.column if splits and wanted.streaming else None), first)
     return _Read(rows, found, taken, every, first, splits)
 
@@ -365,7 +367,8 @@ def _source_of(read: _Read, files: Found, wanted: _Wanted, class_names: Sequence
     has_shard_names = isinstance(rows, datasets.IterableDataset) and len(files.files) == rows.num_shards
     return Source(
         rows,
-        *found[:2],
+        found.image,
+        found.caption,
         folder=_folder_of(files, rows, found.image),
         name=name,
         label_column=found.label,

@@ -221,7 +221,9 @@ _TAGS = {"bits": (258,), "photometric": (262,), "least": (340, 280), "most": (34
 def _tag(image: Image.Image, name: str) -> float | None:
     """A number of a TIFF's."""
     tags = getattr(image, "tag_v2", None)
-    for number in _TAGS[name] if tags else ():
+    if not tags:
+        return None
+    for number in _TAGS[name]:
         value = tags.get(number)
         value = value[0] if isinstance(value, tuple) and value else value
         with contextlib.suppress(TypeError, ValueError):
