@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import inspect
 import json
 import os
 import tempfile
@@ -31,6 +32,7 @@ from transformers import BertConfig, BertTokenizer, ResNetConfig
 import hf_clip.publishing.hub
 from hf_clip import HFClipConfig, HFClipModel, HFClipProcessor
 from hf_clip.models.image_processors import square_image_processor
+from hf_clip.models.losses_hf_clip import LOSSES
 from hf_clip.publishing import hub_calls
 from hf_clip.publishing.hub_client import answer
 from hf_clip.publishing.hub_process import ask_in_a_process
@@ -39,10 +41,11 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
 # The files that travel with a saved model.
 _PARTS = (
-    "checkpointing", "configuration", "decoding", "loss", "modeling", "pipelines", "pooling", "processing",
-    "remote_code", "requirements", "towers",
+    "checkpointing", "configuration", "decoding", "loss", "losses", "modeling", "pipelines", "pooling", "processing",
+    "remote_code", "requirements", "tiles", "towers",
 )  # fmt: skip
 CODE = {f"{part}_hf_clip.py" for part in _PARTS}
+CODE |= {Path(inspect.getfile(loss.function)).name for loss in LOSSES.values()}
 COLORS = ["red", "green", "blue", "yellow", "black", "orange", "purple", "brown"]
 
 # What BERT's tokenizer, which drops case, accents, white space and control characters, reads as the same.

@@ -1,6 +1,7 @@
 """Starts gloo processes on this machine; what they run stands here, where they can import it."""
 
 import copy
+import dataclasses
 import functools
 import os
 import sys
@@ -95,7 +96,7 @@ def one_process(loss: str = "infonce", duplicates: bool = True):
 
     model = small_model(loss)
     ids = {"image_ids": IMAGE_IDS, "caption_ids": CAPTION_IDS} if duplicates else {}
-    loss = global_contrastive_loss(model(**tiny_inputs(pairs=7), return_logits=False), **ids)
+    loss = global_contrastive_loss(model(**tiny_inputs(pairs=7), return_logits=False), model.get_loss(), **ids)
     loss.backward()
     return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -117,6 +118,7 @@ def take_steps(rank: int, world_size: int, folder: str, steps: list[Step]) -> No
 
 
 def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torch.Tensor:
+    from hf_clip.models.losses_hf_clip import LOSSES
     from hf_clip.training.distributed import gather_batch, global_contrastive_loss
     from hf_clip.training.gradient_cache import GradientCache
     from hf_clip.training.own_loss import own_loss
@@ -128,7 +130,7 @@ def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torc
         world = gather_batch(output.image_embeds, output.text_embeds, **step.ids(rows))
         loss = own_loss(functools.partial(_own, step.own, rows), output, world)
     else:
-        loss = global_contrastive_loss(output, **step.ids(rows), tile_size=step.tile_size)
+        loss = global_contrastive_loss(output, LOSSES[step.loss], **step.ids(rows), tile_size=step.tile_size)
     loss.backward()
     if cache:
         cache.backward(model)
@@ -137,16 +139,15 @@ def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torc
 
 def _own(kind: str, rows: slice, outputs, labels=None, num_items_in_batch=None) -> torch.Tensor:
     """InfoNCE as a user would write it: of all pairs on each process, or of its own rows from `offset` on."""
-    from hf_clip.models.loss_hf_clip import contrastive_loss
+    from hf_clip.models.infonce_hf_clip import contrastive_loss
 
-    ids = {"image_ids": outputs.image_ids, "caption_ids": outputs.caption_ids}
     images, texts, scale = outputs.image_embeds, outputs.text_embeds, outputs.logit_scale
     if kind == "whole":
-        return contrastive_loss(images, texts, scale, **ids) / num_items_in_batch
+        whole = dataclasses.replace(outputs, offset=0)
+        return contrastive_loss(images, texts, scale, batch=whole) / num_items_in_batch
     assert outputs.offset == rows.start
     own = slice(outputs.offset, outputs.offset + rows.stop - rows.start)
-    others = {"all_image_embeds": images, "all_text_embeds": texts, "offset": outputs.offset}
-    return contrastive_loss(images[own], texts[own], scale, **others, **ids) * outputs.processes / num_items_in_batch
+    return contrastive_loss(images[own], texts[own], scale, batch=outputs) * outputs.processes / num_items_in_batch
 
 
 def shard(model: torch.nn.Module) -> torch.nn.Module:

@@ -37,12 +37,10 @@ def run(arguments: list[str], printer: Printer) -> None:
     text_embeds, ids, cut = embed_prompts(model, processor, texts)
     notes = cut_note(texts, cut.tolist(), "labels") + alike_note(labels, ids.tolist())
     logits = score(image_embeds, text_embeds, *temperature_of(model))  # (images, labels)
-    # A model of the sigmoid loss answers for each label alone; of any other, for one label among all.
-    independent = model.logit_bias is not None
-    probabilities = logits.sigmoid() if independent else logits.softmax(1)
+    independent = model.config.probabilities == "sigmoid"  # it answers for each label alone, not for one among all
     results = [
         {"image": file, "scores": dict(zip(labels, row.tolist(), strict=True))}
-        for file, row in zip(images, probabilities, strict=True)
+        for file, row in zip(images, model.probabilities(logits), strict=True)
     ]
     if settings.json:
         printer.json({"results": results, "skipped": skipped, "independent": independent, "notes": notes})

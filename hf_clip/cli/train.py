@@ -10,6 +10,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..data.augmentation import Augmentation
 from ..evaluation.tasks.registry import TASKS
+from ..models.losses_hf_clip import LOSSES
 from ..models.tower_sources.registry import tower_names
 from ..training.arguments import HFClipTrainingArguments
 from ..training.named_sets import of_no_set, set_of
@@ -23,6 +24,7 @@ _METRICS = [
     *(f"zero_shot_{what}" for what in ("acc1", "acc5", "mean_per_class_recall", "map", "calibration_error")),
 ]
 _OWN_PROTOCOL = ("knn", "linear_probe_")  # metrics whose names say more than can be listed
+_LOSSES = " or ".join(f"{name} ({loss.label})" for name, loss in LOSSES.items())
 _DEFAULT_TOWERS = {"vision_model": "microsoft/resnet-50", "text_model": "google-bert/bert-base-uncased"}
 
 
@@ -36,13 +38,13 @@ class TowerSettings:
     )
     vision_model: str | None = None
     text_model: str | None = None
-    loss: str | None = field(default=None, metadata={"help": "infonce (CLIP's, the default) or sigmoid (SigLIP's)."})
+    loss: str | None = field(default=None, metadata={"help": f"{_LOSSES}. Default: infonce (CLIP's)."})
     projection_dim: int | None = field(default=None, metadata={"help": "Width of the shared space; default 512."})
     projection: str | None = field(default=None, metadata={"help": "linear (the default), mlp or none."})
     text_pooling: str | None = field(default=None, metadata={"help": "cls, mean, last or pooler."})
     vision_pooling: str | None = field(default=None, metadata={"help": "cls, mean, last or pooler."})
     logit_scale_init_value: float | None = field(
-        default=None, metadata={"help": "Log of 1/temperature at the start; default: as CLIP, or SigLIP, has it."}
+        default=None, metadata={"help": "Log of 1/temperature at the start; default: as the loss has it."}
     )
     image_size: int | None = field(default=None, metadata={"help": "Side of the square pictures, in pixels."})
     text_padding: str | None = field(

@@ -16,11 +16,12 @@ from .tasks.retrieval import top_images
 
 
 @house_style()
-def draw_training_curve(log_history: list[dict[str, Any]], file: Path) -> None:
+def draw_training_curve(log_history: list[dict[str, Any]], file: Path, loss: str) -> None:
     """Loss, in-batch accuracy and retrieval recall against the epoch.
 
     Args:
         log_history: of the Trainer's state.
+        loss: what was trained on, in a few words.
     """
     steps = [entry for entry in log_history if "loss" in entry]
     evaluations = [entry for entry in log_history if "eval_loss" in entry]
@@ -30,7 +31,7 @@ def draw_training_curve(log_history: list[dict[str, Any]], file: Path) -> None:
     left.plot(
         [e["epoch"] for e in evaluations], [e["eval_loss"] for e in evaluations], "o-", color="#bc4c00", label="unseen"
     )
-    left.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None), title="InfoNCE")
+    left.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None), title=loss)
     recalls = sorted({name for e in evaluations for name in e if "image_retrieval_recall@" in name}, key=_k_of)
     for name, shade in zip(recalls, ("#0a3069", "#0969da", "#80ccff", "#b6e3ff", "#ddf4ff"), strict=False):
         right.plot(

@@ -4,7 +4,6 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 
 # isort: split
 
-import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,16 +15,13 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from .loss_hf_clip import PROBABILITIES, Loss
+from .losses_hf_clip import LOSSES, find_loss
 from .pipelines_hf_clip import register_pipelines
 from .remote_code_hf_clip import copy_code, name_classes
 
 POOLINGS = ("cls", "mean", "last", "pooler")
 PROJECTIONS = ("linear", "mlp", "none")
-
-# loss → where logit_scale starts and where training caps it. InfoNCE: CLIP (arXiv:2103.00020, §2.3 and §2.5).
-# Sigmoid: SigLIP (arXiv:2303.15343, §3.2), which caps nothing.
-_TEMPERATURES = {"infonce": (math.log(1 / 0.07), math.log(100)), "sigmoid": (math.log(10), None)}
-LOSSES = tuple(_TEMPERATURES)
 
 # What the tower was trained to give, or its heads were trained on. Anything else: for text the last token of a causal
 # language model and the mean over tokens of an encoder, for images the tower's own pooler.
@@ -65,11 +61,15 @@ class HFClipConfig(PreTrainedConfig):
             (the tower's own). `None` picks what suits the tower.
         projection: "linear" (no bias, as in CLIP), "mlp" (linear, GELU, linear) or "none" (the towers' widths must
             then be equal to `projection_dim`).
-        loss: "infonce" (CLIP's softmax over the batch) or "sigmoid" (SigLIP's, with a learnable `logit_bias`).
-        logit_scale_init_value: log of 1/temperature at the start; default ln(1/0.07), for the sigmoid loss ln 10.
+        loss: "infonce" (CLIP's softmax over the batch), "sigmoid" (SigLIP's, with a learnable `logit_bias`), or the
+            name of a loss of one's own: `HFClipConfig(**loss.settings())` has all that opening it without the loss
+            needs.
+        probabilities: "softmax" (a probability is shared out among the candidates) or "sigmoid" (each has its own);
+            default: as the loss has it.
+        logit_scale_init_value: log of 1/temperature at the start; default: as the loss has it.
         logit_scale_max: log of the largest 1/temperature; training clamps after each step. `None`: no cap. "default":
-            ln 100, for the sigmoid loss no cap.
-        logit_bias_init_value: where the bias of the sigmoid loss starts.
+            as the loss has it.
+        logit_bias_init_value: where the bias starts, of a loss that has one; `None`: there is no bias.
         text_width, vision_width: widths of the pooled tower outputs; measured when the model is first built.
         text_unused, vision_unused: which parameters of a tower its pooled output does not depend on, and a digest of
             the tower and pooling that this was measured for; measured anew where they are no longer those.
@@ -107,9 +107,10 @@ class HFClipConfig(PreTrainedConfig):
     vision_pooling: str | None = None
     projection: str = "linear"
     loss: str = "infonce"
+    probabilities: str | None = None
     logit_scale_init_value: int | float | None = None
     logit_scale_max: int | float | str | None = "default"
-    logit_bias_init_value: int | float = -10.0
+    logit_bias_init_value: int | float | None = None
     text_width: int | None = None
     vision_width: int | None = None
     text_unused: dict[str, Any] | None = None
@@ -119,15 +120,31 @@ class HFClipConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.text_pooling = self.text_pooling or _text_pooling(self.text_config)
         self.vision_pooling = self.vision_pooling or _VISION_POOLING.get(self.vision_config.model_type, "pooler")
-        choices = {"text_pooling": POOLINGS, "vision_pooling": POOLINGS, "projection": PROJECTIONS, "loss": LOSSES}
+        self._fill_in_loss()
+        choices = {"text_pooling": POOLINGS, "vision_pooling": POOLINGS, "projection": PROJECTIONS}
+        choices |= {"probabilities": tuple(PROBABILITIES)}
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise ValueError(f"unknown {field} {getattr(self, field)!r}: choose one of {', '.join(known)}")
-        start, cap = _TEMPERATURES[self.loss]
+
+    def _fill_in_loss(self) -> None:
+        """What is not said is as the loss has it; of one that is not here its temperature is by default CLIP's."""
+        known = find_loss(self.loss) if self.probabilities is None else LOSSES.get(self.loss)
+        usual = Loss if known is None else known
+        if known and self.probabilities not in (None, known.probabilities):
+            raise ValueError(
+                f"probabilities {self.probabilities!r} contradict the loss {self.loss}, whose are "
+                f"{known.probabilities!r}: leave them out, or give a loss of your own another name"
+            )
+        self.probabilities = self.probabilities or usual.probabilities
         if self.logit_scale_init_value is None:
-            self.logit_scale_init_value = start
+            self.logit_scale_init_value = usual.logit_scale_init_value
         if self.logit_scale_max == "default":
-            self.logit_scale_max = cap
+            self.logit_scale_max = usual.logit_scale_max
+        if known and known.logit_bias_init_value is None:
+            self.logit_bias_init_value = None  # older versions saved a value for it all the same
+        elif self.logit_bias_init_value is None:
+            self.logit_bias_init_value = usual.logit_bias_init_value
 
     @classmethod
     def from_vision_text_configs(cls, vision_config: PreTrainedConfig, text_config: PreTrainedConfig, **kwargs):

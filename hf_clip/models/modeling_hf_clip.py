@@ -24,7 +24,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .checkpointing_hf_clip import make_checkpointable, repeated_blocks, statistics_moved
 from .configuration_hf_clip import HFClipConfig
-from .loss_hf_clip import contrastive_loss, score, sigmoid_loss
+from .loss_hf_clip import PROBABILITIES, Loss, score
+from .losses_hf_clip import LOSSES, find_loss
 from .pooling_hf_clip import last_map_of, patch_mask, pool, with_pooled
 from .remote_code_hf_clip import name_classes
 from .towers_hf_clip import example_pixels, freeze_unused, load_tower, patch_numbers, settle_tower, tower_config
@@ -45,7 +46,7 @@ class HFClipOutput(ModelOutput):
         image_embeds: (images, projection_dim), unit length.
         logit_scale: (1,), log of 1/temperature, fp32; a loss outside `forward` trains the parameter through it. `None`
             where only texts or only images were given.
-        logit_bias: (1,), fp32, the same, of a model with the sigmoid loss; `None` of any other.
+        logit_bias: (1,), fp32, the same, of a model whose loss has a bias, as the sigmoid loss; `None` of any other.
         text_model_output, vision_model_output: what the towers gave, `pooler_output` being the projected embedding
             before it is normalised.
     """
@@ -248,6 +249,7 @@ class HFClipModel(_TextTower, _VisionTower):
     """
 
     auto_classes = HFClipConfig.model_classes
+    own_loss: Loss | None = None  # of `use_loss`
 
     def __init__(
         self,
@@ -263,9 +265,9 @@ class HFClipModel(_TextTower, _VisionTower):
         # One dimension: FSDP2 refuses parameters without any.
         self.logit_scale = nn.Parameter(torch.full((1,), config.logit_scale_init_value, dtype=torch.float32))
         self.logit_bias = None
-        if config.loss == "sigmoid":
+        if config.logit_bias_init_value is not None:
             self.logit_bias = nn.Parameter(torch.full((1,), config.logit_bias_init_value, dtype=torch.float32))
-            self._keep_in_fp32_modules_strict = ["logit_scale", "logit_bias"]
+        self._keep_in_fp32()
         self.post_init()
 
     @classmethod
@@ -316,6 +318,75 @@ class HFClipModel(_TextTower, _VisionTower):
                     names[side], side, configs[side], poolings[side], dtype=dtype, **tower_kwargs[side]
                 )
         return cls(config, vision_model=models["vision"], text_model=models["text"])
+
+    def get_loss(self) -> Loss:
+        """What `return_loss=True` computes.
+
+        Raises:
+            ValueError: it is a loss of somebody's own, which is not saved with the model.
+        """
+        try:
+            return self.own_loss or find_loss(self.config.loss)
+        except ValueError as error:
+            raise ValueError(
+                f"the model was made for the loss {self.config.loss!r}, which is not here: give it with "
+                "model.use_loss(…) or HFClipTrainer(loss=…); embedding and classifying need no loss"
+            ) from error
+
+    def use_loss(self, loss: Loss | str) -> None:
+        """Makes it a model of this loss, one of one's own too: `return_loss=True` and `HFClipTrainer` compute it, and
+        the configuration has its name and settings.
+
+        Of a loss of another name a temperature that was never trained begins where the loss says, and a trained one
+        stays; a bias that the loss has and the model lacks begins where the loss says, and one that it has not goes.
+        A loss of the name in the configuration changes no settings there.
+
+        Raises:
+            ValueError: of this name there is another loss, or was one with other settings when the model was made.
+        """
+        loss = find_loss(loss) if isinstance(loss, str) else loss
+        if LOSSES.get(loss.name, loss) is not loss:
+            raise ValueError(f"{loss.name!r} is a loss of hf_clip's: give yours another name")
+        if loss.name != self.config.loss:
+            self._begin_loss(loss)
+        elif found := self._differing(loss):
+            raise ValueError(f"the model was made for another loss {loss.name!r}: {found}: give this one another name")
+        self.own_loss = loss
+
+    def _differing(self, loss: Loss) -> str:
+        """What opening a model of the loss without it would have wrong; empty where nothing is."""
+        config = self.config
+        if loss.probabilities != config.probabilities:
+            return f"its probabilities were {config.probabilities!r}, not {loss.probabilities!r}"
+        if (loss.logit_bias_init_value is None) != (self.logit_bias is None):
+            return "it had no logit_bias" if self.logit_bias is None else "it had a logit_bias"
+        return ""
+
+    @torch.no_grad()
+    def _begin_loss(self, loss: Loss) -> None:
+        untrained = bool((self.logit_scale == self.config.logit_scale_init_value).all())
+        for name, value in loss.settings().items():
+            setattr(self.config, name, value)
+        if untrained:
+            self.logit_scale.fill_(loss.logit_scale_init_value)
+        if loss.logit_bias_init_value is None:
+            self.logit_bias = None
+        elif self.logit_bias is None:
+            bias = torch.full_like(self.logit_scale, loss.logit_bias_init_value)
+            self.logit_bias = nn.Parameter(bias, self.logit_scale.requires_grad)
+        self._keep_in_fp32()
+
+    def _keep_in_fp32(self) -> None:
+        temperature = {"logit_scale": self.logit_scale, "logit_bias": self.logit_bias}
+        self._keep_in_fp32_modules_strict = [name for name, value in temperature.items() if value is not None]
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """What scores say, of the same shape: for each image (a row) the probability of each candidate (a column).
+
+        Args:
+            scores: (images, candidates), `logits_per_image`.
+        """
+        return PROBABILITIES[self.config.probabilities](scores)
 
     @can_return_tuple
     def get_text_features(
@@ -383,13 +454,13 @@ class HFClipModel(_TextTower, _VisionTower):
         self, images: Tensor, texts: Tensor, with_logits: bool, with_loss: bool | None
     ) -> dict[str, Tensor | None]:
         """The fields of an output that has both."""
-        temperature = [p.to(images.device) for p in (self.logit_scale, self.logit_bias) if p is not None]
-        logits = score(images, texts, *temperature) if with_logits else None
+        scale = self.logit_scale.to(images.device)
+        bias = None if self.logit_bias is None else self.logit_bias.to(images.device)
+        logits = score(images, texts, scale, bias) if with_logits else None
         loss = None
         if with_loss:
             _refuse_local_loss()
-            loss_function = contrastive_loss if self.logit_bias is None else sigmoid_loss
-            loss = loss_function(images, texts, *temperature) / images.shape[0]
+            loss = self.get_loss()(images, texts, scale, bias) / images.shape[0]
         return {
             "loss": loss,
             "logits_per_image": logits,
@@ -419,14 +490,14 @@ class HFClipModel(_TextTower, _VisionTower):
             input_ids, attention_mask: (texts, tokens).
             pixel_values: (images, 3, height, width). A batch without rows gives embeddings without rows, and every
                 parameter a gradient of zero: a process may have nothing to add to a step that others take with it.
-            return_loss: also the loss of the pairs given, their mean, where one process is running.
+            return_loss: also the loss of the pairs given, their mean, where one process is running; see `use_loss`.
             return_logits: `False` leaves the (images, texts) matrices unmade.
             pooled_text: (texts, text_width), of `pool_text`, instead of `input_ids`: the text tower is not run.
             pooled_image: (images, vision_width), of `pool_image`, instead of `pixel_values`.
 
         Raises:
             ValueError: with neither texts nor images; with `return_loss` in several processes, where a local loss
-                would have lost the other processes' negatives.
+                would have lost the other processes' negatives, or of a loss that is not here.
         """
         if all(given is None for given in (input_ids, pixel_values, pooled_text, pooled_image)):
             raise ValueError("nothing to embed: give input_ids, pixel_values or both")
@@ -451,7 +522,8 @@ def _refuse_local_loss() -> None:
     if distributed and torch.distributed.get_world_size() > 1:
         raise ValueError(
             "return_loss=True would leave out the other processes' negatives: call the model with return_logits=False "
-            "and pass its output to hf_clip.training.distributed.global_contrastive_loss, which gathers them"
+            "and pass its output and model.get_loss() to hf_clip.training.distributed.global_contrastive_loss, which "
+            "gathers them"
         )
 
 

@@ -100,7 +100,7 @@ class BaseTrainer(ResumableTrainer):
         self.unread = UnreadInEvaluation()
         self.hub = RunOnHub(self)
         self.push_in_progress: Any = self.hub  # where the Trainer looks for what is under way
-        self._resumes_from: str | None = None
+        self.resumes_from: str | None = None
         self._searched_with: Any = None  # the arguments that a search leaves as they are
         self._callbacks: list[TrainerCallback] = []
         self._first_model = None if model is not None else self._make_first_model(given.get("model_init"), args)
@@ -207,10 +207,10 @@ class BaseTrainer(ResumableTrainer):
         """
         if trial is not None and self._searched_with is not None:
             self.args = copy.copy(self._searched_with)  # for the trial's settings to be written into
-        self._resumes_from = (
+        self.resumes_from = (
             last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint or None
         )
-        self.resumed = self._resumes_from is not None
+        self.resumed = self.resumes_from is not None
         self._take_back_what_was_counted()
         self._train_batch_size = self.args.train_batch_size  # a search may have left that of its last trial
         try:
@@ -227,8 +227,8 @@ class BaseTrainer(ResumableTrainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback):
                 callback.early_stopping_patience_counter = 0
-        if self._resumes_from:
-            self.skipped_images.resume(Path(self._resumes_from))
+        if self.resumes_from:
+            self.skipped_images.resume(Path(self.resumes_from))
 
     def begin_run(self, trial: Any) -> None:
         """Looks at what is to be trained."""
@@ -238,7 +238,7 @@ class BaseTrainer(ResumableTrainer):
             self._take_up(self.model)
         others = {
             "number of training rows": len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None,
-            "the checkpoint to go on from": Path(self._resumes_from).name if self._resumes_from else None,
+            "the checkpoint to go on from": Path(self.resumes_from).name if self.resumes_from else None,
         }
         rows = as_pairs(self.train_dataset)  # a wrapper that would hide epochs is refused before anything begins
         check_same_settings(self.args, self.model, others)

@@ -1,26 +1,29 @@
 """The trainer of dual encoders: the loss of the global batch, gradient cache, rates by part, the temperature."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import TrainOutput
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
 from ..core.errors import InputError
+from ..core.json_files import read_json
 from ..embeddings.encode import is_convolutional
 from ..models.checkpointing_hf_clip import repeated_blocks
+from ..models.loss_hf_clip import Loss, LossFunction
 from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
 from .arguments import HFClipTrainingArguments
-from .distributed import GlobalBatch, gather_batch, in_batch_accuracy, loss_of_global_batch
+from .distributed import GatheredBatch, gather_batch, in_batch_accuracy, loss_of_global_batch
 from .evaluation import EmbeddingTrainer
 from .evaluation_checks import check_evaluation
 from .facts import pair_facts
 from .feature_cache import UseFrozenFeatures
 from .gradient_cache import GradientCache
 from .inherited import refuse_arguments
-from .own_loss import own_loss
+from .own_loss import check_loss, loss_to_train, own_loss, use_loss
 from .parameter_groups import parameter_groups
 from .parts import batches_of, check_parts, check_steps, enough_for_batch_norm, freeze, learns_statistics
 from .processes import wants_fsdp
@@ -36,7 +39,14 @@ class HFClipTrainer(EmbeddingTrainer):
     step; `evaluate()` gives retrieval recalls of a `CaptionedImages`, and `predict()` its embeddings too.
 
     Args:
+        loss: what is trained on, in place of the loss that the model was made for: a `Loss`, the name of one of
+            hf_clip's, or a function as [`Loss`] describes it, with which temperature, bias and probabilities stay the
+            model's. See `HFClipModel.use_loss` for what becomes of a model that was made for another one.
         origin: what the towers and the pictures are, for the model card.
+
+    Raises:
+        InputError: parts that do not fit together; a loss that is none, with `compute_loss_func` or with DeepSpeed; a
+            model of a loss that is not here.
     """
 
     arguments = HFClipTrainingArguments
@@ -51,8 +61,11 @@ class HFClipTrainer(EmbeddingTrainer):
         model: HFClipModel | None = None,
         args: HFClipTrainingArguments | None = None,
         *others: Any,
+        loss: Loss | LossFunction | str | None = None,
         **kwargs: Any,
     ):
+        self._given_loss = loss
+        self._loss: LossFunction  # of the model that is trained
         self._cache: GradientCache | None = None  # of the step that is being taken
         self._finite: dict[str, Tensor] = {}  # of its embeddings of all processes, by tower
         super().__init__(model, args, *others, **kwargs)
@@ -69,11 +82,18 @@ class HFClipTrainer(EmbeddingTrainer):
         """Of a dual encoder; the collator is by default that of the processor."""
         refuse_arguments(given)
         check_parts(model, given)
+        check_loss(given, self._given_loss, given["args"].loss_tile_size)
         return given | {"data_collator": batches_of(given.get("data_collator"), model, given.get("processing_class"))}
 
     def make_ready(self, model: HFClipModel) -> list[nn.Module]:
-        """Freezes the towers that are to be, and stores convolutions channels-last."""
+        """Freezes the towers that are to be, and stores convolutions channels-last; tells the model its loss."""
         args = self.args
+        if self._given_loss is not None:
+            if self.is_deepspeed_enabled:
+                raise InputError("loss is for runs without DeepSpeed: leave out one of them")
+            use_loss(model, self._given_loss)
+        if self.compute_loss_func is None:
+            self._loss = loss_to_train(model, args.loss_tile_size)
         frozen = freeze(model, args)
         if not wants_fsdp(args) and args.channels_last and is_convolutional(model):  # FSDP shards no layout
             model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
@@ -93,9 +113,16 @@ class HFClipTrainer(EmbeddingTrainer):
         return [_ClampTemperature(), *cached]
 
     def check_run(self) -> None:
-        """Refuses what the first evaluation would stumble over."""
+        """Refuses what the first evaluation would stumble over, and a checkpoint of another loss."""
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         check_evaluation(self.args, sets, self.tasks_of, self.compute_metrics is not None)
+        if self.resumes_from:
+            trained = read_json(Path(self.resumes_from, CONFIG_NAME)).get("loss")  # none of an adapter
+            if trained not in (None, self.model.config.loss):
+                raise InputError(
+                    f"{self.resumes_from} was trained with the loss {trained}, and this run has "
+                    f"{self.model.config.loss}: give HFClipTrainer the same loss"
+                )
 
     def training_facts(self) -> dict[str, Any]:
         """And of the towers."""
@@ -150,11 +177,11 @@ class HFClipTrainer(EmbeddingTrainer):
         )
         return self._cache.embed(model)
 
-    def loss_of_batch(self, output: HFClipOutput, world: GlobalBatch) -> Tensor:
+    def loss_of_batch(self, output: HFClipOutput, world: GatheredBatch) -> Tensor:
         """Of the pairs of all processes: the model's, or `compute_loss_func`."""
         if self.compute_loss_func is not None:
             return own_loss(self.compute_loss_func, output, world)
-        return loss_of_global_batch(output, world, self.args.loss_tile_size)
+        return loss_of_global_batch(output, self._loss, world, self.args.loss_tile_size)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """With a gradient cache the Trainer's step comes as far as the embeddings, and goes on from there."""
@@ -165,7 +192,7 @@ class HFClipTrainer(EmbeddingTrainer):
         return loss
 
     @torch.no_grad()
-    def _note_what_is_finite(self, world: GlobalBatch) -> None:
+    def _note_what_is_finite(self, world: GatheredBatch) -> None:
         """Left on the device: only a loss that is not finite has it looked at."""
         towers = {"image": world.image_embeds, "text": world.text_embeds}
         self._finite = {tower: embeds.isfinite().all() for tower, embeds in towers.items()}

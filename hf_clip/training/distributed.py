@@ -1,44 +1,35 @@
 """The loss of the global batch, whatever the number of processes."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..models.loss_hf_clip import contrastive_loss, sigmoid_loss
+from ..models.loss_hf_clip import GlobalBatch, LossFunction
 from ..models.modeling_hf_clip import HFClipOutput
 from .processes import process_count
 
 
 @dataclass
-class GlobalBatch:
-    """The pairs of all processes, in the order of their ranks.
+class GatheredBatch(GlobalBatch):
+    """The pairs of all processes, in the order of their ranks; gradients flow back to the process of each row.
 
     Args:
-        image_embeds, text_embeds: (world, dim); gradients flow back to the process that each row came from.
-        image_ids, caption_ids: (world,) content digests, or None.
-        offset: where this process's rows begin.
         processes: how many there are.
     """
 
-    image_embeds: Tensor
-    text_embeds: Tensor
-    image_ids: Tensor | None
-    caption_ids: Tensor | None
-    offset: int = 0
     processes: int = 1
 
 
 def global_contrastive_loss(
     output: HFClipOutput,
+    loss: LossFunction,
     image_ids: Tensor | None = None,
     caption_ids: Tensor | None = None,
     tile_size: int | None = None,
 ) -> Tensor:
-    """The mean loss of the pairs of all processes, for `loss.backward()` under DDP, FSDP or in one process: the
-    sigmoid loss of a model with a `logit_bias`, InfoNCE of any other.
+    """The mean loss of the pairs of all processes, for `loss.backward()` under DDP, FSDP or in one process.
 
     Every process gets the value of the global batch. Its gradients are those of its own rows' share, multiplied by
     the number of processes, because DDP and FSDP average: after their averaging every parameter, `logit_scale`
@@ -47,27 +38,20 @@ def global_contrastive_loss(
 
     Args:
         output: of the model (or its DDP wrapper), called with `return_logits=False`.
+        loss: `model.get_loss()`.
         image_ids, caption_ids: (batch,) int64 digests; pairs that share one leave each other's denominators.
-        tile_size: as in `contrastive_loss`.
+        tile_size: as in `models.tiles_hf_clip.tiles_of`.
     """
     world = gather_batch(output.image_embeds, output.text_embeds, image_ids, caption_ids)
-    return loss_of_global_batch(output, world, tile_size)
+    return loss_of_global_batch(output, loss, world, tile_size)
 
 
-def loss_of_global_batch(output: HFClipOutput, world: GlobalBatch, tile_size: int | None = None) -> Tensor:
+def loss_of_global_batch(
+    output: HFClipOutput, loss: LossFunction, world: GatheredBatch, tile_size: int | None = None
+) -> Tensor:
     """`global_contrastive_loss` of a batch that is already gathered."""
-    own = (output.image_embeds, output.text_embeds, output.logit_scale)
-    others: dict[str, Any] = {
-        "all_text_embeds": world.text_embeds,
-        "image_ids": world.image_ids,
-        "caption_ids": world.caption_ids,
-        "offset": world.offset,
-        "tile_size": tile_size,
-    }
-    if output.logit_bias is not None:
-        total = sigmoid_loss(*own, output.logit_bias, **others)
-    else:
-        total = contrastive_loss(*own, all_image_embeds=world.image_embeds, **others)
+    own = (output.image_embeds, output.text_embeds, output.logit_scale, output.logit_bias)
+    total = loss(*own, world, tile_size)
     share = total / max(len(world.image_embeds), 1)
     if world.processes == 1:
         return share
@@ -82,13 +66,13 @@ def gather_batch(
     text_embeds: Tensor,
     image_ids: Tensor | None = None,
     caption_ids: Tensor | None = None,
-) -> GlobalBatch:
+) -> GatheredBatch:
     """Gathers embeddings and ids from all processes; batches of unequal size are padded on the way and cut again."""
     if process_count() == 1:
-        return GlobalBatch(image_embeds, text_embeds, image_ids, caption_ids)
+        return GatheredBatch(image_embeds, text_embeds, image_ids, caption_ids)
     sizes = _gather_sizes(image_embeds)
     embeds = _gather_rows(torch.stack([image_embeds, text_embeds], dim=1), sizes)  # (world, 2, dim)
-    return GlobalBatch(
+    return GatheredBatch(
         image_embeds=embeds[:, 0],
         text_embeds=embeds[:, 1],
         image_ids=None if image_ids is None else _gather_rows(image_ids, sizes),

@@ -29,7 +29,7 @@ from ..evaluation.tasks.registry import measure, tasks_for
 from ..models.modeling_hf_clip import HFClipOutput
 from .arguments import HFClipTrainingArguments
 from .base import BaseTrainer
-from .distributed import GlobalBatch
+from .distributed import GatheredBatch
 from .half_precision import in_half_precision
 from .inherited import refuse_arguments
 from .loaders import make_loader, seed_of_workers
@@ -46,7 +46,7 @@ class EmbeddingTrainer(BaseTrainer):
     args: HFClipTrainingArguments
 
     @abstractmethod
-    def loss_of_batch(self, output: HFClipOutput, world: GlobalBatch) -> Tensor:
+    def loss_of_batch(self, output: HFClipOutput, world: GatheredBatch) -> Tensor:
         """Of the pairs of all processes."""
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
@@ -210,7 +210,7 @@ class EmbeddingTrainer(BaseTrainer):
         scale, bias = self.temperature()
         total = 0.0
         for images in captioned.split(size):
-            batch = GlobalBatch(
+            batch = GatheredBatch(
                 embeddings.image_embeds[images],
                 embeddings.text_embeds[first[images]],
                 embeddings.image_ids[images] if self.args.mask_duplicates else None,

@@ -24,7 +24,10 @@ from ..data.sources import Source
 from ..data.split import rows_of
 from ..data.streaming import StreamedImages
 from ..data.wrappers import WrappedPairs, as_pairs
+from ..models.losses_hf_clip import LOSSES
+from ..models.modeling_hf_clip import HFClipModel
 from ..models.tower_sources.registry import repository_of
+from ..publishing.clip.loss_words import LossWords
 
 _LOOKED_AT = 10_000  # captions whose length is counted
 _PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "huggingface_hub")
@@ -129,7 +132,14 @@ def pair_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
         "repositories": _repositories(origin, model.config),
         "parameters": _parameter_counts(model, ("text_model", "vision_model")),
         "temperature": _logged(trainer, "temperature"),
+        "loss": _own_loss(model),
     }
+
+
+def _own_loss(model: HFClipModel) -> dict[str, object] | None:
+    """What a card says of a loss that is none of hf_clip's, and so is not there where the card is written."""
+    own = model.own_loss
+    return None if own is None or own.name in LOSSES else LossWords.of(own).to_json()
 
 
 def _tower_name(given: str, config: Any) -> str:

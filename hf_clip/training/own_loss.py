@@ -1,20 +1,158 @@
-"""A loss of the user's own on the pairs of all processes: what `compute_loss_func` gets, and what it has to give."""
+"""A loss of the user's own on the pairs of all processes: as `loss`, a part on each, or as `compute_loss_func`."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..models.loss_hf_clip import score
-from ..models.modeling_hf_clip import HFClipOutput
-from .distributed import GlobalBatch
+from ..models.configuration_hf_clip import HFClipConfig
+from ..models.loss_hf_clip import GlobalBatch, Loss, LossFunction, score
+from ..models.losses_hf_clip import LOSSES
+from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
+from ..publishing.card.citations import is_citation
+from .distributed import GatheredBatch
 from .processes import mean_of_processes
+
+# ---- loss ---------------------------------------------------------------------------------------------------------
+
+
+def use_loss(model: HFClipModel, given: Loss | LossFunction | str) -> None:
+    """Has a model trained by a loss: its name, a `Loss`, or a plain function by the same contract.
+
+    Of a plain function it keeps temperature, bias, cap and probabilities as they are.
+
+    Raises:
+        InputError: it is no loss, or cannot be this model's.
+    """
+    try:
+        loss = given if isinstance(given, Loss | str) else _loss_of_function(given, model.config)
+        name = loss if isinstance(loss, str) else loss.name
+        if name != model.config.loss and hasattr(model, "peft_config"):
+            raise InputError(
+                f"loss {name}: an adapter is saved without the configuration that says so: call use_loss of the base "
+                "model, save that, and lay the adapter over it"
+            )
+        model.use_loss(name if LOSSES.get(name) is loss else loss)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    own = model.own_loss
+    if unknown := [each for each in own.citations if not is_citation(each)]:
+        raise InputError(f"loss {own.name}: unknown citation {unknown[0]!r}: give BibTeX, which begins with @")
+
+
+def _loss_of_function(function: object, config: HFClipConfig) -> Loss:
+    """
+    Raises:
+        InputError: it is no function, or has no name.
+    """
+    if not callable(function) or isinstance(function, type | torch.nn.Module):
+        raise InputError(
+            f"loss is {function!r:.80}: give a name ({', '.join(LOSSES)}), a Loss, or a function as Loss describes it"
+        )
+    name = getattr(function, "__name__", "")
+    if not name.isidentifier():
+        raise InputError("loss is a function without a name, which the model's configuration is to say: give a Loss")
+    return Loss(
+        name=name,
+        function=function,
+        probabilities=config.probabilities,
+        logit_scale_init_value=config.logit_scale_init_value,
+        logit_scale_max=config.logit_scale_max,  # type: ignore[arg-type]
+        logit_bias_init_value=config.logit_bias_init_value,
+    )
+
+
+def check_loss(given: Mapping[str, object], loss: object, tile_size: int | None) -> None:
+    """
+    Args:
+        given: the arguments of a Trainer, by name.
+        loss: the argument of ours.
+        tile_size: `loss_tile_size`.
+
+    Raises:
+        InputError: they cannot go together.
+    """
+    if given.get("compute_loss_func") is None:
+        return
+    if loss is not None:
+        raise InputError("loss and compute_loss_func both say what is trained on: leave out one of them")
+    if tile_size is not None:
+        raise InputError("loss_tile_size is for losses that have tiles, and compute_loss_func has none: leave it out")
+
+
+def loss_to_train(model: HFClipModel, tile_size: int | None) -> LossFunction:
+    """The loss of a model, in the form in which a training computes it.
+
+    Raises:
+        InputError: it is not here, or has no tiles.
+    """
+    try:
+        loss = model.get_loss()
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if tile_size is not None and not loss.takes_tile_size:
+        raise InputError(f"loss_tile_size is for losses that have tiles, and {loss.name} has none: leave it out")
+    return loss if loss.name in LOSSES else _guarded(loss)
+
+
+def _guarded(loss: Loss) -> LossFunction:
+    """Keeps the contract whatever the user's function does: fp32 under autocast, zero of no pairs, and a gradient of
+    zero for what it leaves unused, for which DDP, other processes and the gradient cache wait."""
+
+    def guarded(
+        images: Tensor,
+        texts: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        batch: GlobalBatch,
+        tile_size: int | None,
+    ) -> Tensor:
+        nothing = _nothing(images, texts, scale, bias, batch.image_embeds, batch.text_embeds)
+        if not len(images):
+            return nothing
+        with torch.autocast(images.device.type, enabled=False):
+            others = _widened(batch.image_embeds), _widened(batch.text_embeds)
+            wide = dataclasses.replace(batch, image_embeds=others[0], text_embeds=others[1])
+            value = loss(_widened(images), _widened(texts), scale, bias, wide, tile_size)
+        return _checked(value, f"loss {loss.name}") + nothing
+
+    return guarded
+
+
+def _widened(embeds: Tensor) -> Tensor:
+    return embeds.to(torch.promote_types(embeds.dtype, torch.float32))
+
+
+# ---- either -------------------------------------------------------------------------------------------------------
+
+
+def _nothing(*tensors: Tensor | None) -> Tensor:
+    """Zero, in which all of them have a part."""
+    return torch.stack([(0 * tensor).sum() for tensor in tensors if tensor is not None]).sum()
+
+
+def _checked(loss: object, called: str) -> Tensor:
+    """A loss as a tensor without dimensions.
+
+    Raises:
+        InputError: it is no tensor of one number, or one that no weight has a part in.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shown = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise InputError(f"{called} returns {shown}: it must be a tensor of one number")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise InputError(f"{called} returns a loss without gradient: compute it from what it is given, undetached")
+    return loss.reshape(())
+
+
+# ---- compute_loss_func --------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
-class GlobalOutput(GlobalBatch):
+class GlobalOutput(GatheredBatch):
     """`outputs` of `compute_loss_func(outputs, labels, num_items_in_batch=…)`: the pairs of all processes.
 
     The function is called on every process, with the same embeddings, and returns the mean loss of all these pairs, a
@@ -48,7 +186,7 @@ class GlobalOutput(GlobalBatch):
         return self.logits_per_image.T
 
 
-def own_loss(function: Callable[..., Tensor], output: HFClipOutput, world: GlobalBatch) -> Tensor:
+def own_loss(function: Callable[..., Tensor], output: HFClipOutput, world: GatheredBatch) -> Tensor:
     """The loss that a `compute_loss_func` gives, the same on every process; zero for a batch without pairs.
 
     Args:
@@ -60,17 +198,8 @@ def own_loss(function: Callable[..., Tensor], output: HFClipOutput, world: Globa
     pairs = len(world.image_embeds)
     temperature = {"logit_scale": output.logit_scale, "logit_bias": output.logit_bias}
     outputs = GlobalOutput(**vars(world), **temperature)  # type: ignore[arg-type]
-    # What the function leaves unused has a gradient of zero: other processes wait for it, and so does DDP.
-    given = (world.image_embeds, world.text_embeds, *temperature.values())
-    nothing = torch.stack([(0 * tensor).sum() for tensor in given if tensor is not None]).sum()
+    nothing = _nothing(world.image_embeds, world.text_embeds, *temperature.values())
     if pairs == 0:
         return nothing
-    loss = function(outputs, None, num_items_in_batch=pairs)
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shown = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-        raise InputError(f"compute_loss_func returns {shown}: it must be a tensor of one number")
-    if torch.is_grad_enabled() and not loss.requires_grad:
-        raise InputError(
-            "compute_loss_func returns a loss without gradient: compute it from outputs, without detaching"
-        )
-    return mean_of_processes(loss.reshape(()) + nothing, world.processes)
+    loss = _checked(function(outputs, None, num_items_in_batch=pairs), "compute_loss_func")
+    return mean_of_processes(loss + nothing, world.processes)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from hf_clip.models.loss_hf_clip import contrastive_loss
+from hf_clip.models.infonce_hf_clip import contrastive_loss
 
 from .measuring import Measured, Peak, Row, alternate, in_fresh_process, progress
 from .sides import PROJECTION, Settings

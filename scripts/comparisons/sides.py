@@ -18,6 +18,7 @@ from transformers import BertConfig, BertModel, BertTokenizer, ResNetConfig, Res
 
 from hf_clip import HFClipModel, HFClipProcessor, HFClipTrainingArguments
 from hf_clip.models.image_processors import square_image_processor
+from hf_clip.models.infonce_hf_clip import INFONCE
 from hf_clip.training.distributed import global_contrastive_loss
 from hf_clip.training.parameter_groups import parameter_groups
 
@@ -180,7 +181,7 @@ def our_step(model: HFClipModel, settings: Settings, *, clip: bool = True, compi
     def step(batch: Batch) -> Tensor:
         with settings.autocast():
             output = called(pixel_values=batch.pixels, **batch.tokens, return_logits=False)
-        loss = global_contrastive_loss(output)
+        loss = global_contrastive_loss(output, INFONCE)
         loss.backward()
         if clip:
             nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)

@@ -174,8 +174,9 @@ HISTORY = [
 
 def test_the_curve_shows_what_was_logged(monkeypatch, tmp_path):
     figures = capture(monkeypatch)
-    draw_training_curve(HISTORY, tmp_path / "a.png")
+    draw_training_curve(HISTORY, tmp_path / "a.png", "InfoNCE")
     left, right = figures[0].axes
+    assert left.get_title() == "InfoNCE"
     assert [line.get_xydata().tolist() for line in left.lines] == [[[0.5, 3.0], [1.0, 2.0]], [[1.0, 2.5]]]
     assert [line.get_xydata().tolist() for line in right.lines] == [[[1.0, 25.0]], [[1.0, 50.0]]]
     assert [text.get_text() for text in right.get_legend().texts] == ["recall@5", "recall@10"]
@@ -183,5 +184,5 @@ def test_the_curve_shows_what_was_logged(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("history", [HISTORY, HISTORY[:2], []])
 def test_the_curve_is_written(history, tmp_path):
-    draw_training_curve(history, tmp_path / "pictures" / "curve.png")
+    draw_training_curve(history, tmp_path / "pictures" / "curve.png", "InfoNCE")
     assert Image.open(tmp_path / "pictures" / "curve.png").size == (1080, 408)  # 9 × 3.4 inches of 120 dots

@@ -8,6 +8,7 @@ from training_runs import make_trainer
 
 from hf_clip import HFClipTrainingArguments
 from hf_clip.core.errors import InputError
+from hf_clip.models.infonce_hf_clip import INFONCE
 from hf_clip.training.distributed import global_contrastive_loss
 from hf_clip.training.gradient_cache import GradientCache
 
@@ -19,14 +20,14 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 def plain_step(model, inputs, **ids):
-    loss = global_contrastive_loss(model(**inputs, return_logits=False), **ids)
+    loss = global_contrastive_loss(model(**inputs, return_logits=False), model.get_loss(), **ids)
     loss.backward()
     return loss.detach(), gradients(model)
 
 
 def cached_step(model, inputs, *sizes, tile_size=None, context=None, **ids):
     cache = GradientCache(inputs, *sizes, **({"context": context} if context else {}))
-    loss = global_contrastive_loss(cache.embed(model), **ids, tile_size=tile_size)
+    loss = global_contrastive_loss(cache.embed(model), model.get_loss(), **ids, tile_size=tile_size)
     loss.backward()
     assert not gradients(model)  # so far it went as far as the embeddings
     cache.backward(model)
@@ -78,7 +79,7 @@ def test_dropout_of_the_second_pass_is_that_of_the_first():
     whole = outputs[0]
     for name in ("image_embeds", "text_embeds"):
         whole[name] = torch.cat([output[name] for output in outputs])
-    loss = global_contrastive_loss(whole)
+    loss = global_contrastive_loss(whole, INFONCE)
     loss.backward()
     after = torch.get_rng_state()
     expected = loss.detach(), gradients(model)
@@ -143,7 +144,7 @@ def test_in_mixed_precision_the_towers_compute_in_half_and_gradients_are_whole()
 
     plain, cached = tiny_model().eval(), tiny_model().eval()
     with autocast():
-        loss = global_contrastive_loss(plain(**tiny_inputs(6), return_logits=False))
+        loss = global_contrastive_loss(plain(**tiny_inputs(6), return_logits=False), plain.get_loss())
     loss.backward()
     step = cached_step(cached, tiny_inputs(6), 2, context=autocast)
     assert step[0].item() == pytest.approx(loss.item(), rel=1e-2)

@@ -21,7 +21,7 @@ def train_in_a_loop(model, processor, train):
         for batch in loader:
             inputs = {name: batch[name] for name in ("pixel_values", *processor.tokenizer.model_input_names)}
             output = model(**inputs, return_logits=False)
-            loss = global_contrastive_loss(output, batch["image_ids"], batch["caption_ids"])
+            loss = global_contrastive_loss(output, model.get_loss(), batch["image_ids"], batch["caption_ids"])
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -49,7 +49,10 @@ def test_its_pixels_and_its_loss_are_the_trainer_s(tmp_path, processor):
     inputs = {name: batch[name] for name in ("pixel_values", *processor.tokenizer.model_input_names)}
     model = trainer.model.eval()
     loss = global_contrastive_loss(
-        model(**inputs, return_logits=False), image_ids=batch["image_ids"], caption_ids=batch["caption_ids"]
+        model(**inputs, return_logits=False),
+        model.get_loss(),
+        image_ids=batch["image_ids"],
+        caption_ids=batch["caption_ids"],
     )
     torch.testing.assert_close(trainer.compute_loss(model, dict(eight_bit)), loss)
     torch.testing.assert_close(trainer.compute_loss(model, dict(batch)), loss)  # the Trainer takes such batches too

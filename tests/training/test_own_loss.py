@@ -8,15 +8,14 @@ from processes import ONE_EMPTY, UNEQUAL, one_process
 from training_runs import cached_trainer, make_trainer
 
 from hf_clip.core.errors import InputError
-from hf_clip.models.loss_hf_clip import contrastive_loss
+from hf_clip.models.infonce_hf_clip import contrastive_loss
 from hf_clip.training.distributed import gather_batch
 from hf_clip.training.own_loss import GlobalOutput, own_loss
 
 
 def infonce(outputs, labels=None, num_items_in_batch=None):
-    ids = {"image_ids": outputs.image_ids, "caption_ids": outputs.caption_ids}
     embeds = (outputs.image_embeds, outputs.text_embeds, outputs.logit_scale)
-    return contrastive_loss(*embeds, **ids) / num_items_in_batch
+    return contrastive_loss(*embeds, batch=outputs) / num_items_in_batch
 
 
 @pytest.fixture

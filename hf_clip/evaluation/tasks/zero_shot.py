@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from ...core.errors import InputError
 from ...data.evaluation_set import EvaluationSet
 from ...embeddings.encode import Embeddings, embed_prompts, temperature_of
-from ...models.loss_hf_clip import score
+from ...models.loss_hf_clip import PROBABILITIES, score
 from ...models.processing_hf_clip import HFClipProcessor
 from .. import charts
 from ..metrics import (
@@ -36,6 +36,7 @@ from .task import Given, Protocol
 
 _PICTURES, _CLASSES = 4096, 32  # scored at a time
 _OFTEN_WRONG = 0.05  # a calibration error above it is one to be warned of
+_IN_WORDS = {"softmax": "softmax over the classes", "sigmoid": "sigmoid, each class alone"}
 
 
 def class_embeddings(
@@ -68,19 +69,23 @@ def embed_classes(
 
 
 def evaluate_zero_shot(
-    embeddings: Embeddings, class_embeds: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None
+    embeddings: Embeddings,
+    class_embeds: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None = None,
+    probabilities: str = "softmax",
 ) -> Outcome:
     """Accuracies over pictures and over classes; of several labels a picture, mean average precision.
 
     `zero_shot_acc1`, `zero_shot_acc5` (where there are five classes), `zero_shot_mean_per_class_recall` and
     `zero_shot_calibration_error`, or `zero_shot_map`; `…_chance` beside them. Classes without pictures are counted and
-    enter no mean; two classes that score the same count against the model. A model with a bias is the sigmoid
-    loss's: the probability of a class is then its own, else one is shared out among all.
+    enter no mean; two classes that score the same count against the model.
 
     Args:
         embeddings: with labels.
         class_embeds: (classes, dim), of `class_embeddings`.
         logit_scale, logit_bias: the model's.
+        probabilities: "softmax": one is shared out among all classes; "sigmoid": that of a class is its own.
 
     Raises:
         InputError: no labels, or one that is none of the classes.
@@ -97,7 +102,7 @@ def evaluate_zero_shot(
         },
         protocol={
             "class_embedding": "mean of the unit embeddings of its prompts, normalised",
-            "probabilities": "sigmoid, each class alone" if logit_bias is not None else "softmax over the classes",
+            "probabilities": _IN_WORDS[probabilities],
             "ties": "count against the model",
         },
         details={"labels": labels},
@@ -113,9 +118,8 @@ def evaluate_zero_shot(
             f"{same} classes have the prompts of another, as the text tower reads them: they tie, which counts "
             "against the model"
         )
-    if labels.ndim == 2:
-        return outcome | _several_labels(embeddings, class_embeds, labels, logit_scale, logit_bias)
-    return outcome | _one_label(embeddings, class_embeds, labels, logit_scale, logit_bias)
+    measured = _several_labels if labels.ndim == 2 else _one_label
+    return outcome | measured(embeddings, class_embeds, labels, (logit_scale, logit_bias), probabilities)
 
 
 def _checked_labels(embeddings: Embeddings, classes: int) -> Tensor:
@@ -139,15 +143,19 @@ def _empty_classes(labels: Tensor, classes: int) -> int:
 
 
 def _one_label(
-    embeddings: Embeddings, class_embeds: Tensor, labels: Tensor, scale: Tensor, bias: Tensor | None
+    embeddings: Embeddings,
+    class_embeds: Tensor,
+    labels: Tensor,
+    temperature: tuple[Tensor, Tensor | None],
+    probabilities: str,
 ) -> Outcome:
     parts = [
-        _answer(images, class_embeds, right, scale, bias)
+        _answer(images, class_embeds, right, temperature, probabilities)
         for images, right in zip(embeddings.image_embeds.split(_PICTURES), labels.split(_PICTURES), strict=True)
     ]
-    ranks, chosen, probabilities = (torch.cat(column) for column in zip(*parts, strict=True))
+    ranks, chosen, sure = (torch.cat(column) for column in zip(*parts, strict=True))
     classes, right = len(class_embeds), ranks == 0
-    error, bins = calibration(probabilities, right)
+    error, bins = calibration(sure, right)
     outcome = Outcome(
         metrics={
             "zero_shot_acc1": recall_at_k(ranks, 1),
@@ -156,7 +164,7 @@ def _one_label(
             "zero_shot_mean_per_class_recall_chance": 1 / classes,
             "zero_shot_calibration_error": error,
         },
-        details={"answers": chosen, "reliability": bins, "probabilities": probabilities},
+        details={"answers": chosen, "reliability": bins, "probabilities": sure},
     )
     ones = np.ones(len(labels))
     weights = class_shares(labels)  # counted too: of a perfect model no resample is above 1
@@ -173,14 +181,17 @@ def _one_label(
 
 
 def _answer(
-    images: Tensor, class_embeds: Tensor, labels: Tensor, scale: Tensor, bias: Tensor | None
+    images: Tensor,
+    class_embeds: Tensor,
+    labels: Tensor,
+    temperature: tuple[Tensor, Tensor | None],
+    probabilities: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(pictures,) each: the rank of the right class, the class chosen, its probability."""
     cosines = images.double() @ class_embeds.double().T  # (pictures, classes)
     chosen = answers(cosines, labels)
-    logits = score(images, class_embeds, scale, bias)
-    probabilities = logits.sigmoid() if bias is not None else logits.softmax(1)
-    return class_ranks(cosines, labels), chosen, probabilities.gather(1, chosen[:, None])[:, 0]
+    sure = PROBABILITIES[probabilities](score(images, class_embeds, *temperature))
+    return class_ranks(cosines, labels), chosen, sure.gather(1, chosen[:, None])[:, 0]
 
 
 def _cosines_by_class(image_embeds: Tensor, class_embeds: Tensor) -> Iterator[Tensor]:
@@ -191,17 +202,22 @@ def _cosines_by_class(image_embeds: Tensor, class_embeds: Tensor) -> Iterator[Te
 
 
 def _several_labels(
-    embeddings: Embeddings, class_embeds: Tensor, labels: Tensor, scale: Tensor, bias: Tensor | None
+    embeddings: Embeddings,
+    class_embeds: Tensor,
+    labels: Tensor,
+    temperature: tuple[Tensor, Tensor | None],
+    probabilities: str,
 ) -> Outcome:
     """The mean over classes with pictures; where each has its own probability, also what ½ as a threshold gives."""
     precisions, shares, hits, named = [], [], 0, 0
+    each_alone = probabilities == "sigmoid"
     by_class = zip(_cosines_by_class(embeddings.image_embeds, class_embeds), class_embeds, labels.T, strict=True)
     for cosines, class_embed, positive in by_class:
         if positive.any():
             precisions.append(average_precision(cosines, positive))
             shares.append(positive.double().mean().item())
-        if bias is not None:
-            above = score(embeddings.image_embeds, class_embed[None], scale, bias)[:, 0] > 0
+        if each_alone:
+            above = score(embeddings.image_embeds, class_embed[None], *temperature)[:, 0] > 0
             hits, named = hits + int((above & positive).sum()), named + int(above.sum())
     if not precisions:
         raise InputError("no picture has a label: there is nothing to measure")
@@ -209,7 +225,7 @@ def _several_labels(
         "zero_shot_map": sum(precisions) / len(precisions),
         "zero_shot_map_chance": sum(shares) / len(shares),
     }
-    if bias is not None:
+    if each_alone:
         metrics["zero_shot_micro_f1"] = 2 * hits / max(named + int(labels.sum()), 1)
     return Outcome(metrics=metrics, details={"average_precisions": precisions})
 
@@ -246,7 +262,8 @@ class ZeroShot(ClassTask):
         templates = open_templates(given.protocol.templates)
         class_embeds, notes = embed_classes(given.model, given.processor, names, templates)
         temperature = given.temperature or temperature_of(given.model)
-        outcome = evaluate_zero_shot(embeddings, class_embeds, *temperature) | Outcome(notes=notes)
+        outcome = evaluate_zero_shot(embeddings, class_embeds, *temperature, given.model.config.probabilities)
+        outcome |= Outcome(notes=notes)
         outcome.protocol |= {
             "templates": "prompts of each class" if isinstance(templates, dict) else templates,
             "names_a_class": max(map(len, names)),

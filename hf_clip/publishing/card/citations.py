@@ -124,11 +124,22 @@ _TIMM = """@misc{timm,
 
 
 def bibtex_of(keys: Iterable[str]) -> str:
-    """BibTeX of papers, and of "timm", each once; of those alone that are known here."""
-    return "\n\n".join(_bibtex(key) for key in dict.fromkeys(keys) if key in _PAPERS or key == "timm")
+    """BibTeX of papers, and of "timm", each once; of those alone that are known here.
+
+    Args:
+        keys: of papers, or BibTeX itself.
+    """
+    return "\n\n".join(_bibtex(key) for key in dict.fromkeys(keys) if is_citation(key))
+
+
+def is_citation(key: str) -> bool:
+    """Whether it is BibTeX, or the key of a paper that is known here."""
+    return key.startswith("@") or key in _PAPERS or key == "timm"
 
 
 def _bibtex(key: str) -> str:
+    if key.startswith("@"):
+        return key.strip()
     if key == "timm":
         return _TIMM
     title, authors, identifier = _PAPERS[key]

@@ -19,7 +19,7 @@ from ...core.public import public_facts, public_name
 from ..hub_ids import is_hub_id
 from .evaluation import evaluations_in
 
-_SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates")
+_SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates", "sentence", "citations")
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
 _LICENSE = re.compile(r"[a-z0-9.-]+")
 _LANGUAGE = re.compile(r"multilingual|[a-z]{2,3}(-[A-Za-z]+)?")

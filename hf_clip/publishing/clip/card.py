@@ -1,6 +1,7 @@
 """The card of a CLIP: what its folder says of its towers, and the words for it."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from ...core.json_files import read_json
 from ...core.public import FROM_SCRATCH
 from ...evaluation.markdown import escaped, table
 from ...evaluation.tasks.registry import label
+from ...models.losses_hf_clip import LOSSES
 from ...models.tower_sources.registry import repository_of
 from ..card.citations import bibtex_of
 from ..card.facts import CardDetails, Example, tensors_in
 from ..card.family import FamilyCard, parameters_row
 from ..card.words import dataset_link, fenced, linked, number
 from .examples import examples
+from .loss_words import LossWords, words_of_loss
 
 _NAMES = {
     "bert": "BERT", "deit": "DeiT", "dinov2": "DINOv2", "distilbert": "DistilBERT", "roberta": "RoBERTa",
@@ -29,10 +32,9 @@ _PARTS_OF = {
     "siglip_text_model": "siglip", "siglip_vision_model": "siglip",
 }  # fmt: skip
 
-_SIGMOID = (
-    "The model was trained with the sigmoid loss: the sigmoid of a logit says of a label by itself whether it fits, "
-    "and the\nanswers need not add up to 1. The pipeline does not know that and shares out a probability of 1 among "
-    "the labels: it\nleaves their order right."
+_EACH_ALONE = (
+    "he sigmoid of a logit says of a label by itself whether it fits, and the\nanswers need not add up to 1. The "
+    "pipeline does not know that and shares out a probability of 1 among the labels: it\nleaves their order right."
 )
 
 
@@ -69,7 +71,7 @@ class ClipCard(FamilyCard):
         return [*_tower_rows(facts), *parameters_row(facts), *_space_rows(facts["model"])]
 
     def examples(self, folder: Path, details: CardDetails, model: dict[str, Any]) -> list[Example]:
-        sigmoid = model.get("loss") == "sigmoid"
+        sigmoid = model.get("probabilities") == "sigmoid"
         return examples(folder, details, fixed_length=model.get("fixed_length"), sigmoid=sigmoid)
 
     def packages(self, facts: dict[str, Any]) -> list[str]:
@@ -82,11 +84,12 @@ class ClipCard(FamilyCard):
             f"The text tower was trained on texts padded to {length} tokens. The processor pads so by itself; the "
             "pipeline has to be told,\nas above."
         )
-        said = {padded: length, _SIGMOID: facts["model"].get("loss") == "sigmoid"}
-        return [note for note, applies in said.items() if applies] + ([f"### ONNX\n\n{_onnx(onnx)}"] if onnx else [])
+        notes = [padded] if length else []
+        notes += [loss] if (loss := _loss_note(facts)) else []
+        return notes + ([f"### ONNX\n\n{_onnx(onnx)}"] if onnx else [])
 
     def drawing(self, facts: dict[str, Any]) -> str | None:
-        return _drawing(facts["model"], _towers(facts)) if facts["model"] else None
+        return _drawing(facts["model"], _towers(facts), _loss(facts).label) if facts["model"] else None
 
     def base_models(self, facts: dict[str, Any]) -> list[str | None]:
         return [tower["repository"] for tower in _towers(facts)]
@@ -96,8 +99,7 @@ class ClipCard(FamilyCard):
         return bool(towers) and all((tower["name"] or "").startswith(FROM_SCRATCH) for tower in towers)
 
     def citations(self, facts: dict[str, Any]) -> str:
-        loss = facts["model"].get("loss", "infonce")
-        return citations(_towers(facts), loss, _frozen(facts["training"], "vision"))
+        return citations(_towers(facts), _loss(facts).citations, _frozen(facts["training"], "vision"))
 
 
 CARD = ClipCard()
@@ -112,12 +114,15 @@ def _model_facts(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     size = processor.get("image_processor", {})
     size = size.get("crop_size") or size.get("size") or {}
     longest = processor.get("max_text_length")
+    loss = LOSSES.get(config["loss"])  # where there is one, older folders say no more of it
     return {
         "vision": _tower_facts("vision", config, tensors),
         "text": _tower_facts("text", config, tensors),
         "projection": config["projection"],
         "projection_dim": config["projection_dim"],
         "loss": config["loss"],
+        "probabilities": loss.probabilities if loss else config["probabilities"],
+        "bias": (loss.logit_bias_init_value if loss else config.get("logit_bias_init_value")) is not None,
         "parameters": sum(tensors.values()) or None,
         "temperature": _temperature(folder),
         "image_size": [size["height"], size["width"]] if "height" in size else None,
@@ -147,6 +152,18 @@ def _temperature(folder: Path) -> float | None:
 
 
 # ---- in words -----------------------------------------------------------------------------------------------------
+
+
+def _loss(facts: dict[str, Any]) -> LossWords:
+    return words_of_loss(facts["model"].get("loss", "infonce"), facts["training"].get("loss"), "training.json")
+
+
+def _loss_note(facts: dict[str, Any]) -> str:
+    """What a reader must know of the loss; empty where there is nothing."""
+    sentence = escaped(_loss(facts).sentence).rstrip(".")
+    if facts["model"].get("probabilities") == "sigmoid":
+        return f"{sentence}: t{_EACH_ALONE}" if sentence else f"T{_EACH_ALONE}"
+    return sentence and f"{sentence}."
 
 
 def _towers(facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -211,7 +228,7 @@ def _space_rows(model: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _drawing(model: dict[str, Any], towers: list[dict[str, Any]]) -> str:
+def _drawing(model: dict[str, Any], towers: list[dict[str, Any]], loss: str) -> str:
     """The two towers up to the loss, in lines of text."""
     size, longest = model["image_size"], model["max_text_length"]
     of_picture = "picture" + (" {}×{}".format(*size) if size else "")
@@ -225,7 +242,7 @@ def _drawing(model: dict[str, Any], towers: list[dict[str, Any]]) -> str:
     lines = [[f"{part} ".ljust(width + 3, "─") for part, width in zip(row, widths, strict=True)] for row in rows]
     upper, lower = map(" ".join, lines)
     temperature = f"{model['temperature']:.4g}" if model["temperature"] else "temperature"
-    loss = {"infonce": "InfoNCE over the batch", "sigmoid": "plus bias: sigmoid loss of every pair"}[model["loss"]]
+    loss = f"plus bias: {loss}" if model["bias"] else loss
     space = f"├─ {model['projection_dim']}, unit length ── cosine / {temperature} ── {loss}"
     return fenced(f"{upper}┐\n{' ' * len(upper)}{space}\n{lower}┘", "text")
 
@@ -254,15 +271,15 @@ def _sentence(text: str) -> str:
     return escaped(text[:1].upper() + text[1:])
 
 
-def citations(towers: list[dict[str, Any]], loss: str, image_tower_frozen: bool) -> str:
+def citations(towers: list[dict[str, Any]], loss: Sequence[str], image_tower_frozen: bool) -> str:
     """BibTeX of CLIP, of the loss, and of the towers that are known here.
 
     Args:
         towers: each with its `type` (of transformers) and `name`.
-        loss: "infonce" or "sigmoid".
+        loss: what it cites, as `bibtex_of` takes it.
         image_tower_frozen: the texts were tuned to an image tower that stayed as it was.
     """
-    keys = ["clip", "siglip" if loss == "sigmoid" else "infonce", *(["lit"] if image_tower_frozen else [])]
+    keys = ["clip", *loss, *(["lit"] if image_tower_frozen else [])]
     for tower in towers:
         name = (tower.get("name") or "").casefold()
         keys.append(_PARTS_OF.get(tower["type"], tower["type"]))

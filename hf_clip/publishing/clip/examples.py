@@ -14,7 +14,7 @@ def examples(
 
     Args:
         fixed_length: tokens that every text is padded to, where the text tower wants that.
-        sigmoid: the model was trained with the sigmoid loss: it answers for each label alone.
+        sigmoid: the model answers for each label alone, as one of the sigmoid loss does.
     """
     name, imports, picture = literal(details.name), *_picture(details)
     labels = _list(details.example_labels or _neutral_labels(details))

@@ -26,5 +26,5 @@ if __name__ == "__main__":
     text = InferenceSession(folder / "text_model.onnx").run(None, {key: tokens[key] for key in facts["text_inputs"]})
     image = InferenceSession(folder / "vision_model.onnx").run(None, {"pixel_values": prepare(rgb, **facts["pixels"])})
     odds = np.exp(facts["exp_logit_scale"] * (text[0] @ image[0][0]).astype(float) + (facts["logit_bias"] or 0))
-    odds /= odds.sum() if facts["logit_bias"] is None else 1 + odds  # after the sigmoid loss each label stands alone
+    odds /= odds.sum() if facts["probabilities"] == "softmax" else 1 + odds  # by the sigmoid each label stands alone
     print(*(f"{chance:.6f}  {label}" for chance, label in zip(odds, labels, strict=True)), sep="\n")

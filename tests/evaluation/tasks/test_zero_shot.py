@@ -172,7 +172,7 @@ def test_acc5_only_of_five_classes_or_more():
 def test_a_collapsed_model_is_never_right(bias):
     one = normalize(torch.randn(1, 16, generator=torch.Generator().manual_seed(0)))
     data = embeddings(one.repeat(40, 1), torch.arange(40) % 8)
-    metrics = evaluate_zero_shot(data, one.repeat(8, 1), SCALE, bias).metrics
+    metrics = evaluate_zero_shot(data, one.repeat(8, 1), SCALE, bias, "softmax" if bias is None else "sigmoid").metrics
     assert [metrics[f"zero_shot_{name}"] for name in ("acc1", "acc5", "mean_per_class_recall")] == [0, 0, 0]
 
 
@@ -212,7 +212,7 @@ def test_the_softmax_models_probabilities_and_calibration_by_hand():
 
 
 def test_the_sigmoid_models_probabilities_and_calibration_by_hand():
-    outcome = evaluate_zero_shot(ON_A_CIRCLE, CLASSES, tensor([math.log(4.0)]), tensor([-3.5]))
+    outcome = evaluate_zero_shot(ON_A_CIRCLE, CLASSES, tensor([math.log(4.0)]), tensor([-3.5]), "sigmoid")
     expected = [1 / (1 + math.exp(3.5 - 4 * math.cos(math.radians(off)))) for off in (0, 10, 20)]
     assert outcome.details["probabilities"].tolist() == pytest.approx(expected, abs=1e-6)  # 0.622, 0.608, 0.564
     # (8/15, 9/15] holds the last, which is wrong; (9/15, 10/15] the others, which are right.
@@ -241,9 +241,9 @@ def test_shares_sum_to_the_figures_and_resampled_stay_within_reach():
 @pytest.mark.parametrize("bias", [None, tensor([-5.0])])
 def test_blocks_change_nothing(several, bias, monkeypatch):
     data, class_embeds = several_labels() if several else labelled()
-    whole = evaluate_zero_shot(data, class_embeds, SCALE, bias)
+    whole = evaluate_zero_shot(data, class_embeds, SCALE, bias, "softmax" if bias is None else "sigmoid")
     monkeypatch.setattr(zero_shot, "_PICTURES", 7)
-    found = evaluate_zero_shot(data, class_embeds, SCALE, bias)
+    found = evaluate_zero_shot(data, class_embeds, SCALE, bias, "softmax" if bias is None else "sigmoid")
     assert found.metrics == pytest.approx(whole.metrics, abs=1e-6)
     for name, part in found.details.items():
         np.testing.assert_allclose(part, whole.details[name], atol=1e-6)
@@ -258,7 +258,7 @@ def test_blocks_change_nothing(several, bias, monkeypatch):
 def test_several_labels_are_scikit_learns(seed):
     data, class_embeds = several_labels(seed=seed)
     bias = tensor([-5.0])
-    outcome = evaluate_zero_shot(data, class_embeds, SCALE, bias)
+    outcome = evaluate_zero_shot(data, class_embeds, SCALE, bias, "softmax" if bias is None else "sigmoid")
     scores, labels = (data.image_embeds @ class_embeds.T).numpy(), data.labels.numpy()
     kept = [0, 1, 3, 4, 5]
     expected = [average_precision_score(labels[:, i], scores[:, i]) for i in kept]
@@ -277,7 +277,7 @@ def test_several_labels_are_scikit_learns(seed):
 def test_without_probabilities_of_their_own_classes_have_no_threshold():
     data, class_embeds = several_labels()
     assert "zero_shot_micro_f1" not in evaluate_zero_shot(data, class_embeds, SCALE).metrics
-    assert evaluate_zero_shot(data, class_embeds, SCALE, tensor([-99.0])).metrics["zero_shot_micro_f1"] == 0
+    assert evaluate_zero_shot(data, class_embeds, SCALE, tensor([-99.0]), "sigmoid").metrics["zero_shot_micro_f1"] == 0
 
 
 def test_a_collapsed_model_has_no_precision_beyond_the_last_places():

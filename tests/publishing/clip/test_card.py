@@ -124,9 +124,9 @@ def test_citations_are_of_what_was_used():
         {"type": "timm_wrapper", "name": "timm/x"},
         {"type": "unheard-of", "name": None},
     ]
-    text = citations(towers, "infonce", image_tower_frozen=False)
+    text = citations(towers, ["infonce"], image_tower_frozen=False)
     keys = re.findall(r"^@misc\{(.+),$", text, flags=re.MULTILINE)
     assert keys == ["clip", "infonce", "resnet", "bert", "minilm", "sentence-bert", "timm"]
     assert text.count("{") == text.count("}")
-    locked = citations([{"type": "siglip_vision_model", "name": None}], "sigmoid", image_tower_frozen=True)
+    locked = citations([{"type": "siglip_vision_model", "name": None}], ["siglip"], image_tower_frozen=True)
     assert re.findall(r"@misc\{(\w+)", locked) == ["clip", "siglip", "lit"]

@@ -151,7 +151,8 @@ def test_bert_and_resnet_at_any_size(exported):
     assert json.loads((folder / "export.json").read_text()) == facts
     assert max(facts["largest_difference"]["text_embeds"], facts["largest_difference"]["image_embeds"]) < 1e-5
     assert facts["exp_logit_scale"] == pytest.approx(model.logit_scale.exp().item()) == pytest.approx(10, rel=0.01)
-    assert (facts["logit_bias"], facts["loss"], facts["notes"]) == (None, "infonce", [])
+    assert (facts["logit_bias"], facts["loss"], facts["probabilities"]) == (None, "infonce", "softmax")
+    assert facts["notes"] == []
     assert (facts["max_text_length"], facts["text_padding"]) == (64, "longest")
 
 
@@ -283,7 +284,9 @@ def test_the_example_opens_odd_files_as_classify_does(exported, tmp_path, capsys
 def test_the_example_of_the_sigmoid_loss_answers_for_each_label_alone(exported, tmp_path):
     folder, facts, model, processor = exported
     shutil.copytree(folder, tmp_path / "onnx")
-    (tmp_path / "onnx" / "export.json").write_text(json.dumps(facts | {"logit_bias": -3.0}))
+    (tmp_path / "onnx" / "export.json").write_text(
+        json.dumps(facts | {"logit_bias": -3.0, "probabilities": "sigmoid"})
+    )
     picture_of_blobs().save(tmp_path / "picture.png")
     with torch.no_grad():
         output = model(**processor(images=picture_of_blobs(), text=TEXTS[:3], return_tensors="pt"))
