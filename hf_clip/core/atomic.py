@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
@@ -16,7 +15,7 @@ STAGING = ".staging"  # the folder that folders are written in
 _OLD = ".old"
 
 
-def replace_file(file: Path, write: Callable[[Path], Any]) -> None:
+def replace_file(file: Path, write: Callable[[Path], object]) -> None:
     """Writes a file aside and puts it in its place once it is on the disk.
 
     Raises:

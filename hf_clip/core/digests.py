@@ -10,8 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .families import family_of
 
+HasBytes = Any  # bytes, an array, …: numpy's are of no common type before Python 3.12
 
-def digest_of(parts: Iterable[Any], size: int = 16) -> bytes:
+
+def digest_of(parts: Iterable[HasBytes], size: int = 16) -> bytes:
     """
     Args:
         parts: bytes, or what has them (an array, for one): digested as if they were one.
@@ -39,7 +41,7 @@ def weights_digest(model: PreTrainedModel) -> str:
     return tensors_digest(model, tuple(getattr(model.config, name) for name in counted))
 
 
-def _parts_of(module: torch.nn.Module, settings: object) -> Iterator[Any]:
+def _parts_of(module: torch.nn.Module, settings: object) -> Iterator[HasBytes]:
     yield repr(settings).encode()
     for name, tensor in sorted(module.state_dict().items()):
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()

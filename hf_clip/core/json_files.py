@@ -1,6 +1,7 @@
 """JSON files: read in one way, written whole or not at all."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-def write_json(file: Path, value: Any) -> None:
+def write_json(file: Path, value: object) -> None:
     """Writes `json_text`; the file's folder is made where there is none."""
     text = json_text(value)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text)
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """
     Raises:
         ValueError: a number in it is NaN or infinite, which JSON does not know.
@@ -38,9 +39,9 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def flattened(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Mappings within mappings as one, with names such as `model.digest`."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for name, inner in value.items():
-        flat |= flattened(inner, f"{prefix}{name}.") if isinstance(inner, dict) else {f"{prefix}{name}": inner}
+        flat |= flattened(inner, f"{prefix}{name}.") if isinstance(inner, Mapping) else {f"{prefix}{name}": inner}
     return flat

@@ -9,10 +9,10 @@ import json
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -95,7 +95,7 @@ class Segment:
 
 
 def write_segment(
-    folder: Path, rows: pa.Table, arrays: dict[str, np.ndarray], origin: str, facts: dict[str, Any] | None = None
+    folder: Path, rows: pa.Table, arrays: dict[str, np.ndarray], origin: str, facts: Mapping[str, object] | None = None
 ) -> None:
     """Writes a segment in the place of a damaged one or of none, whole or not at all.
 
@@ -178,7 +178,7 @@ class SegmentStore:
         """The rows of a process's share of the segments that are not there, or not whole: every byte is read."""
         return [rows for rows in self.ranges[share::of] if not self._is_whole(rows)]
 
-    def write(self, rows: range, table: pa.Table, arrays: dict[str, np.ndarray], **facts: Any) -> None:
+    def write(self, rows: range, table: pa.Table, arrays: dict[str, np.ndarray], **facts: object) -> None:
         write_segment(self.path(rows), table, arrays, self._origin(rows), facts)
 
     def _is_whole(self, rows: range) -> bool:

@@ -7,7 +7,6 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +82,7 @@ class _CountsABatchOnce(nn.Module):
     mode, a reentrant checkpoint takes none, and timm calls the checkpoint by itself.
     """
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: object, **kwargs: object) -> Tensor:
         if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
             return super().forward(*args, **kwargs)
         with statistics_moved([self]):  # type: ignore[list-item]

@@ -27,7 +27,7 @@ from .configuration_hf_clip import HFClipConfig
 from .image_processors import open_image_processor
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor, tokenizer_limit
-from .reading import read_json, without_load_report
+from .reading import LoadReport, load_with_report, read_json, without_load_report
 from .text_lengths import FIXED_LENGTH, TextPolicy, fit_policy
 
 # Of the largest logit: what fp32 leaves of sums that were added in another order.
@@ -73,11 +73,16 @@ def convert_model(source: DualEncoder) -> HFClipModel:
         raise InputError(f"a {type(source).__name__} cannot be carried over: only {_CHOICES} can")
     if source._hf_peft_config_loaded:
         raise InputError(f"a {type(source).__name__} with an adapter cannot be carried over: merge it first")
-    towers: dict[str, Any] = {side: copy.deepcopy(getattr(source, side)) for side in ("vision_model", "text_model")}
-    for tower in towers.values():
+    vision_model, text_model = copy.deepcopy(source.vision_model), copy.deepcopy(source.text_model)
+    for tower in (vision_model, text_model):
         tower.config._name_or_path = _origin(source.config, tower.config)
     model = HFClipModel.from_vision_text_pretrained(
-        **towers, vision_pooling="pooler", text_pooling="pooler", logit_scale_max=None, **_settings(source.config)
+        vision_model=vision_model,
+        text_model=text_model,
+        vision_pooling="pooler",
+        text_pooling="pooler",
+        logit_scale_max=None,
+        **_settings(source.config),
     )
     for projection in (model.visual_projection, model.text_projection):
         projection.to(source.dtype)
@@ -108,10 +113,7 @@ def open_source(name: str) -> tuple[DualEncoder, HFClipProcessor]:
     """
     with _input_errors(name), without_load_report():
         source_class = _source_class(name)
-        opened: Any = source_class.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        source, report = opened
+        source, report = load_with_report(source_class, name, dtype=torch.float32)
         _refuse_other_weights(name, source_class, report)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
@@ -175,9 +177,9 @@ def _why_not(kind: str, config: dict[str, Any]) -> str:
     return "which needs code of its own" if "auto_map" in config else "which computes its logits in its own way"
 
 
-def _refuse_other_weights(name: str, source_class: type[DualEncoder], report: dict[str, Any]) -> None:
+def _refuse_other_weights(name: str, source_class: type[DualEncoder], report: LoadReport) -> None:
     """A checkpoint of other weights than its class has: transformers would draw the lacking ones anew."""
-    mismatched = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
+    mismatched = {key for key, *_ in report["mismatched_keys"]}
     faults = {
         "lacks": report["missing_keys"],
         "has another shape of": mismatched,

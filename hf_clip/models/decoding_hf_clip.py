@@ -14,10 +14,13 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, features
+
+if TYPE_CHECKING:
+    from PIL.ImageCms import ImageCmsTransform
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +264,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 @lru_cache(maxsize=32)
-def _color_transform(profile: bytes, mode: str) -> Any:
+def _color_transform(profile: bytes, mode: str) -> "ImageCmsTransform | None":
     """To sRGB; None for a profile that is broken, of another kind of image, or of sRGB itself."""
     if not features.check("littlecms2"):
         logger.warning("this Pillow has no LittleCMS: color profiles of images are passed over")
@@ -279,7 +282,7 @@ def _color_transform(profile: bytes, mode: str) -> Any:
         return None
 
 
-def _changes_nothing(transform: Any, mode: str) -> bool:
+def _changes_nothing(transform: "ImageCmsTransform", mode: str) -> bool:
     steps = np.arange(0, 256, 15, dtype=np.uint8)
     colors = np.stack(np.meshgrid(*[steps] * len(mode)), axis=-1).reshape(1, -1, len(mode))
     probe = Image.fromarray(colors if mode == "RGB" else colors[..., 0])

@@ -1,5 +1,6 @@
 """Image processors: a square of any size, timm's transform, and what a folder or Hub repository says."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from PIL.Image import Resampling
@@ -30,7 +31,7 @@ def square_image_processor(size: int, like: BaseImageProcessor | None = None) ->
     )
 
 
-def timm_image_processor(data: dict[str, Any]) -> CLIPImageProcessor:
+def timm_image_processor(data: Mapping[str, Any]) -> CLIPImageProcessor:
     """timm's evaluation transform as an image processor that a saved folder can hold."""
     _, height, width = data["input_size"]
     scaled = [int(side / data["crop_pct"]) for side in (height, width)]

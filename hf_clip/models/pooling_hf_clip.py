@@ -4,6 +4,7 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 
 # isort: split
 
+
 from typing import Any
 
 import torch

@@ -4,8 +4,9 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
+from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
 from ..core.errors import InputError, first_line
@@ -21,6 +22,23 @@ def read_json(name: str, file: str) -> dict[str, Any]:
         _raise_exceptions_for_gated_repo=False,
     )
     return json.loads(Path(path).read_text()) if path else {}
+
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+class LoadReport(TypedDict):
+    """What transformers says of the weights that it has loaded: names, with shapes where these are what differs."""
+
+    missing_keys: set[str]
+    unexpected_keys: set[str]
+    mismatched_keys: set[tuple[str, object, object]]
+
+
+def load_with_report(model_class: type[Model], name: str, **settings: Any) -> tuple[Model, LoadReport]:
+    """As `from_pretrained`, which refuses no weights that are missing or of another shape: its report names them."""
+    opened: Any = model_class.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **settings)
+    return opened
 
 
 @contextlib.contextmanager

@@ -11,15 +11,16 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.dynamic_module_utils import get_relative_imports
 from transformers.utils import cached_file
 
 _HERE = Path(__file__).parent
+Saved = PreTrainedConfig | ProcessorMixin
 
 
-def name_classes(config: Any, classes: dict[str, str]) -> None:
+def name_classes(config: PreTrainedConfig, classes: dict[str, str]) -> None:
     """Has the `auto_map` of a configuration say `classes`, as {"AutoModel": "modeling_x_hf_clip.X"}.
 
     Entries that name other files stay, and are preferred: they are of a subclass that registered itself
@@ -31,7 +32,7 @@ def name_classes(config: Any, classes: dict[str, str]) -> None:
     config.auto_map = classes | kept
 
 
-def copy_code(folder: str | Path, config: Any) -> None:
+def copy_code(folder: str | Path, config: Saved) -> None:
     """Copies the files that the `auto_map` and `custom_pipelines` of a configuration or processor name, and those that
     these import, into a folder.
 
@@ -49,7 +50,7 @@ def copy_code(folder: str | Path, config: Any) -> None:
                 shutil.copyfile(source, Path(folder, source.name))
 
 
-def _find(file: str, config: Any) -> Path | None:
+def _find(file: str, config: Saved) -> Path | None:
     if (_HERE / file).is_file():
         return _HERE / file
     origin = getattr(config, "name_or_path", None)  # a folder, or a repository whose files may be in the cache
@@ -65,19 +66,19 @@ def _find(file: str, config: Any) -> Path | None:
     return Path(found) if found else None
 
 
-def _references(config: Any) -> Iterator[str]:
+def _references(config: Saved) -> Iterator[str]:
     for named in (getattr(config, "auto_map", None) or {}).values():
         yield from filter(None, [named] if isinstance(named, str) else named)  # of a tokenizer: slow and fast
     for pipeline in (getattr(config, "custom_pipelines", None) or {}).values():
         yield pipeline["impl"]
 
 
-def _file_of(reference: Any) -> str:
+def _file_of(reference: object) -> str:
     """ "modeling_x" of "modeling_x.X" and of "somebody/repository--modeling_x.X"."""
     return str(reference).rpartition("--")[2].split(".")[0]
 
 
-def _at_home(reference: Any) -> Any:
+def _at_home(reference: object) -> object:
     """Without the repository where a file of ours was found, which travels with this folder as well."""
     is_ours = (_HERE / f"{_file_of(reference)}.py").is_file()
     return reference.rpartition("--")[2] if is_ours and isinstance(reference, str) else reference

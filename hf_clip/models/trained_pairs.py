@@ -10,7 +10,7 @@ from ..core.errors import InputError, first_line
 from .configuration_hf_clip import HFClipConfig
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
-from .reading import read_json, without_load_report
+from .reading import load_with_report, read_json, without_load_report
 
 
 def open_trained_pair(folder: str) -> tuple[HFClipModel, HFClipProcessor]:
@@ -28,8 +28,7 @@ def open_trained_pair(folder: str) -> tuple[HFClipModel, HFClipProcessor]:
             config = PreTrainedConfig.get_config_dict(base)[0]
             if config.get("model_type") != HFClipConfig.model_type:
                 raise ValueError(f"it holds a {config.get('model_type')} model")
-            opened: Any = HFClipModel.from_pretrained(base, output_loading_info=True, ignore_mismatched_sizes=True)
-            model, loaded = opened
+            model, loaded = load_with_report(HFClipModel, base)
             if unusable := len(loaded["missing_keys"]) + len(loaded["mismatched_keys"]):
                 raise ValueError(f"{unusable} of its weights are missing or of another size")
             if base != folder:

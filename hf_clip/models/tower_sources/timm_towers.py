@@ -1,7 +1,7 @@
 """timm's image towers, as transformers wraps them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import TimmWrapperConfig
 from transformers.utils import is_timm_available
@@ -11,6 +11,9 @@ from ..image_processors import open_image_processor, timm_image_processor
 from ..towers_hf_clip import build_tower
 from .hub import open_from_hub
 from .source import ImageTower, TowerSource
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
 
 
 class Timm(TowerSource):
@@ -32,9 +35,10 @@ class Timm(TowerSource):
         tower, _ = open_from_hub("vision", weights.hf_hub_id, pretrained=True, pooling=None)
         return ImageTower(tower, open_image_processor(weights.hf_hub_id))
 
-    def repository(self, name: str, config: Mapping[str, Any]) -> str | None:
+    def repository(self, name: str, config: Mapping[str, object]) -> str | None:
         """That of the weights, whose tag stands in the configuration: "timm/resnet50" alone is no repository."""
-        tag = (config.get("pretrained_cfg") or {}).get("tag")
+        weights = config.get("pretrained_cfg")
+        tag = weights.get("tag") if isinstance(weights, Mapping) else None
         return f"timm/{config['architecture']}.{tag}" if config.get("architecture") and tag else name
 
 
@@ -42,7 +46,7 @@ def _architecture(name: str) -> str:
     return name.split(".")[0]
 
 
-def _new_tower(architecture: str, weights: Any) -> ImageTower:
+def _new_tower(architecture: str, weights: "PretrainedCfg | None") -> ImageTower:
     """
     Args:
         weights: timm's `PretrainedCfg` of those whose images are to be prepared alike; None: there are none.

@@ -1,8 +1,9 @@
 """torchvision's ResNets, as transformers' ResNet that computes what they do."""
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL.Image import Resampling
@@ -13,6 +14,11 @@ from .resnets import RESNETS, resnet_config
 from .source import ImageTower, TowerSource
 
 _ARCHITECTURES = {name.replace("-", ""): name for name in RESNETS if name != "resnet-10"}
+
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
+    from torchvision.transforms._presets import ImageClassification
 
 
 class Torchvision(TowerSource):
@@ -36,7 +42,7 @@ class Torchvision(TowerSource):
         return ImageTower(tower, torchvision_image_processor(weights.transforms()))
 
 
-def torchvision_image_processor(transform: Any) -> CLIPImageProcessor:
+def torchvision_image_processor(transform: "ImageClassification") -> CLIPImageProcessor:
     return CLIPImageProcessor(
         size={"shortest_edge": transform.resize_size[0]},
         crop_size={"height": transform.crop_size[0], "width": transform.crop_size[0]},
@@ -47,7 +53,7 @@ def torchvision_image_processor(transform: Any) -> CLIPImageProcessor:
     )
 
 
-def _download_weights(name: str, weights: Any) -> dict[str, torch.Tensor]:
+def _download_weights(name: str, weights: "WeightsEnum") -> dict[str, torch.Tensor]:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
@@ -62,7 +68,7 @@ def _download_weights(name: str, weights: Any) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _read_weights(file: str, choices: Any) -> dict[str, torch.Tensor]:
+def _read_weights(file: str, choices: Iterable[str]) -> dict[str, torch.Tensor]:
     """A state dict, or one that a training checkpoint holds, by torchvision's names."""
     if not Path(file).is_file():
         raise InputError(f"{file!r} is neither a file nor one of torchvision's weights: {', '.join(choices)}")
