@@ -115,7 +115,7 @@ def test_what_is_open_already_cannot_be_opened_otherwise(setting):
 
 
 def test_rows_in_another_format_and_order_are_rows():
-    chosen = rows(words=CAPTIONS).with_format("torch").select([2, 0])
+    chosen = rows(words=CAPTIONS).with_format("numpy").select([2, 0])
     pairs = TrainingPairs(open_source(chosen), PROCESSOR, Augmentation())
     assert [pairs[row]["captions"][0][-1] for row in range(2)] == ["2", "0"]
 
@@ -126,3 +126,10 @@ def test_it_is_known_by_its_content():
     assert facts[0] == facts[1]
     assert facts[0]["fingerprint"] != facts[2]["fingerprint"]
     assert sorted(map(len, split_by_image(open_source(one), 0.25))) == [1, 3]
+
+
+def test_paths_under_a_known_name_are_images_and_no_captions(tmp_path):
+    IMAGES[3].save(tmp_path / "3.png")
+    paths = datasets.Dataset.from_dict({"file_name": [str(tmp_path / "3.png")], "words": ["a 3"]})
+    item = CaptionedImages(open_source(paths), PROCESSOR)[0]
+    assert (item["captions"], item["skipped"]) == (["a 3"], [])
