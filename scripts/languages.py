@@ -22,7 +22,7 @@ import torch
 from emoji import LANGUAGES
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from hf_clip import HFClipModel, HFClipProcessor, HFClipTrainingArguments
+from hf_clip import HFClipModel, HFClipProcessor, HFClipTrainer, HFClipTrainingArguments
 from hf_clip.cli.demo import VISION_MODEL
 from hf_clip.cli.main import main as hf_clip_command
 from hf_clip.core.errors import InputError
@@ -33,6 +33,7 @@ from hf_clip.evaluation.charts import draw_by_language
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.tasks.languages import evaluate_languages
 from hf_clip.models.towers import open_model_and_processor
+from hf_clip.training.data_sets import Drawing, training_pairs
 from hf_clip.training.facts import Origin
 from hf_clip.training.run import train
 
@@ -58,13 +59,13 @@ def run(output: Path, english: Path | None, epochs: float, seed: int) -> str:
     source = all_names(open_source(output / "data" / "train", caption_column="captions.en"))
     read_languages(model, processor, source.rows["captions"])
     outcomes[ALIGNED] = evaluate_languages(model, processor, unseen, KS)
-    train(
+    args = recipe(output, epochs, seed)
+    trainer = HFClipTrainer(
         model,
-        processor,
-        recipe(output, epochs, seed),
-        source,
-        unseen["en"],
-        augmentation=Augmentation(crop_scale=1),
+        args,
+        train_dataset=training_pairs([source], processor, args, Drawing(Augmentation(crop_scale=1))),
+        eval_dataset=unseen["en"],
+        processing_class=processor,
         origin=Origin(
             VISION_MODEL,
             "sentence-transformers/all-MiniLM-L6-v2",
@@ -74,6 +75,7 @@ def run(output: Path, english: Path | None, epochs: float, seed: int) -> str:
             pictures_may_be_shown=True,
         ),
     )
+    train(trainer)
     outcomes[TRAINED] = evaluate_languages(model, processor, unseen, KS)
     return write_results(outcomes, output)
 

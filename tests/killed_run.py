@@ -13,9 +13,10 @@ from conftest import tiny_model, tiny_text_config
 from training_runs import make_processor
 from transformers import TrainerCallback
 
-from hf_clip import HFClipTrainingArguments
+from hf_clip import HFClipTrainer, HFClipTrainingArguments
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.sources import open_source
+from hf_clip.training.data_sets import Drawing, training_pairs
 from hf_clip.training.run import train
 
 # What CPython's audit hooks tell before it happens; `open` of a file, too, is one of a save's steps.
@@ -65,15 +66,16 @@ def run(folder: Path, data: Path, settings: dict[str, Any], last_event: int | No
     dropout = tiny_text_config(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     events = FileEvents(folder, last_event)
     sys.addaudithook(events)
-    train(
+    processor = make_processor(data.parent / "tokenizer")
+    args = HFClipTrainingArguments(output_dir=str(folder), use_cpu=True, disable_tqdm=True, **settings)
+    drawing = Drawing(Augmentation(crop_scale=0.3), shuffle_buffer=3)
+    trainer = HFClipTrainer(
         tiny_model(text_config=dropout),
-        make_processor(data.parent / "tokenizer"),
-        HFClipTrainingArguments(output_dir=str(folder), use_cpu=True, disable_tqdm=True, **settings),
-        source,
-        evaluated,
-        shuffle_buffer=3,
-        augmentation=Augmentation(crop_scale=0.3),
+        args,
+        train_dataset=training_pairs([source], processor, args, drawing),
+        eval_dataset=evaluated,
+        processing_class=processor,
         callbacks=[TellSteps(teller)],
-        settings={"seed": 42},
     )
+    train(trainer, {"seed": 42})
     teller.send(events.count)

@@ -8,7 +8,7 @@ from typing import Any
 from conftest import VOCABULARY, tiny_model
 from transformers import BertTokenizer, TrainerCallback
 
-from hf_clip import HFClipCollator, HFClipModel, HFClipProcessor, HFClipTrainer, HFClipTrainingArguments
+from hf_clip import HFClipModel, HFClipProcessor, HFClipTrainer, HFClipTrainingArguments
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages, TrainingPairs
 from hf_clip.data.sources import open_source
@@ -41,6 +41,7 @@ def make_trainer(
         trainer: arguments of the trainer, on top of or in place of these.
     """
     processor = make_processor(folder.parent / "tokenizer")
+    processor.max_text_length = 16
     source = open_source(data, label_column=label_column)
     defaults = {
         "output_dir": str(folder),
@@ -58,7 +59,6 @@ def make_trainer(
             source, processor.image_processor, augmentation or Augmentation(), training.seed
         ),
         "eval_dataset": CaptionedImages(source, processor.image_processor),
-        "data_collator": HFClipCollator(processor.tokenizer, 16),
         "processing_class": processor,
         "callbacks": callbacks,
     }

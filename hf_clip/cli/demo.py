@@ -55,6 +55,8 @@ def run(arguments: list[str], printer: Printer) -> None:
     from ..embeddings.encode import embed_source
     from ..evaluation.tasks.retrieval import evaluate_retrieval
     from ..models.towers import create_model_and_processor
+    from ..training.contrastive import HFClipTrainer
+    from ..training.data_sets import Drawing, training_pairs
     from ..training.facts import Origin
     from ..training.run import Interrupted, train
 
@@ -64,23 +66,23 @@ def run(arguments: list[str], printer: Printer) -> None:
     model, processor = create_model_and_processor(VISION_MODEL, text_model, image_size=IMAGE_SIZE, projection_dim=256)
     untrained = evaluate_retrieval(embed_source(model, processor, unseen)).metrics
     args, augmentation = _recipe(folder / "model", settings.seed, settings.epochs)
+    trainer = HFClipTrainer(
+        model,
+        args,
+        train_dataset=training_pairs([train_source], processor, args, Drawing(augmentation)),
+        eval_dataset=unseen,
+        processing_class=processor,
+        origin=Origin(
+            VISION_MODEL,
+            "sentence-transformers/all-MiniLM-L6-v2",
+            data="OpenMoji pictures with the names of the emoji package",
+            eval_data="OpenMoji pictures of concepts that training never saw, with their names",
+            credit=ATTRIBUTION,
+            pictures_may_be_shown=True,
+        ),
+    )
     try:
-        metrics = train(
-            model,
-            processor,
-            args,
-            train_source,
-            unseen,
-            augmentation=augmentation,
-            origin=Origin(
-                VISION_MODEL,
-                "sentence-transformers/all-MiniLM-L6-v2",
-                data="OpenMoji pictures with the names of the emoji package",
-                eval_data="OpenMoji pictures of concepts that training never saw, with their names",
-                credit=ATTRIBUTION,
-                pictures_may_be_shown=True,
-            ),
-        )
+        metrics = train(trainer)
     except Interrupted as error:
         raise Interrupted(f"stopped; remove {folder} and start again") from error
     answers = _classify_in_a_new_process(folder / "model", folder / "data" / "unseen")

@@ -9,7 +9,6 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..data.augmentation import Augmentation
-from ..evaluation.tasks.registry import TASKS
 from ..models.losses_hf_clip import LOSSES
 from ..models.tower_sources.registry import tower_names
 from ..training.arguments import HFClipTrainingArguments
@@ -112,6 +111,8 @@ def run(arguments: list[str], printer: Printer) -> None:
     from transformers import set_seed
 
     from ..data.images import skipped_line
+    from ..training.contrastive import HFClipTrainer
+    from ..training.data_sets import Drawing, training_pairs
     from ..training.facts import Origin
     from ..training.run import check_output_folder, train
 
@@ -125,23 +126,20 @@ def run(arguments: list[str], printer: Printer) -> None:
     if not towers.model:
         chosen = vars(model.config) | {"text_padding": processor.text_padding}
         settings |= _missing(towers, chosen) | {name: getattr(towers, name) for name in _DEFAULT_TOWERS}
-    metrics = train(
+    drawing = Drawing(augmentation, data.train_weights, data.shuffle_buffer)
+    trainer = HFClipTrainer(
         model,
-        processor,
         args,
-        train_sources,
-        eval_source,
-        weights=data.train_weights,
-        shuffle_buffer=data.shuffle_buffer,
-        augmentation=augmentation,
-        max_length=data.max_caption_length,
+        train_dataset=training_pairs(train_sources, processor, args, drawing),
+        eval_dataset=eval_source,
+        processing_class=processor,
         origin=Origin(
             towers.vision_model or "",
             towers.text_model or "",
             towers.model or "",
         ),
-        settings=settings,
     )
+    metrics = train(trainer, settings)
     if not args.should_save:
         return
     if output.json:
@@ -180,9 +178,10 @@ def _print_metrics(printer: Printer, name: str, metrics: dict[str, Any]) -> None
 
 
 def _open_sources(data: DataSettings, args: HFClipTrainingArguments) -> tuple[list[Any], Any]:
-    from ..data.named_splits import EVALUATION, TRAINING
+    from ..data.named_splits import TRAINING
     from ..data.sources import open_source
     from ..data.split import split_by_image
+    from ..training.data_sets import open_evaluation
 
     columns: dict[str, Any] = {
         "data_config": data.data_config,
@@ -193,11 +192,8 @@ def _open_sources(data: DataSettings, args: HFClipTrainingArguments) -> tuple[li
     training = data.train_split or TRAINING
     sources = [open_source(name, split=training, streaming=data.streaming, **columns) for name in data.train_data]
     if data.eval_data:
-        labelled = any(TASKS[task].needs_labels for task in args.eval_tasks or ())
-        # What chooses a checkpoint says no more how good it is.
-        split = data.eval_split or (EVALUATION[::-1] if args.load_best_model_at_end else EVALUATION)
         opened = {
-            name: open_source(source, split=split, labels_required=labelled, **columns)
+            name: open_evaluation(source, args, data.eval_split, **columns)
             for name, source in _named(data.eval_data).items()
         }
         return sources, opened.get("", opened)

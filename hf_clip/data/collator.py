@@ -1,5 +1,6 @@
 """Items into a batch: captions tokenised together and padded."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from transformers import BaseImageProcessor, BatchEncoding, PreTrainedTokenizerB
 
 from ..core.digests import content_id
 from ..core.errors import InputError
-from ..models.processing_hf_clip import PADDINGS
+from ..models.processing_hf_clip import HFClipProcessor, tokenizer_limit
 from .pixels import PixelNormalization
 from .text import check_text
 
@@ -72,14 +73,15 @@ class ImageCollator:
 
 @dataclass
 class HFClipCollator:
-    """Makes a batch of the items of `CaptionedImages`, `TrainingPairs` and their like.
+    """Makes a batch of the items of `CaptionedImages`, `TrainingPairs` and their like, as the processor would.
+
+    Captions are padded and cut as the processor does it, in training and evaluation alike.
 
     Args:
-        tokenizer: of the text tower.
-        max_length: captions with more tokens are cut.
-        padding: "longest" of the batch, or "max_length", which towers want that were trained so (SigLIP's).
-        image_processor: of the image tower, for a loop of one's own: 8-bit pixels of `TrainingPairs` are then rescaled
-            and normalized here. `HFClipTrainer` does that on the model's device, where it costs less.
+        processor: of the model.
+        max_length: tokens that the text tower reads, where they are fewer than the processor gives.
+        normalize: 8-bit pixels of `TrainingPairs` are rescaled and normalized here, for a loop of one's own.
+            `HFClipTrainer` does that on the model's device, where it costs less.
 
     Returns (called): a dict of
         pixel_values (images, 3, height, width); input_ids, attention_mask, … (captions, tokens);
@@ -92,18 +94,25 @@ class HFClipCollator:
         (images, width) in place of pixel_values.
 
     Raises:
-        InputError: for a padding that is not known; called, for a caption that no tokenizer takes, with its row.
+        InputError: for a tokenizer in place of the processor; called, for a caption that no tokenizer takes, with its
+            row.
     """
 
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int = 77
-    padding: str = "longest"
-    image_processor: BaseImageProcessor | None = None
+    processor: HFClipProcessor
+    max_length: int = sys.maxsize
+    normalize: bool = True
 
     def __post_init__(self):
-        self._images = ImageCollator(self.image_processor)
-        if self.padding not in PADDINGS:
-            raise InputError(f"padding must be one of {', '.join(PADDINGS)}, not {self.padding!r}")
+        if not is_processor(self.processor):
+            raise InputError(
+                f"HFClipCollator is given a {type(self.processor).__name__}: give the model's HFClipProcessor, which "
+                "knows how the text tower's captions are padded and cut"
+            )
+        self.tokenizer: PreTrainedTokenizerBase = self.processor.tokenizer
+        self.padding = self.processor.text_padding
+        limits = (self.processor.max_text_length, tokenizer_limit(self.tokenizer))
+        self.max_length = min(self.max_length, *(limit for limit in limits if limit is not None), sys.maxsize)
+        self._images = ImageCollator(self.processor.image_processor if self.normalize else None)
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         _check_items(items)
@@ -158,6 +167,11 @@ class HFClipCollator:
         return torch.tensor([len(row) > self.max_length for row in whole])
 
 
+def is_processor(given: object) -> bool:
+    """Whether it is an `HFClipProcessor`: of a folder opened with its own code it is a class of that name."""
+    return HFClipProcessor.__name__ in [kind.__name__ for kind in type(given).__mro__]
+
+
 def _nothing(names: Iterable[str]) -> Tokenized:
     tokens = {name: torch.zeros(0, 1, dtype=torch.long) for name in names}
     return Tokenized(tokens, _int64([]), _int64([]), torch.zeros(0, dtype=torch.bool))
@@ -173,9 +187,9 @@ def _foreign(items: list[Any]) -> str:
 def _check_items(items: list[Any]) -> None:
     if what := _foreign(items):
         raise InputError(
-            f"HFClipCollator gets rows of {what}: wrap them in TrainingPairs(open_source(…), image_processor, "
-            "Augmentation()), to evaluate in CaptionedImages(…), or give a data_collator that makes pixel_values and "
-            "input_ids of them"
+            f"HFClipCollator gets rows of {what}: give them as a datasets.Dataset, which the trainer opens, wrap them "
+            "in TrainingPairs(open_source(…), image_processor, Augmentation()), to evaluate in CaptionedImages(…), or "
+            "give a data_collator that makes pixel_values and input_ids of them"
         )
     if any(not {"captions", "pooled_text"} & item.keys() for item in items):
         raise InputError("HFClipCollator gets items without captions, as TrainingImages have: give TrainingPairs")

@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import BaseImageProcessor
@@ -32,6 +32,16 @@ class Shard:
 Row = tuple[Shard, int, dict[str, Any]]  # where it stands, and what stands there
 
 
+class Part(NamedTuple):
+    """What a process reads of a stream that several share."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+_WHOLE = Part()
+
+
 class StreamedImages(torch.utils.data.IterableDataset):
     """The image of each row of sources, augmented anew in each epoch, epoch after epoch without an end.
 
@@ -45,7 +55,7 @@ class StreamedImages(torch.utils.data.IterableDataset):
         sources: opened with `streaming=True`.
         weights: of the sources, for each item drawn; default: an epoch is one pass through all of them.
         shuffle_buffer: rows, undecoded, among which the next is drawn.
-        rank, world_size: of this process.
+        part: this process's.
 
     Raises:
         InputError: sources that are not streamed; when reading, what `Source.read_shard` raises, and a stream without
@@ -60,14 +70,13 @@ class StreamedImages(torch.utils.data.IterableDataset):
         seed: int = 0,
         weights: Sequence[float] | None = None,
         shuffle_buffer: int = 1000,
-        rank: int = 0,
-        world_size: int = 1,
+        part: Part = _WHOLE,
     ):
         self.sources = [sources] if isinstance(sources, Source) else list(sources)
         self.draw = ImageDraw(image_processor, augmentation, seed)
         self.weights = weights
         self.shuffle_buffer = shuffle_buffer
-        self.rank, self.world_size = rank, world_size
+        self.part = part
         self._check()
         counts = [source.rows.num_shards for source in self.sources]
         firsts = [sum(counts[:i]) for i in range(len(counts))]
@@ -86,13 +95,13 @@ class StreamedImages(torch.utils.data.IterableDataset):
             check_weights(self.weights, len(self.sources))
         if self.shuffle_buffer < 1:
             raise InputError(f"shuffle_buffer must be 1 or more, not {self.shuffle_buffer}")
-        if not 0 <= self.rank < self.world_size:
-            raise InputError(f"rank must be from 0 to {self.world_size - 1}, not {self.rank}")
+        if not 0 <= self.part.rank < self.part.world_size:
+            raise InputError(f"rank must be from 0 to {self.part.world_size - 1}, not {self.part.rank}")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = torch.utils.data.get_worker_info()
         workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
-        reader, readers = self.rank * workers + worker_id, self.world_size * workers
+        reader, readers = self.part.rank * workers + worker_id, self.part.world_size * workers
         streams = [self._endless(pool, reader, readers) for pool in self.pools]
         if len(streams) == 1:
             yield from streams[0]

@@ -280,8 +280,9 @@ def embed_batches(
 
 
 def collator_of(model: PreTrainedModel, processor: HFClipProcessor) -> HFClipCollator:
-    """Pads and cuts captions as the processor does."""
-    return HFClipCollator(processor.tokenizer, max_caption_length(model, processor), processor.text_padding)
+    """Pads and cuts captions as the processor does; 8-bit pixels stay as they are."""
+    capacity = text_capacity(model.get_submodule("text_model"), processor.tokenizer)
+    return HFClipCollator(processor, capacity or sys.maxsize, normalize=False)
 
 
 def embed_images(model: PreTrainedModel, processor: HFClipProcessor, images: list[Image.Image]) -> Tensor:
@@ -344,8 +345,6 @@ def temperature_of(model: HFClipModel) -> tuple[Tensor, Tensor | None]:
     return model.logit_scale.detach().cpu(), None if bias is None else bias.detach().cpu()
 
 
-def max_caption_length(model: PreTrainedModel, processor: HFClipProcessor, asked: int | None = None) -> int:
-    """How many tokens a caption may have: what was asked for, the tokenizer and the tower's positions allow."""
-    text_model = model.get_submodule("text_model")
-    limits = (asked, processor.max_text_length, text_capacity(text_model, processor.tokenizer), sys.maxsize)
-    return min(limit for limit in limits if limit is not None)
+def max_caption_length(model: PreTrainedModel, processor: HFClipProcessor) -> int:
+    """How many tokens a caption may have: as many as the processor, its tokenizer and the tower's positions allow."""
+    return collator_of(model, processor).max_length

@@ -222,7 +222,7 @@ class _VisionTower(HFClipPreTrainedModel):
         if not pixel_values.is_floating_point():
             raise ValueError(
                 f"pixel_values are {pixel_values.dtype}: rescale and normalize them first, as the processor does, "
-                "and as HFClipCollator does with image_processor=processor.image_processor"
+                "and as HFClipCollator(processor) does"
             )
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
         if self.config.vision_config.model_type == "timm_wrapper":

@@ -105,9 +105,10 @@ class BaseTrainer(ResumableTrainer):
         self._callbacks: list[TrainerCallback] = []
         self._first_model = None if model is not None else self._make_first_model(given.get("model_init"), args)
         first = self._first_model if model is None else model
-        for data in _sets_of(given):
+        parts = self.parts_for(first, given)
+        for data in _sets_of(parts):
             check_no_source(data)
-        super().__init__(**self.parts_for(first, given))
+        super().__init__(**parts)
         # What is trained here has a loss, also where the model's forward has no `return_loss` for the Trainer to see.
         self.can_return_loss = True
         processor = getattr(self.processing_class, "image_processor", self.processing_class)

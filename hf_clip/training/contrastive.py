@@ -11,11 +11,14 @@ from transformers.utils import CONFIG_NAME, logging
 
 from ..core.errors import InputError
 from ..core.json_files import read_json
+from ..data.collator import HFClipCollator
+from ..data.columns import ColumnSettings
 from ..embeddings.encode import is_convolutional
 from ..models.checkpointing_hf_clip import repeated_blocks
 from ..models.loss_hf_clip import Loss, LossFunction
 from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
 from .arguments import HFClipTrainingArguments
+from .data_sets import DataOpener, take_columns
 from .distributed import GatheredBatch, gather_batch, in_batch_accuracy, loss_of_global_batch
 from .evaluation import EmbeddingTrainer
 from .evaluation_checks import check_evaluation
@@ -25,28 +28,57 @@ from .gradient_cache import GradientCache
 from .inherited import refuse_arguments
 from .own_loss import check_loss, loss_to_train, own_loss, use_loss
 from .parameter_groups import parameter_groups
-from .parts import batches_of, check_parts, check_steps, enough_for_batch_norm, freeze, learns_statistics
+from .parts import (
+    batches_of,
+    check_model_and_processor,
+    check_parts,
+    check_steps,
+    enough_for_batch_norm,
+    freeze,
+    is_own_collator,
+    learns_statistics,
+)
 from .processes import wants_fsdp
 
 logger = logging.get_logger(__name__)
 
 
 class HFClipTrainer(EmbeddingTrainer):
-    """Trains an `HFClipModel` on items of `TrainingPairs`, batched by `HFClipCollator`.
+    """Trains an `HFClipModel` on images with captions.
+
+    ```python
+    model, processor = hf_clip.create_model_and_processor("microsoft/resnet-50", "google-bert/bert-base-uncased")
+    trainer = HFClipTrainer(model, HFClipTrainingArguments("my_clip", num_train_epochs=5),
+                            train_dataset="pictures/train", eval_dataset="pictures/test", processing_class=processor)
+    trainer.train()
+    trainer.save_model()
+    hf_clip.evaluate("my_clip", "pictures/test")
+    hf_clip.publish("my_clip", "user/my-clip")
+    ```
 
     Every `Trainer` argument works as it does there, and all of `BaseTrainer`. Beyond it: the loss is that of the
     global batch over all processes; a frozen tower stays in evaluation mode; the temperature is clamped after each
     step; `evaluate()` gives retrieval recalls of a `CaptionedImages`, and `predict()` its embeddings too.
 
     Args:
+        train_dataset, eval_dataset: what `open_source` takes (a folder, a file, a Hub id, a `datasets.Dataset`, …), a
+            source that it has opened, or a data set: `TrainingPairs` and its like, or one of your own with a
+            `data_collator`, which gives `pixel_values` and `input_ids`. Of several splits, training reads train, and
+            evaluation test, or else validation; `eval_dataset` may be several by name. What is opened here is trained
+            on with the default `Augmentation` and evaluated without.
+        image_column, caption_column, label_column, class_names: of data that are opened here, as `open_source` has
+            them.
+        data_collator: default: that of `processing_class`. One of your own gets the rows of a `datasets.Dataset` as
+            they are.
+        processing_class: the model's `HFClipProcessor`.
         loss: what is trained on, in place of the loss that the model was made for: a `Loss`, the name of one of
             hf_clip's, or a function as [`Loss`] describes it, with which temperature, bias and probabilities stay the
             model's. See `HFClipModel.use_loss` for what becomes of a model that was made for another one.
         origin: what the towers and the pictures are, for the model card.
 
     Raises:
-        InputError: parts that do not fit together; a loss that is none, with `compute_loss_func` or with DeepSpeed; a
-            model of a loss that is not here.
+        InputError: parts that do not fit together, data that will not do; a loss that is none, with
+            `compute_loss_func` or with DeepSpeed; a model of a loss that is not here.
     """
 
     arguments = HFClipTrainingArguments
@@ -68,6 +100,7 @@ class HFClipTrainer(EmbeddingTrainer):
         self._loss: LossFunction  # of the model that is trained
         self._cache: GradientCache | None = None  # of the step that is being taken
         self._finite: dict[str, Tensor] = {}  # of its embeddings of all processes, by tower
+        self._columns: ColumnSettings = take_columns(kwargs)
         super().__init__(model, args, *others, **kwargs)
         if self.args.gradient_accumulation_steps > 1:
             logger.warning(
@@ -79,11 +112,19 @@ class HFClipTrainer(EmbeddingTrainer):
     # ---- what the base asks ---------------------------------------------------------------------------------------
 
     def parts_for(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """Of a dual encoder; the collator is by default that of the processor."""
+        """Of a dual encoder: data sets in place of what has to be opened, and the collator of the processor."""
         refuse_arguments(given)
+        collator = given.get("data_collator")
+        if given.get("processing_class") is None and isinstance(collator, HFClipCollator):
+            given = given | {"processing_class": collator.processor}
+        check_model_and_processor(model, given)
+        self.opener = DataOpener(
+            given["args"], given.get("processing_class"), self._columns, is_own_collator(collator)
+        )
+        given = given | self.opener.data_sets(given)
         check_parts(model, given)
         check_loss(given, self._given_loss, given["args"].loss_tile_size)
-        return given | {"data_collator": batches_of(given.get("data_collator"), model, given.get("processing_class"))}
+        return given | {"data_collator": batches_of(collator, model, given.get("processing_class"))}
 
     def make_ready(self, model: HFClipModel) -> list[nn.Module]:
         """Freezes the towers that are to be, and stores convolutions channels-last; tells the model its loss."""

@@ -29,6 +29,7 @@ from ..evaluation.tasks.registry import measure, tasks_for
 from ..models.modeling_hf_clip import HFClipOutput
 from .arguments import HFClipTrainingArguments
 from .base import BaseTrainer
+from .data_sets import DataOpener
 from .distributed import GatheredBatch
 from .half_precision import in_half_precision
 from .inherited import refuse_arguments
@@ -44,10 +45,20 @@ class EmbeddingTrainer(BaseTrainer):
     embeddings too."""
 
     args: HFClipTrainingArguments
+    opener: DataOpener
 
     @abstractmethod
     def loss_of_batch(self, output: HFClipOutput, world: GatheredBatch) -> Tensor:
         """Of the pairs of all processes."""
+
+    def set_to_evaluate(self, given: Any) -> Any:
+        """A data set in place of what has to be opened; the name of one of several stays."""
+        is_name = isinstance(given, str) and isinstance(self.eval_dataset, dict) and given in self.eval_dataset
+        return given if is_name else self.opener.evaluation_set(given)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the Trainer has it, of all that `eval_dataset` of the constructor takes."""
+        return super().evaluate(self.set_to_evaluate(eval_dataset), *args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Every row of a set, or of the one of that name, in order and once, over all processes.
@@ -55,10 +66,11 @@ class EmbeddingTrainer(BaseTrainer):
         Nothing of training has a say in it but its workers: neither its sampler nor `dataloader_drop_last`, nor what
         accelerate is told of batches. It is made anew each time, so it is never that of another set.
         """
-        by_name = isinstance(eval_dataset, str)
-        dataset = self.eval_dataset if by_name or eval_dataset is None else eval_dataset
-        if by_name:
-            dataset = dataset[eval_dataset]
+        dataset = self.set_to_evaluate(eval_dataset)
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        elif dataset is None:
+            dataset = self.eval_dataset
         if dataset is None or isinstance(dataset, dict):
             raise InputError(
                 "there is no evaluation set: give eval_dataset"

@@ -69,7 +69,7 @@ SETTINGS: dict[str, Verdict] = {
     "output_dir": INHERITED,
     "num_train_epochs": INHERITED,
     "max_steps": INHERITED,
-    "per_device_train_batch_size": Ours(_TRAINER + "a_batch_larger_than_the_data_is_refused"),
+    "per_device_train_batch_size": Ours(_TRAINER + "a_batch_larger_than_the_data_is_all_of_them"),
     "learning_rate": Ours(_TRAINER + "learning_rates_and_decay_by_part"),
     "lr_scheduler_type": INHERITED,
     "lr_scheduler_kwargs": INHERITED,

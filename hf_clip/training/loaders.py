@@ -9,8 +9,11 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 from transformers import TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from transformers.trainer_utils import seed_worker
+from transformers.utils import logging
 
 from ..core.errors import InputError
+
+logger = logging.get_logger(__name__)
 
 
 def make_loader(args: TrainingArguments, dataset: Any, collator: Callable, **batches: Any) -> DataLoader:
@@ -36,7 +39,8 @@ def training_loader(
     """
     if not isinstance(rows, IterableDataset):
         seed = partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index)
-        more |= {"sampler": sampler, "drop_last": args.dataloader_drop_last, "worker_init_fn": seed}
+        drops = args.dataloader_drop_last and not (isinstance(rows, Sized) and len(rows) < size * args.world_size)
+        more |= {"sampler": sampler, "drop_last": drops, "worker_init_fn": seed}
     return make_loader(
         args,
         rows,
@@ -60,7 +64,7 @@ def check_batches(args: TrainingArguments, dataset: Any, size: int) -> None:
         size: of a process's batch.
 
     Raises:
-        InputError: for settings that tear the batch of several processes apart; for a set that makes no whole batch.
+        InputError: for settings that tear the batch of several processes apart.
     """
     loading: Any = args.accelerator_config
     if args.world_size > 1 and (loading.split_batches or loading.dispatch_batches or not loading.even_batches):
@@ -68,14 +72,11 @@ def check_batches(args: TrainingArguments, dataset: Any, size: int) -> None:
             "split_batches, dispatch_batches and even_batches=False of accelerator_config would tear the batch of "
             "several processes apart: leave them out"
         )
-    if not (isinstance(dataset, Sized) and args.dataloader_drop_last):
+    if not isinstance(dataset, Sized):
         return
     rows, batch = len(dataset), size * args.world_size
-    if rows < batch:
-        raise InputError(
-            f"{rows} training rows make no whole batch of {batch}: set a smaller per_device_train_batch_size "
-            "or dataloader_drop_last=False"
-        )
+    if rows < batch and args.dataloader_drop_last:
+        logger.warning_once(f"{rows} training rows make no whole batch of {batch}: each epoch is one of {rows}")
 
 
 class ByLength(Sampler):

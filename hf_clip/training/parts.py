@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.training_args import OptimizerNames
 
 from ..core.errors import InputError
-from ..data.collator import HFClipCollator
+from ..data.collator import HFClipCollator, is_processor
 from ..data.dataset import ImageRows
 from ..data.foreign import CompletedBatches
 from ..data.streaming import StreamedImages
@@ -28,27 +28,48 @@ _PIXELS = (
 )
 
 
-def check_parts(model: Any, given: Mapping[str, Any]) -> None:
-    """
+def check_model_and_processor(model: Any, given: Mapping[str, Any]) -> None:
+    """Before any data are opened.
+
     Args:
         model: given, or made by `model_init`.
         given: the arguments of the trainer, by name.
 
     Raises:
-        InputError: a model, a data set or a processor of another kind; a processor that is not that of the model, the
-            collator or the data; settings that these parts leave without effect.
+        InputError: a model or a processor of another kind; a processor that is not that of the model.
+    """
+    _check_model(model)
+    processor = given.get("processing_class")
+    if processor is not None:
+        _check_processor(processor, model)
+
+
+def check_parts(model: Any, given: Mapping[str, Any]) -> None:
+    """
+    Args:
+        model, given: as there, with data sets where data were given.
+
+    Raises:
+        InputError: no processor; a collator or data of another one; settings that these parts leave without effect.
     """
     processor, data = given.get("processing_class"), given.get("train_dataset")
-    _check_model(model)
-    _check_processor(processor, model, given)
+    if processor is not None:
+        _check_same_processor(processor, model, given)
+    elif given.get("data_collator") is None or _image_processors(data):
+        raise no_processor()
     if given["args"].length_column_name != "length" and not isinstance(data, datasets.Dataset):
         raise InputError(
-            "length_column_name is for a datasets.Dataset: TrainingPairs know how long their captions are"
+            "length_column_name is for rows that a collator of your own takes: TrainingPairs know how long their "
+            "captions are"
         )
     if given.get("optimizers", (None, None))[0] is not None:
         _check_rates(given["args"])
     if given["args"].prediction_loss_only and given.get("compute_metrics"):
         raise InputError("prediction_loss_only leaves compute_metrics nothing to look at: leave out one of them")
+
+
+def no_processor() -> InputError:
+    return InputError("processing_class is missing: give the model's HFClipProcessor, which is saved with it")
 
 
 def _check_model(model: Any) -> None:
@@ -63,14 +84,8 @@ def _check_model(model: Any) -> None:
     )
 
 
-def _check_processor(processor: Any, model: Any, given: Mapping[str, Any]) -> None:
-    collator = given.get("data_collator")
-    if processor is None:
-        if collator is None or _image_processors(given.get("train_dataset")):
-            raise InputError("processing_class is missing: give the model's HFClipProcessor, which is saved with it")
-        return
-    # Of a folder opened with its own code it is a class of that name.
-    if HFClipProcessor.__name__ not in [kind.__name__ for kind in type(processor).__mro__]:
+def _check_processor(processor: Any, model: Any) -> None:
+    if not is_processor(processor):
         raise InputError(
             f"processing_class is a {type(processor).__name__}: give the model's HFClipProcessor, saved with it"
         )
@@ -80,8 +95,15 @@ def _check_processor(processor: Any, model: Any, given: Mapping[str, Any]) -> No
             f"processing_class has a tokenizer of {words} tokens, and the text tower knows {known}: it is another "
             "model's; give this one's"
         )
-    if isinstance(collator, HFClipCollator) and not _same_words(collator.tokenizer, processor.tokenizer):
-        raise InputError("data_collator and processing_class have different tokenizers: give both the model's")
+
+
+def _check_same_processor(processor: HFClipProcessor, model: Any, given: Mapping[str, Any]) -> None:
+    collator = given.get("data_collator")
+    if isinstance(collator, HFClipCollator) and not _same_texts(collator, collator_of(model, processor)):
+        raise InputError(
+            "data_collator and processing_class read captions otherwise: leave data_collator out, for the trainer "
+            "makes it of the processor"
+        )
     for name in ("train_dataset", "eval_dataset"):
         if not all(_same_pixels(own, processor.image_processor) for own in _image_processors(given.get(name))):
             raise InputError(f"{name} and processing_class have different image processors: give both the model's")
@@ -99,8 +121,11 @@ def _image_processors(data: Any) -> list[Any]:
     return [found for one in inside if one is not None and one is not data for found in _image_processors(one)]
 
 
-def _same_words(one: Any, other: Any) -> bool:
-    return one is other or one.get_vocab() == other.get_vocab()
+def _same_texts(given: HFClipCollator, own: HFClipCollator) -> bool:
+    """Of the given one the tower's positions may be unknown."""
+    one, other = given.tokenizer, own.tokenizer
+    same_words = one is other or one.get_vocab() == other.get_vocab()
+    return same_words and given.padding == own.padding and given.max_length >= own.max_length
 
 
 def _same_pixels(one: Any, other: Any) -> bool:
@@ -118,11 +143,16 @@ def _check_rates(args: HFClipTrainingArguments) -> None:
             )
 
 
+def is_own_collator(collator: Callable | None) -> bool:
+    """Whether it is the user's, and gets items as it knows them."""
+    return collator is not None and not isinstance(collator, HFClipCollator)
+
+
 def batches_of(collator: Callable | None, model: Any, processor: Any) -> Callable:
-    """The collator that was given, its batches completed where it is not ours; default: the one of the processor."""
-    if collator is None:
+    """The collator of the processor, for which one that was made of it stands too; a user's, its batches completed."""
+    if collator is None or type(collator) is HFClipCollator:
         return collator_of(model, processor)
-    return collator if isinstance(collator, HFClipCollator) else CompletedBatches(collator)
+    return CompletedBatches(collator) if is_own_collator(collator) else collator
 
 
 def freeze(model: HFClipModel, args: HFClipTrainingArguments) -> list[nn.Module]:

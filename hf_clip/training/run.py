@@ -5,31 +5,26 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from torch.utils.data import Dataset
-from transformers import TrainerCallback
 from transformers.trainer import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..core.atomic import STAGING, put_back, staged
 from ..core.errors import InputError, NotFinite, first_line
-from ..data.augmentation import Augmentation
-from ..data.dataset import CaptionedImages, TrainingPairs
+from ..data.collator import HFClipCollator
+from ..data.dataset import CaptionedImages
 from ..data.images import skipped_line
-from ..data.mixture import MixedPairs
 from ..data.sources import Source
-from ..data.streaming import StreamedPairs
-from ..embeddings.encode import Embeddings, collator_of, max_caption_length
+from ..embeddings.encode import Embeddings
 from ..embeddings.provenance import data_facts
 from ..evaluation.outcome import Outcome
 from ..evaluation.records import DataFacts, ModelFacts
 from ..evaluation.report import PICTURES, Measured, Report, can_draw, draw, model_facts
-from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
 from ..models.towers import open_model_and_processor
 from ..publishing.staging import EVALUATION
@@ -112,32 +107,12 @@ def _sole_run(args: HFClipTrainingArguments) -> Iterator[None]:
         lock.release()
 
 
-def train(
-    model: HFClipModel,
-    processor: HFClipProcessor,
-    args: HFClipTrainingArguments,
-    train_source: Source | Sequence[Source],
-    eval_source: Source | dict[str, Source] | None = None,
-    *,
-    weights: Sequence[float] | None = None,
-    shuffle_buffer: int = 1000,
-    augmentation: Augmentation | None = None,
-    max_length: int | None = None,
-    origin: Origin | None = None,
-    settings: dict[str, Any] | None = None,
-    callbacks: list[TrainerCallback] | None = None,
-) -> dict[str, Any]:
-    """Trains a model and fills `args.output_dir`: model, processor, code, card, figures, arguments, pictures; with
-    `args.push_to_hub` it is published.
+def train(trainer: HFClipTrainer, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Has a trainer train, evaluate and fill its `args.output_dir`: model, processor, code, card, figures, arguments,
+    pictures; with `args.push_to_hub` it is published. Of several evaluation sets the pictures show the first.
 
     Args:
-        train_source: one source or several; streamed ones need `args.max_steps`.
-        eval_source: one, or several by name, which then begins the names of their metrics: `eval_NAME_…`. The
-            pictures show the first.
-        weights: how much of an epoch is drawn from each of several sources, in any unit; default: all their rows.
-        shuffle_buffer: rows of a stream among which the next is drawn.
-        max_length: tokens of a caption; default: the processor's, or 77, or fewer where the tower has fewer positions.
-        origin: what the towers and the pictures are, for the model card.
+        trainer: that has not trained yet, or goes on from `args.resume_from_checkpoint`.
         settings: kept in the folder as `settings.yaml`, from the start.
 
     Returns:
@@ -148,33 +123,13 @@ def train(
             saved; of several, the last checkpoint is there.
         Interrupted: after Ctrl-C, once a checkpoint is saved.
     """
+    args = trainer.args
     checkpoint = check_output_folder(args)
-    args, processor = copy.copy(args), copy.deepcopy(processor)  # the caller's stay as they are
-    sources = [train_source] if isinstance(train_source, Source) else list(train_source)
-    max_length = max_caption_length(model, processor, max_length or processor.max_text_length or 77)
-    processor.max_text_length = processor.tokenizer.model_max_length = (
-        max_length  # who evaluates cuts where training did
-    )
-    named = eval_source if isinstance(eval_source, dict) else {"": eval_source} if eval_source else {}
-    eval_sets: Any = {name: CaptionedImages(source, processor.image_processor) for name, source in named.items()}
-    pairs = training_pairs(sources, processor, args, augmentation or Augmentation(), weights, shuffle_buffer)
-    if isinstance(pairs, Sized) and len(pairs) < args.train_batch_size * args.world_size:
-        args.dataloader_drop_last = False  # it would leave out all there is
+    trainer.processing_class = _cut_where_training_did(trainer)
     stop = StopOnInterrupt()
-    trainer = HFClipTrainer(
-        model,
-        args,
-        train_dataset=pairs,
-        eval_dataset=eval_sets.get("", eval_sets) or None,
-        data_collator=collator_of(model, processor),
-        processing_class=processor,
-        callbacks=[
-            stop,
-            *([MeasureEmissions()] if args.should_save and can_measure_emissions() else []),
-            *(callbacks or []),
-        ],
-        origin=origin,
-    )
+    trainer.add_callback(stop)
+    if args.should_save and can_measure_emissions():
+        trainer.add_callback(MeasureEmissions())
     with _sole_run(args):
         if settings is not None and args.should_save:
             with staged(args.output_dir) as folder:
@@ -182,52 +137,36 @@ def train(
         result = _run_trainer(trainer, stop, checkpoint)
         trainer.check_finite()
         trainer.save_model(_internal_call=True)  # before anything else can go wrong
+        named = _evaluation_sets(trainer)
         embedded = {name: trainer.embed(trainer.get_eval_dataloader(name or None)) for name in named}
         metrics: dict[str, Any] = {}
         outcomes = {}
         for name, embeddings in embedded.items():
-            outcomes[name] = trainer.measure(embeddings, trainer.tasks_of(eval_sets[name]))
+            outcomes[name] = trainer.measure(embeddings, trainer.tasks_of(named[name]))
             metrics |= _log(trainer, trainer.figures(embeddings, outcomes[name]), name)
             for entry in embeddings.skipped:
                 logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
         metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
         metrics["skipped_training_images"] = trainer.skipped_images.in_all_processes()
         if args.should_save:
-            _write_report(trainer, metrics, named, embedded, outcomes)
+            _write_report(trainer, metrics, {name: each.source for name, each in named.items()}, embedded, outcomes)
         if args.push_to_hub:
             trainer.push_to_hub()
     return metrics
 
 
-def training_pairs(
-    sources: Sequence[Source],
-    processor: HFClipProcessor,
-    args: HFClipTrainingArguments,
-    augmentation: Augmentation,
-    weights: Sequence[float] | None = None,
-    shuffle_buffer: int = 1000,
-) -> Dataset:
-    """The training set of one source, of several, or of streams."""
-    if sources[0].streaming:
-        if args.max_steps < 1:
-            raise InputError("a stream has no length: say with --max_steps how long to train")
-        return StreamedPairs(
-            sources,
-            processor.image_processor,
-            augmentation,
-            args.seed if args.data_seed is None else args.data_seed,
-            weights,
-            shuffle_buffer,
-            rank=args.process_index,
-            world_size=args.world_size,
-        )
-    each = [TrainingPairs(source, processor.image_processor, augmentation, args.seed) for source in sources]
-    for pairs in each:
-        pairs[0]  # a source without one readable picture is refused here, not in a worker
-    whole: Any = each[0]
-    if len(each) > 1 or weights is not None:
-        whole = MixedPairs(each, [len(pairs) for pairs in each] if weights is None else weights)
-    return whole
+def _cut_where_training_did(trainer: HFClipTrainer) -> HFClipProcessor:
+    """A processor of the run's own: who opens it, or its tokenizer alone, cuts texts as the trainer."""
+    processor: Any = copy.deepcopy(trainer.processing_class)
+    if isinstance(trainer.data_collator, HFClipCollator):
+        processor.max_text_length = processor.tokenizer.model_max_length = trainer.data_collator.max_length
+    return processor
+
+
+def _evaluation_sets(trainer: HFClipTrainer) -> dict[str, CaptionedImages]:
+    """By name; that of a single one is empty."""
+    sets: Any = trainer.eval_dataset
+    return sets if isinstance(sets, dict) else {"": sets} if sets else {}
 
 
 def _run_trainer(trainer: HFClipTrainer, stop: StopOnInterrupt, checkpoint: str | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from hf_clip import HFClipCollator, HFClipTrainer, HFClipTrainingArguments
+from hf_clip import HFClipTrainer, HFClipTrainingArguments
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.sources import Source
@@ -61,7 +61,6 @@ def run_trainer(
         model,
         arguments,
         train_dataset=TrainingPairs(source, processor.image_processor, augmentation, arguments.seed),
-        data_collator=HFClipCollator(processor.tokenizer),
         processing_class=processor,
         callbacks=[watch],
     )

@@ -72,14 +72,14 @@ def training_pairs(source, seed=0, **features) -> TrainingPairs:
     return pairs
 
 
-def test_the_captions_drawn_are_those_that_are_drawn_without(source, tmp_path):
+def test_the_captions_drawn_are_those_that_are_drawn_without(source, processor, tmp_path):
     captions = [caption for row in range(6) for caption in source.captions(row)]
     order = np.random.default_rng(0).permutation(18)  # position of each caption in the store
     ids = (1000 + order.argsort()).tolist()
     cut = [place == 0 for place in range(18)]
     text = write_features(tmp_path / "text", np.split(order, 6), ids, segment_size=5, cut=cut)
     plain, pooled = training_pairs(source), training_pairs(source, text_features=text)
-    collate = HFClipCollator(None)
+    collate = HFClipCollator(processor, normalize=False)
     for epoch in range(4):
         plain.set_epoch(epoch)
         pooled.set_epoch(epoch)
@@ -94,7 +94,7 @@ def test_the_captions_drawn_are_those_that_are_drawn_without(source, tmp_path):
         assert torch.equal(batch["pixel_values"][0], plain[4]["pixel_values"])
 
 
-def test_an_unreadable_picture_is_replaced_as_it_is_without(source, tmp_path):
+def test_an_unreadable_picture_is_replaced_as_it_is_without(source, processor, tmp_path):
     image = write_features(
         tmp_path / "image", [[0], [1], [1], [2], [3], [4]], [10, 11, 12, 13, 14], notes={1: "empty", 4: "cut off"}
     )
@@ -104,7 +104,7 @@ def test_an_unreadable_picture_is_replaced_as_it_is_without(source, tmp_path):
     assert item["skipped"] == [(1, "1.png", "empty"), (2, "2.png", "empty")]
     assert item["captions"] == training_pairs(source)[3]["captions"]
     assert (pairs[5]["row"], pairs[5]["skipped"]) == (0, [(5, "5.png", "cut off")])
-    batch = HFClipCollator(None)([item | {"captions": []}])
+    batch = HFClipCollator(processor)([item | {"captions": []}])
     assert (batch["pooled_image"].tolist(), batch["image_ids"].tolist()) == ([[2, 2.25, 2.5]], [12])
     assert "pixel_values" not in batch
 

@@ -10,7 +10,7 @@ from hf_clip.data import CaptionedImages, StreamedPairs, TrainingPairs, split_by
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.provenance import data_facts
-from hf_clip.models.towers import square_image_processor
+from hf_clip.models.image_processors import square_image_processor
 
 PROCESSOR = square_image_processor(16)
 IMAGES = [Image.fromarray(np.full((20, 20, 3), 40 * i, np.uint8)) for i in range(4)]

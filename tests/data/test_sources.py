@@ -466,15 +466,15 @@ def test_training_draws_one_of_a_rows_labels_each_epoch(tmp_path, pictures, toke
     assert pairs.caption_lengths() == [4, 5], "(3 + 5) / 2, and 5"
 
 
-def test_columns_called_like_inputs_of_the_model_do_no_harm(pictures, tokenizer):
+def test_columns_called_like_inputs_of_the_model_do_no_harm(pictures, processor):
     names = [f"{i}.png" for i in range(8)]
     numbers = dict.fromkeys(["pixel_values", "attention_mask", "image_ids", "skipped", "captions"], [[7]] * 8)
     pd.DataFrame({"rows": names, "input_ids": list("abcdefgh"), **numbers}).to_parquet(pictures / "a.parquet")
     named = {"image_column": "rows", "caption_column": "input_ids"}
     items = CaptionedImages(open_source(pictures / "a.parquet", **named), square_image_processor(16))
-    batch = HFClipCollator(tokenizer)([items[2], items[5]])
+    batch = HFClipCollator(processor)([items[2], items[5]])
     assert batch["rows"].tolist() == [2, 5]
-    assert tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == ["c", "f"]
+    assert processor.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True) == ["c", "f"]
     assert batch["pixel_values"].shape == (2, 3, 16, 16)
 
 

@@ -16,7 +16,7 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import TrainingPairs
 from hf_clip.data.sources import Source, open_source
-from hf_clip.data.streaming import StreamedImages, StreamedPairs
+from hf_clip.data.streaming import Part, StreamedImages, StreamedPairs
 from hf_clip.models.image_processors import square_image_processor
 
 
@@ -52,7 +52,7 @@ def epoch_of_readers(folder, world_size: int, workers: int, sizes: list[int]) ->
     """What each reader (worker of a process) has in its first epoch: it ends where a number comes again."""
     readers = []
     for rank in range(world_size):
-        pairs = streamed(folder, rank=rank, world_size=world_size, shuffle_buffer=3)
+        pairs = streamed(folder, part=Part(rank, world_size), shuffle_buffer=3)
         batches = itertools.islice(loaded(pairs, workers), 2 * sum(sizes) * max(workers, 1))
         seen = [[int(item["captions"][0]) for item in batch] for batch in batches]
         # torch takes a batch of each worker in turn
@@ -167,9 +167,9 @@ def test_a_reader_whose_part_is_broken_or_empty_goes_on(tmp_path):
     for broken in (0, 2, 4, 6):
         (folder / f"{broken}.png").write_bytes(b"")
     for rank in range(2):  # one of them has the broken half in an epoch
-        assert set(numbers(streamed(folder, rank=rank, world_size=2), 40)) == {1, 3, 5, 7}
+        assert set(numbers(streamed(folder, part=Part(rank, 2)), 40)) == {1, 3, 5, 7}
     for rank in (0, 5, 10):  # of 11, three have nothing in an epoch
-        assert set(numbers(streamed(folder, rank=rank, world_size=11), 40)) == {1, 3, 5, 7}
+        assert set(numbers(streamed(folder, part=Part(rank, 11)), 40)) == {1, 3, 5, 7}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -258,7 +258,7 @@ def test_what_is_no_stream_is_refused(tmp_path):
         ({"weights": [1, 2]}, "2 weights for 1 sources"),
         ({"weights": [-1]}, "weights must be positive"),
         ({"shuffle_buffer": 0}, "shuffle_buffer must be 1 or more"),
-        ({"rank": 2, "world_size": 2}, "rank must be from 0 to 1, not 2"),
+        ({"part": Part(2, 2)}, "rank must be from 0 to 1, not 2"),
     ]:
         with pytest.raises(InputError, match=message):
             StreamedPairs(stream, square_image_processor(16), Augmentation(), **settings)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import torch
-from conftest import SAME, tiny_model, write_pictures
+from conftest import SAME, tiny_model, tiny_text_config, write_pictures
 from PIL import Image
 
 from hf_clip import HFClipProcessor
@@ -96,7 +96,7 @@ def test_embeddings_that_are_not_finite_name_their_tower(source, processor, towe
     model = tiny_model()
     torch.nn.init.constant_(getattr(model, part).weight, float("nan"))
     items = CaptionedImages(source, processor.image_processor)
-    inputs = HFClipCollator(processor.tokenizer)([items[0], items[1]])
+    inputs = HFClipCollator(processor)([items[0], items[1]])
     del inputs["skipped"]
     with pytest.raises(FloatingPointError, match=f"the {tower} tower gave embeddings that are not finite"):
         embed_batch(model, inputs)
@@ -119,7 +119,7 @@ def test_many_images_are_embedded_a_few_at_a_time(processor):
 
 def test_a_batch_larger_than_a_cpus_caches_is_the_same_batch(source, processor):
     model, items = tiny_model().eval(), CaptionedImages(source, processor.image_processor)
-    inputs = HFClipCollator(processor.tokenizer)([items[row % 7] for row in range(19)])
+    inputs = HFClipCollator(processor)([items[row % 7] for row in range(19)])
     del inputs["skipped"]
     found = embed_batch(model, dict(inputs))
     with torch.no_grad():
@@ -176,9 +176,11 @@ def test_convolutions_see_pictures_channels_last_and_the_model_stays_as_it_is(pr
 def test_caption_length_is_the_smallest_limit(processor):
     model = tiny_model()  # 64 positions, and the tokenizer says 64 as well
     assert max_caption_length(model, processor) == 64
-    assert max_caption_length(model, processor, asked=20) == 20
     processor.tokenizer.model_max_length = 50
-    assert max_caption_length(model, processor, asked=77) == 50
+    assert max_caption_length(model, processor) == 50
+    processor.max_text_length = 20
+    assert max_caption_length(model, processor) == 20
+    assert max_caption_length(tiny_model(text_config=tiny_text_config(max_position_embeddings=10)), processor) == 10
 
 
 def test_towers_and_tokenizers_without_any_limit(processor):
@@ -187,7 +189,7 @@ def test_towers_and_tokenizers_without_any_limit(processor):
     tower.config = SimpleNamespace()
     length = max_caption_length(torch.nn.ModuleDict({"text_model": tower}), processor)
     row = {"row": 0, "pixel_values": torch.zeros(1), "captions": ["a b " * 100], "image_id": 0, "skipped": []}
-    assert HFClipCollator(processor.tokenizer, length)([row])["input_ids"].shape == (1, 202)
+    assert HFClipCollator(processor, length)([row])["input_ids"].shape == (1, 202)
 
 
 def test_texts_are_padded_and_cut_as_the_processor_does(source, tokenizer, processor):

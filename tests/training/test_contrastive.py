@@ -132,12 +132,12 @@ def test_accumulation_says_once_that_it_adds_no_negatives(tmp_path, pictures, mo
     assert len([line for line in said if "negatives of one batch only" in line]) == 1
 
 
-def test_a_batch_larger_than_the_data_is_refused(tmp_path, pictures):
+def test_a_batch_larger_than_the_data_is_all_of_them(tmp_path, pictures, caplog):
     """By default an incomplete batch is left out, and nothing would be trained."""
-    with pytest.raises(InputError, match="8 training rows make no whole batch of 64: set a smaller"):
-        make_trainer(tmp_path / "run", pictures, per_device_train_batch_size=64).train()
-    settings = {"per_device_train_batch_size": 64, "dataloader_drop_last": False}
-    assert make_trainer(tmp_path / "all", pictures, **settings).train().global_step == 1
+    trainer = make_trainer(tmp_path / "run", pictures, per_device_train_batch_size=64, num_train_epochs=2)
+    assert trainer.train().global_step == 2
+    assert [len(batch["rows"]) for batch in trainer.get_train_dataloader()] == [8]
+    assert "8 training rows make no whole batch of 64: each epoch is one of 8" in caplog.text
 
 
 def test_one_image_that_batch_norm_cannot_take_is_a_line(tmp_path, pictures):

@@ -11,13 +11,13 @@ from conftest import tiny_model, write_pictures
 from torch.utils.data import ConcatDataset, Subset
 from training_runs import make_processor, make_trainer
 
-from hf_clip import HFClipCollator, HFClipTrainer, HFClipTrainingArguments
+from hf_clip import HFClipTrainer, HFClipTrainingArguments
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.data.streaming import StreamedPairs
+from hf_clip.training.data_sets import Drawing, training_pairs
 from hf_clip.training.facts import MeasureEmissions, Origin
-from hf_clip.training.run import training_pairs
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def trainer_on(pairs, tmp_path, **args):
     processor = make_processor(tmp_path / "tokenizer")
     settings = HFClipTrainingArguments(str(tmp_path / "run"), use_cpu=True, **args)
     return HFClipTrainer(
-        tiny_model(), settings, train_dataset=pairs, data_collator=HFClipCollator(processor.tokenizer),
+        tiny_model(), settings, train_dataset=pairs,
         processing_class=processor,
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_of_several_sources_each_says_its_share(tmp_path, data):
     """8 and 4 pictures, drawn 1 to 3: of an epoch's 12 items 3 are of the first and 9 of the second."""
     few = open_source(write_pictures(tmp_path / "few", count=4))
     processor, args = make_processor(tmp_path / "tokenizer"), HFClipTrainingArguments(str(tmp_path), use_cpu=True)
-    mixed = training_pairs([open_source(data), few], processor, args, Augmentation(flip=0.5), weights=[1, 3])
+    mixed = training_pairs([open_source(data), few], processor, args, Drawing(Augmentation(flip=0.5), [1, 3]))
     assert isinstance(mixed, MixedPairs)
     facts = facts_of(trainer_on(mixed, tmp_path))
     assert [(part["name"], part["weight"], part["pictures"]) for part in facts["data"]] == [

@@ -140,7 +140,10 @@ CLIP_PROCESSOR = CLIPProcessor.__new__(CLIPProcessor)
         (lambda p: {"model": clip()}, "model is a CLIPModel: give an HFClipModel, which .* convert_model of CLIP"),
         (lambda p: {"model": torch.nn.Linear(1, 1)}, "model is a Linear: give an HFClipModel"),
         (lambda p: {"model": "my_clip"}, "model is 'my_clip': open it with AutoModel"),
-        (lambda p: {"processing_class": None}, "processing_class is missing: give the model's HFClipProcessor"),
+        (
+            lambda p: {"processing_class": None, "data_collator": None},
+            "processing_class is missing: give the model's HFClipProcessor",
+        ),
         (lambda p: {"processing_class": p.tokenizer}, "processing_class is a BertTokenizer.*: give the model's"),
         (lambda p: {"processing_class": CLIP_PROCESSOR}, "processing_class is a CLIPProcessor: give the model's"),
         (
@@ -152,8 +155,18 @@ CLIP_PROCESSOR = CLIPProcessor.__new__(CLIPProcessor)
             "processing_class has a tokenizer of 58 tokens, and the text tower knows 57: it is another model's",
         ),
         (
-            lambda p: {"data_collator": HFClipCollator(more_words(p.tokenizer))},
-            "data_collator and processing_class have different tokenizers",
+            lambda p: {"data_collator": HFClipCollator(HFClipProcessor(p.image_processor, more_words(p.tokenizer)))},
+            "data_collator and processing_class read captions otherwise: leave data_collator out",
+        ),
+        (
+            lambda p: {
+                "data_collator": HFClipCollator(HFClipProcessor(p.image_processor, p.tokenizer, "max_length", 64))
+            },
+            "data_collator and processing_class read captions otherwise",
+        ),
+        (
+            lambda p: {"data_collator": HFClipCollator(p, 20)},
+            "data_collator and processing_class read captions otherwise",
         ),
     ],
 )
@@ -163,7 +176,7 @@ def test_parts_of_another_kind_are_refused(parts, message, tmp_path, data, proce
         "model": tiny_model(),
         "args": HFClipTrainingArguments(str(tmp_path / "run"), use_cpu=True),
         "train_dataset": TrainingPairs(source, processor.image_processor, Augmentation()),
-        "data_collator": HFClipCollator(processor.tokenizer),
+        "data_collator": HFClipCollator(processor),
         "processing_class": processor,
     } | parts(processor)
     with pytest.raises(InputError, match=message) as raised:
@@ -179,11 +192,13 @@ def more_words(tokenizer):
     return more
 
 
-def test_without_a_collator_it_is_the_processor_s(tmp_path, data):
-    trainer = make_trainer(tmp_path / "run", data, trainer={"data_collator": None}, max_steps=1)
-    assert isinstance(trainer.data_collator, HFClipCollator)
-    assert trainer.data_collator.tokenizer is trainer.processing_class.tokenizer
-    assert trainer.train().global_step == 1
+def test_the_collator_of_a_processor_is_the_trainer_s(tmp_path, data, processor):
+    """Also where it was given: pixels are normalized on the model's device, and its processor is saved."""
+    for parts in ({"processing_class": processor}, {"data_collator": HFClipCollator(processor)}):
+        args = HFClipTrainingArguments(str(tmp_path / "run"), use_cpu=True)
+        trainer = HFClipTrainer(tiny_model(), args, train_dataset=data, **parts)
+        assert trainer.processing_class is trainer.data_collator.processor is processor
+        assert (trainer.data_collator.max_length, trainer.data_collator.normalize) == (64, False)
 
 
 def test_arguments_by_their_places_as_the_trainer_takes_them(tmp_path, data):
@@ -196,15 +211,13 @@ def test_arguments_by_their_places_as_the_trainer_takes_them(tmp_path, data):
 
 
 @pytest.mark.parametrize("entry", ["train", "evaluate"])
-def test_rows_of_another_kind_say_what_to_wrap_them_in(entry, tmp_path, data, rows):
-    for dataset in (rows, [{"image": 1, "caption": "a"}] * 8):
-        trainer = make_trainer(
-            tmp_path / "run",
-            data,
-            trainer={"train_dataset": dataset, "eval_dataset": dataset, "processing_class": None},
-        )
-        with pytest.raises(InputError, match=r"rows of image, caption: wrap them in TrainingPairs\(open_source\("):
-            getattr(trainer, entry)()
+def test_rows_of_another_kind_say_what_to_do_with_them(entry, tmp_path, data):
+    dataset = [{"image": 1, "caption": "a"}] * 8
+    trainer = make_trainer(tmp_path / "run", data, trainer={"train_dataset": dataset, "eval_dataset": dataset})
+    with pytest.raises(
+        InputError, match=r"rows of image, caption: give them as a datasets\.Dataset, which the trainer"
+    ):
+        getattr(trainer, entry)()
 
 
 def test_sets_of_what_is_no_source(rows, processor):

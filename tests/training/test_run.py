@@ -10,15 +10,14 @@ from safetensors.torch import load_file
 from training_runs import PressCtrlC, make_processor
 from transformers import AutoModel, AutoProcessor, TrainerCallback
 
-from hf_clip import HFClipTrainingArguments
+from hf_clip import HFClipTrainer, HFClipTrainingArguments
 from hf_clip.core.errors import InputError, NotFinite
-from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.dataset import CaptionedImages
 from hf_clip.data.images import skipped_line
 from hf_clip.data.sources import open_source
 from hf_clip.data.split import split_by_image
 from hf_clip.training.facts import Origin
-from hf_clip.training.run import Interrupted, check_output_folder, train, training_pairs
+from hf_clip.training.run import Interrupted, check_output_folder, train
 
 
 def arguments(folder, **changes):
@@ -26,14 +25,23 @@ def arguments(folder, **changes):
     return HFClipTrainingArguments(output_dir=str(folder), **(settings | changes))
 
 
-def small_run(tmp_path, data, *, callbacks=None, settings=None, **changes):
-    source = open_source(data)
-    args = arguments(tmp_path / "run", eval_strategy="epoch", **changes)
-    return train(
-        tiny_model(), make_processor(tmp_path / "tokenizer"), args, source, source,
-        origin=Origin(str(tmp_path / "resnet"), "google-bert/bert-base-uncased", credit="Pictures: us"),
-        callbacks=callbacks, settings=settings,
-    )  # fmt: skip
+def run(folder, source, evaluated=None, *, settings=None, model=None, processor=None, origin=None, **changes):
+    """Trains the tiny model on a source into a folder."""
+    callbacks = changes.pop("callbacks", None)
+    trainer = HFClipTrainer(
+        model or tiny_model(),
+        arguments(folder, **changes),
+        train_dataset=source,
+        eval_dataset=evaluated,
+        processing_class=processor or make_processor(folder.parent / "tokenizer"),
+        callbacks=callbacks,
+        origin=origin or Origin(str(folder.parent / "resnet"), "google-bert/bert-base-uncased", credit="Pictures: us"),
+    )
+    return train(trainer, settings)
+
+
+def small_run(tmp_path, data, **changes):
+    return run(tmp_path / "run", open_source(data), open_source(data), eval_strategy="epoch", **changes)
 
 
 def test_the_run_folder_holds_all_that_is_needed(tmp_path):
@@ -64,14 +72,14 @@ def test_the_run_folder_holds_all_that_is_needed(tmp_path):
 
 
 def test_fewer_pairs_than_a_batch_still_train_and_what_was_given_stays_as_it_was(tmp_path):
-    source, args = open_source(write_pictures(tmp_path / "pictures", count=3)), arguments(tmp_path / "run")
-    processor, before = make_processor(tmp_path / "tokenizer"), dict(vars(args))
-    metrics = train(tiny_model(), processor, args, source, source, max_length=16)
+    source = open_source(write_pictures(tmp_path / "pictures", count=3))
+    processor = make_processor(tmp_path / "tokenizer")
+    processor.max_text_length = 16
+    metrics = run(tmp_path / "run", source, source, processor=processor)
     assert metrics["images"] == 3
-    assert vars(args) == before
-    assert args.dataloader_drop_last
-    assert (processor.max_text_length, processor.tokenizer.model_max_length) == (None, 64)
-    assert AutoProcessor.from_pretrained(tmp_path / "run").max_text_length == 16
+    assert (processor.max_text_length, processor.tokenizer.model_max_length) == (16, 64)
+    saved = AutoProcessor.from_pretrained(tmp_path / "run")
+    assert (saved.max_text_length, saved.tokenizer.model_max_length) == (16, 16)
 
 
 def test_after_ctrl_c_it_says_how_to_go_on_and_does(tmp_path, pictures):
@@ -116,38 +124,21 @@ def test_a_file_is_no_output_folder(tmp_path):
         check_output_folder(arguments(tmp_path / "file"))
 
 
-# ---- sources ------------------------------------------------------------------------------------------------------
-
-
 def test_a_stream_trains_for_max_steps_and_resumes_where_it_was(tmp_path):
     """Through two workers and into the second epoch of 8 pictures; resumed, it ends with the same weights."""
     data = write_pictures(tmp_path / "pictures", captions_each=2)
-    source = open_source(data, streaming=True)
+    source, settings = (
+        open_source(data, streaming=True),
+        {"max_steps": 4, "save_steps": 2, "dataloader_num_workers": 2},
+    )
 
-    def run(folder, **changes):
-        args = arguments(tmp_path / folder, max_steps=4, save_steps=2, dataloader_num_workers=2, **changes)
-        train(tiny_model(), make_processor(tmp_path / "tokenizer"), args, source, shuffle_buffer=3)
+    def trained(folder, **changes):
+        run(tmp_path / folder, source, **settings, **changes)
         return AutoModel.from_pretrained(tmp_path / folder).state_dict()
 
-    whole = run("whole", save_strategy="steps")
-    resumed = run("resumed", resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    whole = trained("whole", save_strategy="steps")
+    resumed = trained("resumed", resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
-
-
-def test_a_stream_needs_to_be_told_how_long(tmp_path, pictures):
-    source = open_source(pictures, streaming=True)
-    with pytest.raises(InputError, match="a stream has no length: say with --max_steps"):
-        train(tiny_model(), make_processor(tmp_path / "tokenizer"), arguments(tmp_path / "run"), source)
-
-
-def test_several_sources_are_drawn_by_their_weights(tmp_path):
-    """6 and 2 pictures at 1 to 3: of 8 items an epoch, 2 are of the first and 6 of the second."""
-    sources = [open_source(write_pictures(tmp_path / name, count=n)) for name, n in (("many", 6), ("few", 2))]
-    processor = make_processor(tmp_path / "tokenizer")
-    pairs = training_pairs(sources, processor, arguments(tmp_path / "run"), Augmentation(), weights=[1, 3])
-    assert sorted(pairs[position]["row"] >= 6 for position in range(8)) == [False] * 2 + [True] * 6
-    train(tiny_model(), processor, arguments(tmp_path / "run"), sources, weights=[1, 3])
-    assert AutoModel.from_pretrained(tmp_path / "run")
 
 
 # ---- what may go wrong ----------------------------------------------------------------------------------------------
@@ -196,10 +187,9 @@ def test_settings_are_kept_from_the_start(tmp_path, pictures):
 
 
 def test_the_readme_of_a_sigmoid_model_says_how_its_scores_are_to_be_read(tmp_path, pictures):
-    source = open_source(pictures)
     processor = make_processor(tmp_path / "tokenizer")
     processor.max_text_length, processor.text_padding = 12, "max_length"
-    train(tiny_model(loss="sigmoid"), processor, arguments(tmp_path / "run"), source)
+    run(tmp_path / "run", open_source(pictures), model=tiny_model(loss="sigmoid"), processor=processor)
     readme = (tmp_path / "run" / "README.md").read_text()
     assert "logits_per_image.sigmoid()" in readme
     assert '{"padding": "max_length", "truncation": True, "max_length": 12}' in readme
@@ -254,10 +244,7 @@ def test_a_run_that_overflows_keeps_its_last_checkpoint_as_it_was(tmp_path):
     data = write_pictures(tmp_path / "pictures")
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
     with pytest.raises(NotFinite, match=r"step 5: the image tower's .* the last checkpoint is .*checkpoint-4$"):
-        train(
-            tiny_model(), make_processor(tmp_path / "tokenizer"), arguments(tmp_path / "run", **settings),
-            open_source(data), callbacks=[Overflow(4)],
-        )  # fmt: skip
+        run(tmp_path / "run", open_source(data), callbacks=[Overflow(4)], **settings)
     weights = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
@@ -288,16 +275,14 @@ def results_of(tmp_path, folder=""):
 
 def test_what_was_held_out_is_not_called_all_rows(tmp_path, pictures):
     kept, held_out = split_by_image(open_source(pictures), 0.5)
-    processor = make_processor(tmp_path / "tokenizer")
-    args = arguments(tmp_path / "run", save_strategy="no")
-    train(tiny_model(), processor, args, kept, held_out, origin=Origin(eval_data="pictures of us"))
+    origin = Origin(eval_data="pictures of us")
+    run(tmp_path / "run", kept, held_out, origin=origin, save_strategy="no")
     assert (results_of(tmp_path)["name"], results_of(tmp_path)["split"]) == ("pictures of us", "held out")
 
 
 def test_several_evaluation_sets_are_told_apart(tmp_path, pictures):
     source = open_source(pictures)
-    processor, args = make_processor(tmp_path / "tokenizer"), arguments(tmp_path / "run", save_strategy="no")
-    train(tiny_model(), processor, args, source, {"birds": source, "cats": source})
+    run(tmp_path / "run", source, {"birds": source, "cats": source}, save_strategy="no")
     names = [results_of(tmp_path, name)["name"] for name in ("birds", "cats")]
     assert names == ["birds: pictures", "cats: pictures"]
     assert results_of(tmp_path, "cats")["split"] == "all rows"
