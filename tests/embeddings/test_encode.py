@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 import torch
-from conftest import SAME, tiny_model, tiny_text_config, write_pictures
+from conftest import SAME, tiny_model, write_pictures
 from PIL import Image
 
 from hf_clip import HFClipProcessor
@@ -180,7 +180,8 @@ def test_caption_length_is_the_smallest_limit(processor):
     assert max_caption_length(model, processor) == 50
     processor.max_text_length = 20
     assert max_caption_length(model, processor) == 20
-    assert max_caption_length(tiny_model(text_config=tiny_text_config(max_position_embeddings=10)), processor) == 10
+    model.text_model.config.max_position_embeddings = 10
+    assert max_caption_length(model, processor) == 10
 
 
 def test_towers_and_tokenizers_without_any_limit(processor):
