@@ -59,8 +59,8 @@ def check_parts(model: Any, given: Mapping[str, Any]) -> None:
         raise no_processor()
     if given["args"].length_column_name != "length" and not isinstance(data, datasets.Dataset):
         raise InputError(
-            "length_column_name is for rows that a collator of your own takes: TrainingPairs know how long their "
-            "captions are"
+            "length_column_name is for a datasets.Dataset whose rows a collator of your own takes: of all else it is "
+            "known how long captions are"
         )
     if given.get("optimizers", (None, None))[0] is not None:
         _check_rates(given["args"])

@@ -208,7 +208,7 @@ def test_a_stream_and_a_labelled_folder(command, tmp_path, capsys):
             Image.new("RGB", (40, 36), color).save(tmp_path / "classes" / name / f"{i}.png")
     streamed = ["--train_data", str(tmp_path / "classes"), "--streaming"]
     assert main([*command, *streamed]) == 2
-    assert "a stream has no length: say with --max_steps" in capsys.readouterr().err
+    assert "is a stream, which has no length: set max_steps" in capsys.readouterr().err
     assert main([*command, *streamed, "--max_steps", "3"]) == 0
 
 
