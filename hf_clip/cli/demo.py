@@ -167,11 +167,7 @@ def _print(printer: Printer, result: dict[str, Any], folder: Path, attribution: 
     metrics, untrained, answers = result["metrics"], result["untrained"], result["answers"]
     printer.line(f"trained on {result['pictures']['train']} pictures; measured on {metrics['images']} unseen concepts")
     printer.line()
-    rows = [
-        [name, trained, before, chance]
-        for (name, trained, chance), (_, before, _) in zip(metric_rows(metrics), metric_rows(untrained), strict=True)
-    ]
-    printer.table(["", "trained", "untrained", "chance"], rows)
+    printer.table(["", "trained", "untrained", "chance"], metric_rows(metrics, untrained))
     printer.line()
     right = sum(answer["name"] == answer["answer"] for answer in answers)
     printer.line(f"a new process opened the folder with AutoModel and named {right} of {len(answers)} unseen emoji:")

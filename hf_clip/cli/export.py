@@ -73,10 +73,8 @@ def _print(printer: Printer, settings: argparse.Namespace, output: Path, facts: 
         printer.line()
         recalls = facts["int8"]["recall"]
         chances = {name.replace("recall", "chance"): recall["chance"] for name, recall in recalls.items()}
-        shown = metric_rows({name: recall["fp32"] for name, recall in recalls.items()} | chances)
-        rows = zip(shown, recalls.values(), strict=True)
-        columns = ["", "fp32", "int8", "chance"]
-        printer.table(columns, [[label, fp32, recall["int8"], chance] for (label, fp32, chance), recall in rows])
+        whole, small = ({name: recall[kind] for name, recall in recalls.items()} for kind in ("fp32", "int8"))
+        printer.table(["", "fp32", "int8", "chance"], metric_rows(whole | chances, small))
     for note in facts["notes"]:
         printer.line(note)
     printer.line(f"ONNX: {output}")

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 
@@ -53,23 +53,19 @@ def _is_descriptor(stream: TextIO, number: int) -> bool:
         return False
 
 
-_SHOWN = {
-    "image_retrieval_": "text → image ",
-    "text_retrieval_": "image → text ",
-    "zero_shot_": "zero-shot ",
-    "knn": "knn",
-    "linear_probe_": "linear probe ",
-}
+def metric_rows(metrics: Mapping[str, Any], *others: Mapping[str, Any]) -> list[list[Any]]:
+    """A row for each figure of a task: its name, its value, those of the same name in `others`, and what a guess
+    reaches. Where a task has figures beside chance, these alone."""
+    from ..evaluation.tasks.registry import TASKS
 
-
-def metric_rows(metrics: dict[str, Any]) -> list[list[Any]]:
-    """A row for each recall and accuracy, beside chance."""
     rows = []
-    for metric, value in metrics.items():
-        chance = metrics.get(metric.replace("recall@", "chance@") if "recall@" in metric else f"{metric}_chance")
-        prefix = next((prefix for prefix in _SHOWN if metric.startswith(prefix)), None)
-        if prefix and chance is not None:
-            rows.append([_SHOWN[prefix] + metric.removeprefix(prefix), value, chance])
+    for task in TASKS.values():
+        own = [metric for metric in metrics if task.owns(metric)]
+        beside = {other for metric in own for other in (task.chance(metric), task.ceiling(metric))}
+        guessed = [metric for metric in own if task.chance(metric) in metrics]
+        for metric in guessed or [metric for metric in own if metric not in beside]:
+            values = [each.get(metric, "") for each in (metrics, *others)]
+            rows.append([task.short_label(metric), *values, metrics.get(task.chance(metric), "")])
     return rows
 
 

@@ -16,13 +16,6 @@ from ..training.named_sets import of_no_set, set_of
 from .output import Printer, metric_rows
 from .parsing import DataclassParser
 
-# As `metric_for_best_model` may name them, behind the name of one of several evaluation sets.
-_METRICS = [
-    "loss",
-    *(f"{way}_retrieval_{what}" for way in ("image", "text") for what in ("recall@K", "map@K", "median_rank")),
-    *(f"zero_shot_{what}" for what in ("acc1", "acc5", "mean_per_class_recall", "map", "calibration_error")),
-]
-_OWN_PROTOCOL = ("knn", "linear_probe_")  # metrics whose names say more than can be listed
 _LOSSES = " or ".join(f"{name} ({loss.label})" for name, loss in LOSSES.items())
 _DEFAULT_TOWERS = {"vision_model": "microsoft/resnet-50", "text_model": "google-bert/bert-base-uncased"}
 
@@ -302,18 +295,21 @@ def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainin
     if args.eval_strategy != "no" and data.eval_data is None and data.eval_share is None:
         raise InputError("--eval_strategy needs --eval_data or --eval_share")
     if args.metric_for_best_model is not None:  # the Trainer has set it where load_best_model_at_end needs one
-        _check_best(args.metric_for_best_model.removeprefix("eval_"), list(_named(data.eval_data or [""])))
+        _check_best(args, list(_named(data.eval_data or [""])))
 
 
-def _check_best(metric: str, names: list[str]) -> None:
-    """
+def _check_best(args: HFClipTrainingArguments, names: list[str]) -> None:
+    """Whether a task has such a figure; whether the data do is seen when they are open.
+
     Args:
         names: of the evaluation sets.
     """
+    metric = args.metric_for_best_model.removeprefix("eval_")
     name = set_of(metric, names)
     if name is None:
         raise InputError(of_no_set(metric, names))
     own = metric.removeprefix(f"{name}_") if name else metric
-    if re.sub(r"@\d+$", "@K", own) not in _METRICS and not own.startswith(_OWN_PROTOCOL):
+    known = ["loss", *(figure for task in TASKS.values() for figure in task.choosable(None, args.protocol))]
+    if re.sub(r"@\d+$", "@K", own) not in known:
         of_set = f", after {name}_" if name else ""
-        raise InputError(f"unknown metric_for_best_model {metric!r}: choose one of {', '.join(_METRICS)}{of_set}")
+        raise InputError(f"unknown metric_for_best_model {metric!r}: choose one of {', '.join(known)}{of_set}")

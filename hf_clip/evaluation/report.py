@@ -44,6 +44,10 @@ class Measured:
     outcome: Outcome
     fingerprint: str | None = None
 
+    @property
+    def task_name(self) -> str:
+        return self.task.partition("/")[0]
+
 
 def model_facts(model: PreTrainedModel, name: str) -> ModelFacts:
     """What a figure must say of the model that reached it."""
@@ -79,7 +83,7 @@ class Report:
         return [figure for measured in self.measured for figure in self._figures_of(measured)]
 
     def _figures_of(self, measured: Measured) -> Iterator[Figure]:
-        metrics, task = measured.outcome.metrics, find_task(measured.task)
+        metrics, task = measured.outcome.metrics, find_task(measured.task_name)
         counts = {name: int(metrics[name]) for name in COUNTS if name in metrics}
         beside = {other for name in metrics for other in (task.chance(name), task.ceiling(name))}
         for name, value in metrics.items():
@@ -143,7 +147,7 @@ class Report:
             skipped=_entries(self.skipped),
             skipped_of={role: _entries(skipped) for role, skipped in self.skipped_of.items()},
             pictures=self.pictures,
-            tasks={task.name: task.words() for task in (find_task(m.task) for m in self.measured)},
+            tasks={task.name: task.words() for task in (find_task(m.task_name) for m in self.measured)},
         )
 
     def write(self, folder: Path, drawn: Path | None = None) -> Results:
@@ -331,9 +335,11 @@ def can_draw() -> bool:
 def draw(measured: Sequence[Measured], folder: Path) -> list[str]:
     """The charts of all models together; their file names, in the order of the page."""
     names = []
-    for task, suffix in _suffixes(sorted({m.task for m in measured})).items():
-        outcomes = {m.model.name: m.outcome for m in measured if m.task == task}
-        names += find_task(task).draw(outcomes, folder, suffix)
+    suffixes = _suffixes(sorted({m.task for m in measured}))
+    for task, suffix in suffixes.items():
+        of_models = [m for m in measured if m.task == task]
+        outcomes = {m.model.name: m.outcome for m in of_models}
+        names += find_task(of_models[0].task_name).draw(outcomes, folder, suffix)
     return names
 
 

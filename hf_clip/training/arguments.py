@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 
 from ..core.errors import InputError
 from ..evaluation.prompts import TEMPLATES, open_templates
-from ..evaluation.tasks.registry import TASKS
-from ..evaluation.tasks.retrieval import KS
+from ..evaluation.tasks.registry import TASKS, find_task, owner_of
 from ..evaluation.tasks.task import Protocol
 from .base_arguments import BaseTrainingArguments, check_share
 from .inherited import refuse_settings
@@ -67,8 +66,8 @@ class HFClipTrainingArguments(BaseTrainingArguments):
     eval_tasks: list[str] | None = field(
         default=None,
         metadata={
-            "help": f"What evaluate() measures: {', '.join(TASKS)}. Default: retrieval of a set with captions, "
-            "zero-shot of one with classes."
+            "help": f"What evaluate() measures: {', '.join(TASKS)}, or module:Class of a task of your own. Default: "
+            "retrieval of a set with captions, zero-shot of one with classes."
         },
     )
     eval_k: list[int] | None = field(
@@ -108,11 +107,18 @@ class HFClipTrainingArguments(BaseTrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Shape of the learning rate after warm-up."})
 
     def __post_init__(self):
-        if (self.metric_for_best_model or "").endswith(("median_rank", "error")) and self.greater_is_better is None:
+        if self.eval_tasks:  # those of one's own are known from here on
+            self.eval_tasks = [find_task(task).name for task in self.eval_tasks]
+        if self.greater_is_better is None and self._least_is_best():
             self.greater_is_better = False
         refuse_settings(self)
         super().__post_init__()
         self.label_names = []
+
+    def _least_is_best(self) -> bool:
+        best = self.metric_for_best_model or ""
+        task = owner_of(best)
+        return task.lower_is_better(best) if task else best.endswith(("median_rank", "error"))
 
     def check(self) -> None:
         """As `BaseTrainingArguments` has it.
@@ -140,9 +146,7 @@ class HFClipTrainingArguments(BaseTrainingArguments):
 
     def _check_evaluation(self) -> None:
         for task in self.eval_tasks or ():
-            if task not in TASKS:
-                raise ValueError(f"eval_tasks: no task {task!r}: choose of {', '.join(TASKS)}")
-            TASKS[task].check_installed()
+            find_task(task).check_installed()
         if min(self.eval_k or [1]) < 1:
             raise ValueError(f"eval_k must be 1 or more, not {min(self.eval_k)}")
         if self.eval_neighbours < 1:
@@ -152,25 +156,20 @@ class HFClipTrainingArguments(BaseTrainingArguments):
 
     @property
     def protocol(self) -> Protocol:
-        """How the evaluations of a training measure.
+        """How the evaluations of a training measure, `metric_for_best_model` among the rest.
 
         Raises:
             InputError: what is no kind of features.
         """
-        return Protocol(
-            ks=self.measured_k,
+        protocol = Protocol(
+            ks=self.eval_k,
             templates=self.eval_templates,
             features=self.eval_features,
             neighbours=self.eval_neighbours,
         )
-
-    @property
-    def measured_k(self) -> list[int] | None:
-        """`eval_k`, and the k of `metric_for_best_model`, beyond which there may be no candidates."""
-        best, _, k = (self.metric_for_best_model or "").rpartition("@")
-        if "retrieval_" not in best or not k.isdecimal() or int(k) in (self.eval_k or KS):
-            return self.eval_k
-        return sorted({*(self.eval_k or (usual for usual in KS if usual < int(k))), int(k)})
+        best = self.metric_for_best_model or ""
+        task = owner_of(best)
+        return task.with_best(protocol, best) if task else protocol
 
     def _check_chunks(self) -> None:
         for name in ("gradient_cache_chunk_size", "gradient_cache_text_chunk_size", "loss_tile_size"):

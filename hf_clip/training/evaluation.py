@@ -25,7 +25,7 @@ from ..embeddings.encode import (
     with_labels,
 )
 from ..evaluation.outcome import Outcome
-from ..evaluation.tasks.registry import measure, tasks_for
+from ..evaluation.tasks.registry import find_task, measure, suiting, tasks_for
 from ..models.modeling_hf_clip import HFClipOutput
 from .arguments import HFClipTrainingArguments
 from .base import BaseTrainer
@@ -144,11 +144,11 @@ class EmbeddingTrainer(BaseTrainer):
             return []
         rows = EvaluationSet.of(dataset)
         asked = self.args.eval_tasks
-        if rows.without_labels and (not asked or set(asked) - {"retrieval"}):
+        if rows.without_labels and (not asked or any(find_task(task).needs_labels for task in asked)):
             if asked or not rows.caption_column:
                 raise InputError(rows.without_labels)
-            logger.warning_once(f"only retrieval is measured: {rows.without_labels}")
-        tasks = asked or (tasks_for(rows) if rows.is_known else ["retrieval"])
+            logger.warning_once(f"only {' and '.join(tasks_for(rows))} is measured: {rows.without_labels}")
+        tasks = asked or (tasks_for(rows) if rows.is_known else suiting(captioned=True, classes=False))
         if not tasks and len(rows.sources) > 1:
             raise InputError(f"{rows.name} have neither captions nor named classes in common: evaluate them apart")
         return tasks

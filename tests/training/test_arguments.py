@@ -77,4 +77,4 @@ def test_optim_target_modules_of_the_optimizers_that_have_some(tmp_path):
 )
 def test_the_k_of_the_best_metric_is_measured_too_and_nothing_is_written_into_the_settings(metric, asked, measured):
     args = HFClipTrainingArguments("unused", use_cpu=True, metric_for_best_model=metric, eval_k=asked)
-    assert (args.measured_k, args.eval_k) == (measured, asked)
+    assert (args.protocol.ks, args.eval_k) == (measured, asked)

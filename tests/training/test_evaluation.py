@@ -337,7 +337,7 @@ def test_the_k_of_the_best_model_is_measured(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"eval_tasks": ["captioning"]}, "eval_tasks: no task 'captioning': choose of retrieval, zero-shot, knn"),
+        ({"eval_tasks": ["captioning"]}, "no task 'captioning': choose one of retrieval, zero-shot, knn"),
         ({"eval_k": [5, 0]}, "eval_k must be 1 or more, not 0"),
         ({"eval_templates": "a photo"}, "no templates 'a photo'"),
         ({"eval_neighbours": 0}, "eval_neighbours must be 1 or more, not 0"),

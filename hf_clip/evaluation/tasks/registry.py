@@ -43,18 +43,16 @@ def register(task: Task) -> None:
 
 
 def find_task(name: str) -> Task:
-    """The task of a name; of a language's, as in "retrieval/zh", the task; of "module:Class", the task that a module
-    of one's own has, which is then known.
+    """The task of a name; of "module:Class" the task that a module of one's own has, which is then known.
 
     Raises:
         InputError: there is none.
     """
     if ":" in name:
         return _task_from(name)
-    task = TASKS.get(name.partition("/")[0])
-    if task is None:
+    if name not in TASKS:
         raise InputError(f"no task {name!r}: choose one of {', '.join(TASKS)}, or module:Class of one of your own")
-    return task
+    return TASKS[name]
 
 
 def _task_from(place: str) -> Task:
