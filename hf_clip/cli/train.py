@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..data.augmentation import Augmentation
+from ..evaluation.tasks.registry import TASKS
 from ..models.losses_hf_clip import LOSSES
 from ..models.tower_sources.registry import tower_names
 from ..training.arguments import HFClipTrainingArguments
