@@ -4,8 +4,9 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 
 # isort: split
 
+import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -19,6 +20,9 @@ from .loss_hf_clip import PROBABILITIES, Loss
 from .losses_hf_clip import LOSSES, find_loss
 from .pipelines_hf_clip import register_pipelines
 from .remote_code_hf_clip import copy_code, name_classes
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11, where a saved folder may be opened with an older one
 
 POOLINGS = ("cls", "mean", "last", "pooler")
 PROJECTIONS = ("linear", "mlp", "none")
@@ -147,7 +151,9 @@ class HFClipConfig(PreTrainedConfig):
             self.logit_bias_init_value = usual.logit_bias_init_value
 
     @classmethod
-    def from_vision_text_configs(cls, vision_config: PreTrainedConfig, text_config: PreTrainedConfig, **kwargs):
+    def from_vision_text_configs(
+        cls, vision_config: PreTrainedConfig, text_config: PreTrainedConfig, **kwargs: Any
+    ) -> "Self":
         """The configuration of the pair; `kwargs` are further fields."""
         return cls(vision_config=vision_config.to_dict(), text_config=text_config.to_dict(), **kwargs)
 
@@ -160,7 +166,7 @@ class HFClipConfig(PreTrainedConfig):
                 del fields[side]["_name_or_path"]
         return fields
 
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Saves `config.json` with its `auto_map`, and the code that the map names beside it.
 
         `PreTrainedModel.save_pretrained` calls this, so every saved model carries its code. A subclass that

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisionModelOutput
-from transformers.utils.generic import can_return_tuple
 
 from .checkpointing_hf_clip import make_checkpointable, repeated_blocks, statistics_moved
 from .configuration_hf_clip import HFClipConfig
@@ -29,6 +28,17 @@ from .losses_hf_clip import LOSSES, find_loss
 from .pooling_hf_clip import last_map_of, patch_mask, pool, with_pooled
 from .remote_code_hf_clip import name_classes
 from .towers_hf_clip import example_pixels, freeze_unused, load_tower, patch_numbers, settle_tower, tower_config
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11, where a saved folder may be opened with an older one
+
+    Method = TypeVar("Method", bound=Callable[..., object])
+
+    def can_return_tuple(method: Method) -> Method:
+        """transformers' says no types, and those of what it decorates would be lost."""
+
+else:
+    from transformers.utils.generic import can_return_tuple
 
 # Towers that were trained on texts padded to a fixed length, and to read the padding.
 _READS_PADDING = {"siglip_text_model", "siglip2_text_model"}
@@ -109,12 +119,11 @@ class HFClipPreTrainedModel(PreTrainedModel):
         return [module for module in self.children() if isinstance(module, PreTrainedModel)]
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "Self":
         """As of any model of transformers; what a tower has but never uses comes out frozen."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        loaded: Any = super().from_pretrained(*args, **kwargs)
         for tower in (loaded[0] if isinstance(loaded, tuple) else loaded)._towers():
-            unused: Any = tower.unused_parameters
-            freeze_unused(tower, unused)
+            freeze_unused(tower, tower.unused_parameters)
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -125,7 +134,7 @@ class HFClipPreTrainedModel(PreTrainedModel):
     def enable_input_require_grads(self) -> None:
         """As transformers does it, also where a tower's embeddings come in a tuple (Swin)."""
 
-        def require_grads(module: nn.Module, inputs: Any, output: Any) -> None:
+        def require_grads(module: nn.Module, inputs: object, output: Any) -> None:
             (output[0] if isinstance(output, tuple) else output).requires_grad_(True)
 
         self._require_grads_hooks = []
@@ -280,7 +289,7 @@ class HFClipModel(_TextTower, _VisionTower):
         text_model: PreTrainedModel | None = None,
         dtype: torch.dtype | str = torch.float32,
         **kwargs: Any,
-    ) -> "HFClipModel":
+    ) -> "Self":
         """Pairs two pretrained towers; the projections and the temperature are new.
 
         Args:

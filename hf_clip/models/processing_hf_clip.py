@@ -4,9 +4,19 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 
 # isort: split
 
+import os
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    BatchFeature,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs
 
 from .pipelines_hf_clip import open_image
@@ -15,7 +25,7 @@ from .remote_code_hf_clip import copy_code
 PADDINGS = ("longest", "max_length")
 
 
-def tokenizer_limit(tokenizer) -> int | None:
+def tokenizer_limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """How many tokens a text may have by its tokenizer; `None` where it knows no limit, which it writes as 1e30."""
     return int(tokenizer.model_max_length) if tokenizer.model_max_length < 1e9 else None
 
@@ -49,11 +59,11 @@ class HFClipProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor=None,
-        tokenizer=None,
+        image_processor: BaseImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         text_padding: str = "longest",
         max_text_length: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         if text_padding not in PADDINGS:
             raise ValueError(f"unknown text_padding {text_padding!r}: choose one of {', '.join(PADDINGS)}")
@@ -63,7 +73,9 @@ class HFClipProcessor(ProcessorMixin):
         self.text_padding = text_padding
         self.max_text_length = max_text_length
 
-    def __call__(self, images=None, text=None, **kwargs):
+    def __call__(  # type: ignore[override]
+        self, images: ImageInput | None = None, text: str | list[str] | None = None, **kwargs: Any
+    ) -> BatchFeature:
         # What sentence-transformers calls max_seq_length is the tokenizer's.
         limits = [limit for limit in (self.max_text_length, tokenizer_limit(self.tokenizer)) if limit is not None]
         if text is not None and limits:
@@ -75,7 +87,7 @@ class HFClipProcessor(ProcessorMixin):
 
     @classmethod
     def from_vision_text_pretrained(
-        cls, vision_model_name_or_path: str, text_model_name_or_path: str, **kwargs
+        cls, vision_model_name_or_path: str, text_model_name_or_path: str, **kwargs: Any
     ) -> "HFClipProcessor":
         """The processor of two towers: the one's image processor and the other's tokenizer (Hub ids or folders)."""
         return cls(
@@ -84,7 +96,7 @@ class HFClipProcessor(ProcessorMixin):
             **kwargs,
         )
 
-    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Saves image processor and tokenizer, and the code that opens them where hf_clip is not installed."""
         if self._auto_class is not None:
             return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)

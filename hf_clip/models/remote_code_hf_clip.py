@@ -8,6 +8,7 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 
 # isort: split
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def name_classes(config: PreTrainedConfig, classes: dict[str, str]) -> None:
     config.auto_map = classes | kept
 
 
-def copy_code(folder: str | Path, config: Saved) -> None:
+def copy_code(folder: str | os.PathLike, config: Saved) -> None:
     """Copies the files that the `auto_map` and `custom_pipelines` of a configuration or processor name, and those that
     these import, into a folder.
 
