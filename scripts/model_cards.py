@@ -16,9 +16,10 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 
 from hf_clip.core.errors import InputError
-from hf_clip.publishing.card.facts import family_in
+from hf_clip.publishing.card.facts import CardDetails
 from hf_clip.publishing.card.metadata import own_tags
-from hf_clip.publishing.card.render import CardDetails, card_files, facts_with_examples, render
+from hf_clip.publishing.card.render import card_facts, card_files, read_facts, render
+from hf_clip.publishing.saved_model import SavedModel
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 FACTS, CARD = "card.json", "README.md"
@@ -30,7 +31,7 @@ def take(staged: Path, target: Path, details: CardDetails, *, run_examples: bool
     Raises:
         InputError: the folder's card was written with other details.
     """
-    facts = facts_with_examples(staged, details, run=run_examples)
+    facts = card_facts(SavedModel(staged), details, run=run_examples)
     text = render(facts)
     if text != (staged / CARD).read_text(encoding="utf-8"):
         raise InputError(f"{staged / CARD} says something else: give the settings that `hf-clip publish` was given")
@@ -39,7 +40,7 @@ def take(staged: Path, target: Path, details: CardDetails, *, run_examples: bool
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(staged / name, target / name)
     target.mkdir(parents=True, exist_ok=True)
-    (target / FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    facts.write(target / FACTS)
     (target / CARD).write_text(text, encoding="utf-8")
 
 
@@ -47,7 +48,7 @@ def render_again(cards: Path) -> list[str]:
     """Writes the cards that have changed; their names."""
     changed = []
     for file in sorted(cards.glob(f"*/{FACTS}")):
-        text, card = render(json.loads(file.read_text(encoding="utf-8"))), file.with_name(CARD)
+        text, card = render(read_facts(json.loads(file.read_text(encoding="utf-8")))), file.with_name(CARD)
         if not card.is_file() or card.read_text(encoding="utf-8") != text:
             card.write_text(text, encoding="utf-8")
             changed.append(file.parent.name)
@@ -66,7 +67,7 @@ def staged_details(staged: Path, settings: argparse.Namespace) -> CardDetails:
         description=settings.description,
         example_picture=example if (staged / example).is_file() else None,
         example_labels=settings.example_labels,
-        tags=[tag for tag in data.tags or [] if tag not in own_tags(family_in(staged))],
+        tags=[tag for tag in data.tags or [] if tag not in own_tags(SavedModel(staged).family)],
     )
 
 

@@ -9,7 +9,9 @@ import yaml
 from conftest import tiny_model
 from rendering import Page, rendered
 
-from hf_clip.publishing.card.render import CardDetails, render, write_card
+from hf_clip.publishing.card.facts import CardDetails
+from hf_clip.publishing.card.render import read_facts, render, write_card
+from hf_clip.publishing.saved_model import SavedModel
 
 NAME = "someone/birds-clip"
 TRAINING = {
@@ -42,6 +44,25 @@ TRAINING = {
     "temperature": 0.0123,
     "credit": "Pictures: the bird club, CC BY-SA 4.0",
     "pictures_may_be_shown": True,
+}
+
+
+EXPORT = {
+    "hf_clip": "0.1.0",
+    "model": {"name": "m", "digest": "w" * 8},
+    "opset": 20,
+    "text_inputs": ["input_ids", "attention_mask"],
+    "shapes": {"pixel_values": ["images", 3, "height", "width"], "image_embeds": ["images", 16]},
+    "loss": "infonce",
+    "exp_logit_scale": 14.3,
+    "logit_bias": None,
+    "text_padding": "longest",
+    "max_text_length": 64,
+    "pixels": None,
+    "largest_difference": {"text_embeds": 2e-7, "image_embeds": 3e-7, "grey_levels": 1},
+    "compared_on": {"pixel_values": ["4 × 3 × 32 × 32"]},
+    "versions": {"onnx": "1.23.2"},
+    "notes": ["pictures of one size only"],
 }
 
 
@@ -132,9 +153,9 @@ def card(folder, details=None, **files) -> str:
     }
     for name, content in files.items():
         put(folder, places[name], content)
-    facts = write_card(folder, details or CardDetails(NAME), run_examples=False)
+    facts = write_card(SavedModel(folder), details or CardDetails(NAME), run_examples=False)
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert render(json.loads(json.dumps(facts, allow_nan=False))) == text
+    assert render(read_facts(json.loads(json.dumps(facts.to_json(), allow_nan=False)))) == text
     return text
 
 

@@ -9,7 +9,9 @@ import pytest
 
 import model_cards
 from hf_clip.core.errors import InputError
-from hf_clip.publishing.card.render import CardDetails, card_files, render, write_card
+from hf_clip.publishing.card.facts import CardDetails
+from hf_clip.publishing.card.render import card_files, read_facts, render, write_card
+from hf_clip.publishing.saved_model import SavedModel
 
 CARDS = sorted(model_cards.CARDS.glob("*/card.json"))
 
@@ -21,7 +23,8 @@ def test_every_model_has_its_card():
 @pytest.mark.parametrize("facts", CARDS, ids=lambda file: file.parent.name)
 def test_a_card_is_in_step_with_the_template(facts):
     """`python scripts/model_cards.py` brings it there."""
-    assert facts.with_name("README.md").read_text(encoding="utf-8") == render(json.loads(facts.read_text("utf-8")))
+    card = render(read_facts(json.loads(facts.read_text("utf-8"))))
+    assert facts.with_name("README.md").read_text(encoding="utf-8") == card
 
 
 @pytest.mark.parametrize("facts", CARDS, ids=lambda file: file.parent.name)
@@ -57,7 +60,7 @@ def test_a_staged_card_is_taken_with_all_that_it_shows(staged, tmp_path):
         "someone/birds", "mit", ["en"], ["org/birds"], description="Birds.", example_labels=labels,
         example_picture="pictures/example.png", tags=["birds"],
     )  # fmt: skip
-    facts = write_card(staged, details, run_examples=False)
+    facts = write_card(SavedModel(staged), details, run_examples=False)
     taken = tmp_path / "cards" / "birds"
     (taken / "pictures").mkdir(parents=True)
     (taken / "pictures" / "old.png").touch()
@@ -66,12 +69,12 @@ def test_a_staged_card_is_taken_with_all_that_it_shows(staged, tmp_path):
     assert sorted(file.name for file in taken.rglob("*.png")) == ["example.png", "training_curve.png"]
     assert card_files(facts) == ["pictures/example.png", "pictures/training_curve.png"]
     assert (taken / "pictures" / "example.png").read_bytes() == b"example"
-    assert json.loads((taken / "card.json").read_text("utf-8")) == facts
+    assert read_facts(json.loads((taken / "card.json").read_text("utf-8"))) == facts
     assert (taken / "README.md").read_text("utf-8") == (staged / "README.md").read_text("utf-8")
 
 
 def test_a_card_of_other_settings_is_refused(staged, tmp_path):
-    write_card(staged, CardDetails("someone/birds", description="Birds."), run_examples=False)
+    write_card(SavedModel(staged), CardDetails("someone/birds", description="Birds."), run_examples=False)
     with pytest.raises(InputError, match="says something else"):
         model_cards.take(staged, tmp_path / "cards", settings(staged), run_examples=False)
     assert not (tmp_path / "cards").exists()
@@ -79,7 +82,7 @@ def test_a_card_of_other_settings_is_refused(staged, tmp_path):
 
 def test_only_cards_that_have_changed_are_written(staged, tmp_path):
     details = CardDetails("someone/birds", example_picture="pictures/example.png")
-    write_card(staged, details, run_examples=False)
+    write_card(SavedModel(staged), details, run_examples=False)
     for name in ("one", "two"):
         model_cards.take(staged, tmp_path / "cards" / name, details, run_examples=False)
     (tmp_path / "cards" / "two" / "README.md").write_text("old")

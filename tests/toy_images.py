@@ -13,8 +13,9 @@ from hf_clip.data.collator import ImageCollator
 from hf_clip.data.dataset import ImageRows, TrainingImages
 from hf_clip.data.sources import open_source
 from hf_clip.models.image_processors import square_image_processor
-from hf_clip.publishing.card.facts import CardDetails, Example
+from hf_clip.publishing.card.facts import CardDetails, CardModel, Example
 from hf_clip.publishing.card.family import FamilyCard
+from hf_clip.publishing.saved_model import SavedModel
 from hf_clip.training.base import BaseTrainer
 
 PARTS = {
@@ -38,7 +39,7 @@ with torch.inference_mode():
 class ToyCard(FamilyCard):
     """What a family that has a word more to say than its introduction overrides."""
 
-    def examples(self, folder: Path, details: CardDetails, model: dict[str, Any]) -> list[Example]:
+    def examples(self, saved: SavedModel, details: CardDetails, model: CardModel | None) -> list[Example]:
         return [Example("transformers", EXAMPLE.format(name=details.name))]
 
 

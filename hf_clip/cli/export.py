@@ -2,11 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..core.errors import InputError
 from .output import Printer, metric_rows
 from .parsing import Parser, add_data_settings, add_shared_settings, embed_options, open_data, open_model
+
+if TYPE_CHECKING:
+    from ..publishing.onnx.record import OnnxRecord
 
 _DATA_SETTINGS = ("data", "image_column", "caption_column", "strict")
 
@@ -26,10 +29,10 @@ def run(arguments: list[str], printer: Printer) -> None:
     source = open_data(settings) if settings.int8 else None
     model, processor = open_model(settings.model)
     with replaced(output) as folder:
-        facts = export_onnx(model, processor, folder, name=name)
+        record = export_onnx(model, processor, folder, name=name)
         if source is not None:
-            facts = add_int8(folder, facts, model, processor, source, embed_options(settings))
-    _print(printer, settings, output, facts)
+            record = add_int8(folder, record, model, processor, source, embed_options(settings))
+    _print(printer, settings, output, record)
 
 
 def _check_use(settings: argparse.Namespace) -> None:
@@ -49,7 +52,7 @@ def _output(settings: argparse.Namespace, name: str) -> Path:
     Raises:
         InputError: it holds files that no export wrote, which would be lost.
     """
-    from ..publishing.onnx.export import FILES
+    from ..publishing.onnx.record import FILES
 
     beside = Path(settings.model, "onnx") if Path(settings.model).is_dir() else Path(f"{name.rpartition('/')[2]}_onnx")
     output = Path(settings.output) if settings.output else beside
@@ -61,21 +64,21 @@ def _output(settings: argparse.Namespace, name: str) -> Path:
     return output
 
 
-def _print(printer: Printer, settings: argparse.Namespace, output: Path, facts: dict[str, Any]) -> None:
+def _print(printer: Printer, settings: argparse.Namespace, output: Path, record: "OnnxRecord") -> None:
     if settings.json:
-        printer.json({"output": str(output), **facts})
+        printer.json({"output": str(output), **record.to_json()})
         return
     sizes = [[file.name, f"{file.stat().st_size / 1e6:.1f}"] for file in sorted(output.iterdir())]
     printer.table(["file", "MB"], sizes)
     for embeds in ("text_embeds", "image_embeds"):
-        printer.line(f"{embeds} differ from torch's by {facts['largest_difference'][embeds]:.1g} at the most")
-    if "int8" in facts:
+        printer.line(f"{embeds} differ from torch's by {vars(record.largest_difference)[embeds]:.1g} at the most")
+    if record.int8:
         printer.line()
-        recalls = facts["int8"]["recall"]
-        chances = {name.replace("recall", "chance"): recall["chance"] for name, recall in recalls.items()}
-        whole, small = ({name: recall[kind] for name, recall in recalls.items()} for kind in ("fp32", "int8"))
+        recalls = record.int8.recall
+        chances = {name.replace("recall", "chance"): recall.chance for name, recall in recalls.items()}
+        whole, small = ({name: vars(recall)[kind] for name, recall in recalls.items()} for kind in ("fp32", "int8"))
         printer.table(["", "fp32", "int8", "chance"], metric_rows(whole | chances, small))
-    for note in facts["notes"]:
+    for note in record.notes:
         printer.line(note)
     printer.line(f"ONNX: {output}")
 

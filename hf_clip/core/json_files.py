@@ -9,19 +9,32 @@ from .atomic import write_text
 from .errors import InputError
 
 
+def read_value(file: Path) -> object:
+    """
+    Raises:
+        InputError: the file holds something else than JSON.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is no JSON ({error}): write it again, or remove it") from error
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A file's mapping; empty where there is no file.
 
     Raises:
         InputError: it holds something else.
     """
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise InputError(f"{file} is no JSON ({error}): write it again, or remove it") from error
+    found = read_value(file) if file.is_file() else {}
     if not isinstance(found, dict):
         raise InputError(f"{file} is no mapping: write it again, or remove it")
     return found
+
+
+def mapping(value: object) -> dict[str, object]:
+    """A value of JSON that should be a mapping; empty where it is none."""
+    return value if isinstance(value, dict) else {}
 
 
 def write_json(file: Path, value: object) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from .errors import InputError, first_line, shortened
-from .json_files import read_json, write_json
+from .json_files import read_value, write_json
 
 _VERSION = "format_version"
 
@@ -78,7 +78,11 @@ class Record:
         """
         if not Path(file).is_file():
             raise InvalidRecord(f"there is no {file}")
-        return cls.from_json(read_json(Path(file)), str(file))
+        try:
+            value = read_value(Path(file))
+        except InputError as error:
+            raise InvalidRecord(str(error)) from error
+        return cls.from_json(value, str(file))
 
     def write(self, file: str | Path) -> None:
         """Writes the file, whole or not at all."""

@@ -8,16 +8,16 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIG
 
 from ..core.errors import InputError, first_line
 from ..core.families import load
-from ..core.json_files import read_json, write_json
-from .card.facts import family_in
+from ..core.json_files import write_json
 from .hub_ids import is_hub_id
+from .saved_model import SavedModel
 
 # What `AutoPeftModel` builds the base with. PEFT itself writes the module of the class that was trained: one that it
 # refuses to import, and whose name, for code out of a folder, is made of that folder's path.
 _OPENED_BY = {"base_model_class": "AutoModel", "parent_library": "transformers"}
 
 
-def stage_adapter(source: str | Path, target: str | Path, base_model: str | None = None) -> str:
+def stage_adapter(saved: SavedModel, target: Path, base_model: str | None = None) -> str:
     """Writes what an adapter's repository holds: weights, settings with the base's name, processor and code.
 
     `AutoModel`, the pipelines and sentence-transformers open it with `trust_remote_code=True` wherever peft is
@@ -25,7 +25,7 @@ def stage_adapter(source: str | Path, target: str | Path, base_model: str | None
     the folder for a whole model.
 
     Args:
-        source: the folder that an adapter and its processor were saved to (`HFClipTrainer` saves both).
+        saved: an adapter and its processor (`HFClipTrainer` saves both).
         base_model: Hub id of the model that the adapter was trained over; default: what the adapter says.
 
     Returns:
@@ -35,15 +35,17 @@ def stage_adapter(source: str | Path, target: str | Path, base_model: str | None
         InputError: for an adapter without weights, a processor or a base on the Hub; for a folder that holds a whole
             model too.
     """
-    source, target = Path(source), Path(target)
+    source = saved.folder
     _refuse_incomplete(source)
-    settings = read_json(source / ADAPTER_CONFIG_NAME)
-    base = _public_base(settings.get("base_model_name_or_path"), base_model)
-    settings |= {"base_model_name_or_path": base, "auto_mapping": None if settings.get("task_type") else _OPENED_BY}
+    base = _public_base(saved.base, base_model)
+    settings = saved.adapter | {
+        "base_model_name_or_path": base,
+        "auto_mapping": None if saved.adapter.get("task_type") else _OPENED_BY,
+    }
     if base_model is not None:
         settings["revision"] = None  # it was the other base's
     try:
-        family = family_in(source)
+        family = saved.family
         processor = load(family.processor).from_pretrained(source)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(

@@ -8,9 +8,9 @@ from huggingface_hub import snapshot_download
 
 from ..core.errors import InputError, first_line
 from ..core.temporary import temporary_folder
-from .card.facts import is_adapter
 from .hub import HubTarget, Publication, look_first, push_folder
-from .staging import PublishOptions, check_holds_model, stage
+from .saved_model import SavedModel
+from .staging import PublishOptions, stage
 
 
 @overload
@@ -72,11 +72,11 @@ def publish(
     if dry_run:
         return _write(Path(output), model, target, options)
     if Path(model).is_dir():
-        check_holds_model(Path(model))
+        SavedModel(model).check_holds_model()
     target = replace(target, repo_id=look_first(target))  # a minute's work comes after it
-    source = _source(model)
+    saved = _saved(model)
     with temporary_folder() as aside:
-        stage(source, aside, _named(options, target, source), token=target.token)
+        stage(saved, aside, _named(options, target, saved), token=target.token)
         return push_folder(aside, target, commit_message=commit_message)
 
 
@@ -85,13 +85,13 @@ def _write(folder: Path, model: str | Path, target: HubTarget, options: PublishO
         raise InputError(
             f"a dry run asks nobody whose {target.repo_id} is: give repo_id with its owner, user/{target.repo_id}"
         )
-    source = _source(model)
+    saved = _saved(model)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists: give another output, or remove it")
-    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
+    if saved.folder.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise InputError(f"output {folder} lies in the model's own folder: give one beside it")
     with temporary_folder(_above(folder)) as aside:
-        stage(source, aside / "staged", _named(options, target, source), token=target.token, copy=True)
+        stage(saved, aside / "staged", _named(options, target, saved), token=target.token, copy=True)
         if folder.exists():
             folder.rmdir()
         (aside / "staged").rename(folder)
@@ -107,22 +107,22 @@ def _above(folder: Path) -> Path:
     return above
 
 
-def _source(model: str | Path) -> Path:
-    """The folder, which for a Hub id is downloaded."""
+def _saved(model: str | Path) -> SavedModel:
+    """What the folder holds, which for a Hub id is downloaded."""
     if Path(model).is_dir() or Path(model).is_absolute():
-        return Path(model)
+        return SavedModel(model)
     try:
-        return Path(snapshot_download(str(model)))
+        return SavedModel(snapshot_download(str(model)))
     except (OSError, ValueError) as error:
         raise InputError(
             f"model {model} is no folder, nor on the Hub ({first_line(error)}): check its name"
         ) from error
 
 
-def _named(options: PublishOptions, target: HubTarget, source: Path) -> PublishOptions:
+def _named(options: PublishOptions, target: HubTarget, saved: SavedModel) -> PublishOptions:
     """With the repository's name on the card; of an adapter, the base is what it adapts."""
     details = replace(options.details, name=target.repo_id)
-    if not is_adapter(source):
+    if not saved.is_adapter:
         return replace(options, details=details)
     if len(details.base_model) > 1:
         raise InputError(

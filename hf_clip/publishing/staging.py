@@ -4,37 +4,34 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 from PIL import Image
 from safetensors.torch import load_file
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
-from ..core.digests import weights_digest
 from ..core.errors import InputError, first_line
-from ..core.families import Family, load
+from ..core.families import load
 from ..core.json_files import read_json, write_json
 from ..core.public import refuse_secrets, skipped_in_public, without_folders
+from ..core.training_record import TRAINING, TrainingRecord
 from ..evaluation.records import Results
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
 from .adapters import stage_adapter
-from .card.facts import as_written, check_details, family_in, is_adapter
-from .card.render import CardDetails, write_card
+from .card.evaluation import FOLDER as EVALUATION
+from .card.facts import CardDetails, CardFacts, check_details
+from .card.render import write_card
 from .hub_contents import write_manifest
-from .onnx.export import FACTS as EXPORT
-from .onnx.export import FILES as ONNX_FILES
+from .onnx.record import EXPORT, FILES, ONNX
+from .saved_model import SavedModel
 
 logger = logging.get_logger(__name__)
 
-TRAINING, EVALUATION, ONNX = "training.json", "evaluation", "onnx"
 _EXAMPLE = f"{PICTURES}/example.png"
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # These show figures; any other picture shows pictures of the data.
 _CHARTS = ("training_curve", "recall_", "similarities_", "reliability_", "confusion_")
 
@@ -52,7 +49,7 @@ class PublishOptions:
         adapter_of: of an adapter, the Hub id of what it adapts.
         max_shard_size: of a file of weights, as "5GB".
         run_examples: whether the card's examples are run, and show what they print.
-        facts: of the training; default: the folder's `training.json`.
+        training: what the run says of itself; default: the folder's `training.json`.
     """
 
     details: CardDetails = field(default_factory=CardDetails)
@@ -62,15 +59,15 @@ class PublishOptions:
     adapter_of: str | None = None
     max_shard_size: str = "5GB"
     run_examples: bool = True
-    facts: dict[str, Any] | None = None
+    training: TrainingRecord | None = None
 
 
 def stage(
-    source: str | Path, target: Path, content: PublishOptions, *, token: str | None = None, copy: bool = False
-) -> dict[str, Any]:
+    saved: SavedModel, target: Path, options: PublishOptions, *, token: str | None = None, copy: bool = False
+) -> CardFacts:
     """Fills an empty folder with all that is published of a run, or of any folder with a saved model.
 
-    Nothing in `source` is changed.
+    Nothing in the model's folder is changed.
 
     Args:
         token: the Hub's, which must be in none of the files; that of `hf auth login` or HF_TOKEN must not either.
@@ -83,23 +80,13 @@ def stage(
         InputError: a folder without a model; an evaluation of another model; a secret, or a path of this machine, in
             what would go up; a disk that is full.
     """
-    source, place = Path(source), shutil.copyfile if copy else link_or_copy
-    check_details(content.details)
-    with _one_line(source):
+    check_details(options.details)
+    with _one_line(saved.folder):
         target.mkdir(parents=True, exist_ok=True)
-        family = _stage_model(source, target, content, place)
-        shown = _stage_facts(source, target, content)
-        digest = cache(lambda: weights_digest(load(family.open_model)(str(source))[0]))
-        _stage_results(source, target, content, shown, digest)
-        _stage_pictures(source / PICTURES, target / PICTURES, shown)
-        _stage_onnx(source / ONNX, target / ONNX, digest, place)
-        details = content.details
-        if content.example_picture:
-            _stage_example(Path(content.example_picture), target / _EXAMPLE)
-            details = dataclasses.replace(details, example_picture=_EXAMPLE)
-        facts = write_card(target, details, run_examples=content.run_examples)
+        details = _Staging(saved, target, options, copy).fill()
+        facts = write_card(SavedModel(target, saved.family), details, run_examples=options.run_examples)
         write_manifest(target)
-        refuse_secrets(target, source, token)
+        refuse_secrets(target, saved.folder, token)
     return facts
 
 
@@ -114,55 +101,129 @@ def _one_line(source: Path) -> Iterator[None]:
         ) from error
 
 
-def check_holds_model(source: Path) -> None:
-    """
-    Raises:
-        InputError: the folder has neither a whole model nor an adapter.
-    """
-    if not is_adapter(source) and not ((source / "config.json").is_file() and _weights(source)):
-        raise InputError(f"{source} holds no model (config.json, {_WEIGHTS}): give the folder of a trained one")
+@dataclass
+class _Staging:
+    """One folder on its way into another."""
 
+    saved: SavedModel
+    target: Path
+    options: PublishOptions
+    copy: bool
 
-def _stage_model(source: Path, target: Path, content: PublishOptions, place: Callable[..., Any]) -> Family:
-    if is_adapter(source):
-        stage_adapter(source, target, content.adapter_of)
-        return family_in(target)
-    check_holds_model(source)
-    family = family_in(source)
-    try:
-        config = load(family.config).from_pretrained(source)
-        processor = load(family.processor).from_pretrained(source)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{source} is no folder of a whole {family.model_type} model: {first_line(error)}") from error
-    if part := next((name for name in config.architectures or () if name in family.parts), None):
-        raise InputError(f"{source} holds a part of a model ({part}): give the folder of the whole one")
-    config.save_pretrained(target)
-    write_json(target / "config.json", without_folders(read_json(target / "config.json")))
-    processor.save_pretrained(target)
-    _stage_weights(_weights(source), target, content.max_shard_size, place)
-    if family.write_files:
-        load(family.write_files)(source, target, config, processor)
-    return family
+    def fill(self) -> CardDetails:
+        """All but card and manifest; what the card is to say."""
+        self.saved.check_holds_model()
+        if self.saved.is_adapter:
+            stage_adapter(self.saved, self.target, self.options.adapter_of)
+        else:
+            self._stage_model()
+        training = self.options.training or self.saved.training
+        if training:
+            write_json(self.target / TRAINING, without_folders(training.to_json()))
+        shown = bool(training and training.pictures_may_be_shown)
+        shown = shown if self.options.pictures is None else self.options.pictures
+        self._stage_results(shown)
+        self._stage_pictures(shown)
+        self._stage_onnx()
+        return self._stage_example()
 
+    def _place(self, file: Path, target: Path) -> None:
+        if self.copy:
+            shutil.copyfile(file, target)
+        else:
+            link_or_copy(file, target)
 
-def _weights(source: Path) -> list[Path]:
-    """One file, or those that the index names; no other that may lie there."""
-    if (source / _WEIGHTS).is_file():
-        return [source / _WEIGHTS]
-    return [source / name for name in sorted(set(read_json(source / _INDEX).get("weight_map", {}).values()))]
+    # ---- the model ------------------------------------------------------------------------------------------------
 
+    def _stage_model(self) -> None:
+        source, target, family = self.saved.folder, self.target, self.saved.family
+        try:
+            config = load(family.config).from_pretrained(source)
+            processor = load(family.processor).from_pretrained(source)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{source} is no folder of a whole {family.model_type} model: {first_line(error)}"
+            ) from error
+        if part := next((name for name in config.architectures or () if name in family.parts), None):
+            raise InputError(f"{source} holds a part of a model ({part}): give the folder of the whole one")
+        config.save_pretrained(target)
+        write_json(target / CONFIG_NAME, without_folders(read_json(target / CONFIG_NAME)))
+        processor.save_pretrained(target)
+        self._stage_weights(self.saved.weights)
+        if family.write_files:
+            load(family.write_files)(source, target, config, processor)
 
-def _stage_weights(weights: list[Path], target: Path, max_shard_size: str, place: Callable[..., Any]) -> None:
-    """The files of weights, or the weights shared out anew where one file is too large."""
-    if max(file.stat().st_size for file in weights) <= _bytes(max_shard_size):
-        index = weights[0].with_name(_INDEX)
-        for file in [*weights, *([index] if len(weights) > 1 or weights[0].name != _WEIGHTS else [])]:
-            place(file, target / file.name)
-        return
-    tensors = {name: tensor for file in weights for name, tensor in load_file(file).items()}
-    huggingface_hub.save_torch_state_dict(
-        tensors, target, max_shard_size=max_shard_size, metadata={"format": "pt"}, shared_tensors_to_discard=[]
-    )
+    def _stage_weights(self, weights: list[Path]) -> None:
+        """The files of weights, or the weights shared out anew where one file is too large."""
+        if max(file.stat().st_size for file in weights) <= _bytes(self.options.max_shard_size):
+            index = weights[0].with_name(SAFE_WEIGHTS_INDEX_NAME)
+            for file in [*weights, *([index] if weights[0].name != SAFE_WEIGHTS_NAME else [])]:
+                self._place(file, self.target / file.name)
+            return
+        tensors = {name: tensor for file in weights for name, tensor in load_file(file).items()}
+        huggingface_hub.save_torch_state_dict(
+            tensors,
+            self.target,
+            max_shard_size=self.options.max_shard_size,
+            metadata={"format": "pt"},
+            shared_tensors_to_discard=[],
+        )
+
+    # ---- figures and pictures -------------------------------------------------------------------------------------
+
+    def _stage_results(self, shown: bool) -> None:
+        """Those of the run under their own names, those that the publisher adds under the names of their folders."""
+        source = self.saved.folder
+        files = sorted(source.glob(f"{EVALUATION}/**/{RESULTS}"))
+        own = {file.parent: file.parent.relative_to(source) for file in files}
+        added = {Path(folder): Path(EVALUATION, Path(folder).resolve().name) for folder in self.options.evaluations}
+        for folder, place in added.items():
+            if not (folder / RESULTS).is_file():
+                raise InputError(f"{folder} holds no {RESULTS}: give a folder that `hf-clip evaluate --output` wrote")
+            if [*own.values(), *added.values()].count(place) > 1:
+                raise InputError(f"two evaluations would be {place}: give one of the folders another name")
+        for folder, place in (own | added).items():
+            found = Results.read(folder / RESULTS)
+            model = next((model for model in found.models if model.digest == self.saved.digest), None)
+            if model is None and folder in added:
+                raise InputError(
+                    f"{folder} measured another model: evaluate {source} with `hf-clip evaluate` once more"
+                )
+            if model is None:
+                logger.warning(f"{folder / RESULTS} is of other weights than the model beside it, and is left out")
+                continue
+            every = shown if folder in own else bool(self.options.pictures)
+            results = _in_public(found.of_model(model, self.options.details.name), every)
+            results.write(self.target / place / RESULTS)
+            (self.target / place / PAGE).write_text(page(results), encoding="utf-8")
+            names = [Path(name).name for name in results.pictures]
+            _copy([folder / PICTURES / name for name in names], self.target / place / PICTURES)
+
+    def _stage_pictures(self, shown: bool) -> None:
+        files = sorted((self.saved.folder / PICTURES).glob("*.png"))
+        _copy([file for file in files if shown or file.name.startswith(_CHARTS)], self.target / PICTURES)
+
+    def _stage_onnx(self) -> None:
+        export, folder, target = self.saved.onnx, self.saved.folder / ONNX, self.target / ONNX
+        if export is None:
+            return
+        if export.model.digest != self.saved.digest:
+            logger.warning(
+                f"{folder} was exported from other weights than the model's, and is left out: export it again"
+            )
+            return
+        target.mkdir()
+        for file in sorted(path for path in folder.iterdir() if path.name in FILES - {EXPORT}):
+            self._place(file, target / file.name)
+        write_json(target / EXPORT, without_folders(export.to_json()))
+
+    def _stage_example(self) -> CardDetails:
+        if not self.options.example_picture:
+            return self.options.details
+        image = _bare(Path(self.options.example_picture))
+        (self.target / PICTURES).mkdir(exist_ok=True)
+        image.save(self.target / _EXAMPLE)
+        return dataclasses.replace(self.options.details, example_picture=_EXAMPLE)
 
 
 def _bytes(size: str) -> int:
@@ -170,43 +231,6 @@ def _bytes(size: str) -> int:
     if not found:
         raise InputError(f"max_shard_size {size!r} is no size: give one such as 5GB or 500MB")
     return int(float(found[1]) * 1000 ** (1 + "KMGT".index(found[2])))
-
-
-def _stage_facts(source: Path, target: Path, content: PublishOptions) -> bool:
-    """Whether pictures of the run's data may be shown."""
-    facts = content.facts or read_json(source / TRAINING)
-    if facts:
-        write_json(target / TRAINING, without_folders(facts))
-    return bool(facts.get("pictures_may_be_shown")) if content.pictures is None else content.pictures
-
-
-# ---- figures and pictures -----------------------------------------------------------------------------------------
-
-
-def _stage_results(
-    source: Path, target: Path, content: PublishOptions, shown: bool, digest: Callable[[], str]
-) -> None:
-    """Those of the run under their own names, those that the publisher adds under the names of their folders."""
-    own = {file.parent: file.parent.relative_to(source) for file in sorted(source.glob(f"{EVALUATION}/**/{RESULTS}"))}
-    added = {Path(folder): Path(EVALUATION, Path(folder).resolve().name) for folder in content.evaluations}
-    for folder, place in added.items():
-        if not (folder / RESULTS).is_file():
-            raise InputError(f"{folder} holds no {RESULTS}: give a folder that `hf-clip evaluate --output` wrote")
-        if [*own.values(), *added.values()].count(place) > 1:
-            raise InputError(f"two evaluations would be {place}: give one of the folders another name")
-    for folder, place in (own | added).items():
-        found, own_digest = Results.read(folder / RESULTS), digest()
-        model = next((model for model in found.models if model.digest == own_digest), None)
-        if model is None and folder in added:
-            raise InputError(f"{folder} measured another model: evaluate {source} with `hf-clip evaluate` once more")
-        if model is None:
-            logger.warning(f"{folder / RESULTS} is of other weights than the model beside it, and is left out")
-            continue
-        every = shown if folder in own else bool(content.pictures)
-        results = _in_public(found.of_model(model, content.details.name), every)
-        results.write(target / place / RESULTS)
-        (target / place / PAGE).write_text(page(results), encoding="utf-8")
-        _copy([folder / PICTURES / Path(name).name for name in results.pictures], target / place / PICTURES)
 
 
 def _in_public(results: Results, every: bool) -> Results:
@@ -221,10 +245,6 @@ def _in_public(results: Results, every: bool) -> Results:
     return Results.from_json(without_folders(told | {"skipped": skipped_in_public(results.skipped)}))
 
 
-def _stage_pictures(folder: Path, target: Path, shown: bool) -> None:
-    _copy([file for file in sorted(folder.glob("*.png")) if shown or file.name.startswith(_CHARTS)], target)
-
-
 def _copy(files: Sequence[Path], target: Path) -> None:
     """Copies: who changes one in a folder that is kept changes nothing of the run."""
     for file in files:
@@ -232,32 +252,17 @@ def _copy(files: Sequence[Path], target: Path) -> None:
         shutil.copyfile(file, target / file.name)
 
 
-def _stage_onnx(folder: Path, target: Path, digest: Callable[[], str], place: Callable[..., Any]) -> None:
-    if not (folder / EXPORT).is_file():
-        return
-    facts = read_json(folder / EXPORT)
-    with as_written(folder / EXPORT):
-        exported_from = facts["model"]["digest"]
-    if exported_from != digest():
-        logger.warning(f"{folder} was exported from other weights than the model's, and is left out: export it again")
-        return
-    target.mkdir()
-    for file in sorted(path for path in folder.iterdir() if path.name in ONNX_FILES - {EXPORT}):
-        place(file, target / file.name)
-    write_json(target / EXPORT, without_folders(facts))
-
-
-def _stage_example(picture: Path, target: Path) -> None:
+def _bare(picture: Path) -> Image.Image:
+    """Without what a camera wrote beside the pixels."""
     from ..data.images import UnreadableImage, read_image
 
     try:
         image, _ = read_image(str(picture))
     except UnreadableImage as error:
         raise InputError(f"--example_picture {picture} cannot be read: {error}") from error
-    bare = Image.new(image.mode, image.size)  # what a camera wrote beside the pixels stays here
+    bare = Image.new(image.mode, image.size)
     bare.paste(image)
-    target.parent.mkdir(exist_ok=True)
-    bare.save(target)
+    return bare
 
 
 def link_or_copy(file: str | Path, target: str | Path) -> None:

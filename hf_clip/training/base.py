@@ -16,6 +16,7 @@ from transformers import BaseImageProcessor, EarlyStoppingCallback, PreTrainedMo
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..core.errors import InputError, NotFinite
+from ..core.training_record import TrainingRecord
 from ..data.collator import ImageCollator
 from ..data.images import skipped_line
 from ..data.pixels import PixelNormalization
@@ -66,8 +67,9 @@ class BaseTrainer(ResumableTrainer):
             what it takes. `meter` has a figure of the step logged as a mean over processes and steps;
         `what_is_not_finite()`: what to say of a loss that is NaN;
         `evaluation_loop(…)`: where evaluation is not the Trainer's; inside `averaged_weights()`;
-        `training_facts()`: what `training.json`, and so the card, is told. All else of a card and of what is
-            published is asked of the family's entry in `core.families`.
+        `training_facts()`: what `training.json`, and so the card, is told, in the kind of record that the family's
+            `FamilyCard.facts` names. All else of a card and of what is published is asked of the family's entry in
+            `core.families`.
 
     `skipped_images` holds the images that training could not read so far: row → (name, reason). Those of an evaluation
     are named once in the log, and are none of its samples.
@@ -154,7 +156,7 @@ class BaseTrainer(ResumableTrainer):
             InputError: for what cannot be trained or evaluated with these settings.
         """
 
-    def training_facts(self) -> dict[str, Any]:
+    def training_facts(self) -> TrainingRecord:
         """What `training.json` holds; see `training.facts`."""
         return training_facts(self, self.origin)
 

@@ -17,16 +17,17 @@ from ..embeddings.encode import is_convolutional
 from ..models.checkpointing_hf_clip import repeated_blocks
 from ..models.loss_hf_clip import Loss, LossFunction
 from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
+from ..publishing.clip.training_record import PairTrainingRecord
 from .arguments import HFClipTrainingArguments
 from .data_sets import DataOpener, take_columns
 from .distributed import GatheredBatch, gather_batch, in_batch_accuracy, loss_of_global_batch
 from .evaluation import EmbeddingTrainer
 from .evaluation_checks import check_evaluation
-from .facts import pair_facts
 from .feature_cache import UseFrozenFeatures
 from .gradient_cache import GradientCache
 from .inherited import refuse_arguments
 from .own_loss import check_loss, loss_to_train, own_loss, use_loss
+from .pair_facts import pair_facts
 from .parameter_groups import parameter_groups
 from .parts import (
     batches_of,
@@ -165,7 +166,7 @@ class HFClipTrainer(EmbeddingTrainer):
                     f"{self.model.config.loss}: give HFClipTrainer the same loss"
                 )
 
-    def training_facts(self) -> dict[str, Any]:
+    def training_facts(self) -> PairTrainingRecord:
         """And of the towers."""
         return pair_facts(self, self.origin)
 

@@ -8,13 +8,25 @@ import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
 
-from ..core.public import is_path, public_name
+from ..core.public import public_name
+from ..core.training_record import (
+    CaptionLengths,
+    DataRecord,
+    EmissionsRecord,
+    HardwareRecord,
+    SettingsRecord,
+    TrainingRecord,
+)
 from ..core.version import __version__
 from ..data.augmentation import Augmentation
 from ..data.dataset import ImageRows
@@ -24,10 +36,7 @@ from ..data.sources import Source
 from ..data.split import rows_of
 from ..data.streaming import StreamedImages
 from ..data.wrappers import WrappedPairs, as_pairs
-from ..models.losses_hf_clip import LOSSES
-from ..models.modeling_hf_clip import HFClipModel
-from ..models.tower_sources.registry import repository_of
-from ..publishing.clip.loss_words import LossWords
+from .skipped import SkippedImages
 
 _LOOKED_AT = 10_000  # captions whose length is counted
 _PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "huggingface_hub")
@@ -69,6 +78,23 @@ class Origin:
     pictures_may_be_shown: bool = False
 
 
+class TrainerToAsk(Protocol):
+    """What is asked of a trainer; `BaseTrainer` is one."""
+
+    accelerator: Accelerator
+    train_dataset: Dataset
+    skipped_images: SkippedImages
+    state: TrainerState
+    callback_handler: CallbackHandler
+    resumed: bool
+
+    @property
+    def args(self) -> TrainingArguments: ...
+
+    @property
+    def model(self) -> nn.Module: ...
+
+
 class MeasureEmissions(TrainerCallback):
     """Has codecarbon estimate what a run emits, where it is installed: of a machine, so one process asks for all."""
 
@@ -76,7 +102,7 @@ class MeasureEmissions(TrainerCallback):
         from codecarbon import EmissionsTracker
 
         self.tracker = EmissionsTracker(save_to_file=False, log_level="critical", allow_multiple_runs=True)
-        self.measured: dict[str, Any] | None = None
+        self.measured: EmissionsRecord | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         if args.should_save:
@@ -87,97 +113,66 @@ class MeasureEmissions(TrainerCallback):
             return
         self.tracker.stop()
         found = self.tracker.final_emissions_data
-        self.measured = {
-            "kg": found.emissions, "kwh": found.energy_consumed, "grid": found.country_name, "source": "codecarbon",
-        }  # fmt: skip
+        self.measured = EmissionsRecord(
+            kg=found.emissions, kwh=found.energy_consumed, grid=found.country_name, source="codecarbon"
+        )
 
 
 def can_measure_emissions() -> bool:
     return importlib.util.find_spec("codecarbon") is not None
 
 
-def training_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
-    """What `training.json` holds of any run, as far as it has come. No path, no secret, JSON."""
-    args, model = trainer.args, trainer.accelerator.unwrap_model(trainer.model)
-    dataset = trainer.train_dataset
-    return {
-        "hf_clip": __version__,
-        "started_from": public_name(origin.started_from) or None,
-        "data": [_data_facts(source, weight, origin.data) for source, weight in _weighted_sources(dataset)],
-        "skipped_pictures": len({row for row, *_ in trainer.skipped_images.everywhere} | set(trainer.skipped_images)),
-        "parameters": _parameter_counts(model, ()),
-        "hyperparameters": _hyperparameters(args),
-        "augmentation": _augmentation(dataset),
-        "batch_size": args.train_batch_size * args.world_size,  # of the loss; accumulation adds no negatives
-        "accumulated_batches": args.gradient_accumulation_steps,
-        **_course(trainer),
-        "hardware": {
-            "device": torch.cuda.get_device_name() if args.device.type == "cuda" else args.device.type.upper(),
-            "processes": args.world_size,
-            "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-        },
-        "versions": {"python": platform.python_version(), "hf_clip": __version__}
+def training_facts(trainer: TrainerToAsk, origin: Origin) -> TrainingRecord:
+    """What any run says, as far as it has come. No path, no secret."""
+    args, dataset = trainer.args, trainer.train_dataset
+    skipped = trainer.skipped_images
+    return TrainingRecord(
+        hf_clip=__version__,
+        started_from=public_name(origin.started_from) or None,
+        data=[_data_facts(source, weight, origin.data) for source, weight in _weighted_sources(dataset)],
+        skipped_pictures=len({row for row, *_ in skipped.everywhere} | set(skipped)),
+        parameters=parameter_counts(trainer.accelerator.unwrap_model(trainer.model)),
+        hyperparameters=_hyperparameters(args),
+        augmentation=_augmentation(dataset),
+        batch_size=args.train_batch_size * args.world_size,  # of the loss; accumulation adds no negatives
+        accumulated_batches=args.gradient_accumulation_steps,
+        hardware=HardwareRecord(
+            device=torch.cuda.get_device_name() if args.device.type == "cuda" else args.device.type.upper(),
+            processes=args.world_size,
+            precision="bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
+        ),
+        versions={"python": platform.python_version(), "hf_clip": __version__}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "credit": origin.credit,
-        "pictures_may_be_shown": origin.pictures_may_be_shown,
-    }
+        credit=origin.credit,
+        pictures_may_be_shown=origin.pictures_may_be_shown,
+        **_course(trainer),
+    )
 
 
-def pair_facts(trainer: Any, origin: Origin) -> dict[str, Any]:
-    """The same of a dual encoder's run: and its towers, and its temperature."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return training_facts(trainer, origin) | {
-        "vision_model": _tower_name(origin.vision_model, model.config.vision_config),
-        "text_model": _tower_name(origin.text_model, model.config.text_config),
-        "repositories": _repositories(origin, model.config),
-        "parameters": _parameter_counts(model, ("text_model", "vision_model")),
-        "temperature": _logged(trainer, "temperature"),
-        "loss": _own_loss(model),
-    }
+class _Course(TypedDict):
+    steps: int
+    epochs: float | None
+    seconds: float | None
+    pairs_per_second: float | None
+    emissions: EmissionsRecord | None
 
 
-def _own_loss(model: HFClipModel) -> dict[str, object] | None:
-    """What a card says of a loss that is none of hf_clip's, and so is not there where the card is written."""
-    own = model.own_loss
-    return None if own is None or own.name in LOSSES else LossWords.of(own).to_json()
-
-
-def _tower_name(given: str, config: Any) -> str:
-    """As it was given, or as transformers remembers it; a folder is no name that others could use."""
-    known = given or getattr(config, "_name_or_path", "") or ""
-    return public_name(known) if given else "" if is_path(known) else known
-
-
-def _repositories(origin: Origin, config: Any) -> dict[str, str | None]:
-    """side → the Hub repository of its tower's weights, where its name is known: who reads it may not know the source
-    that the tower came from."""
-    given = {"vision": origin.vision_model, "text": origin.text_model}
-    configs = {side: getattr(config, f"{side}_config") for side in given}
-    names = {side: name or _tower_name("", configs[side]) for side, name in given.items()}
-    return {side: repository_of(name, side, configs[side].to_dict()) for side, name in names.items() if name}
-
-
-def _course(trainer: Any) -> dict[str, Any]:
-    """Steps, epochs, seconds. A run that was gone on with took longer than its last part: that is not said."""
+def _course(trainer: TrainerToAsk) -> _Course:
+    """A run that was gone on with took longer than its last part: that is not said."""
     state = trainer.state
     ended: dict[str, float] = next((entry for entry in reversed(state.log_history) if "train_runtime" in entry), {})
     whole = ended and not trainer.resumed
     emissions = next((c.measured for c in trainer.callback_handler.callbacks if isinstance(c, MeasureEmissions)), None)
     return {
         "steps": state.global_step,
-        "epochs": state.epoch,
+        "epochs": None if state.epoch is None else float(state.epoch),
         "seconds": ended["train_runtime"] if whole else None,
         "pairs_per_second": ended["train_samples_per_second"] if whole else None,
         "emissions": emissions if whole else None,
     }
 
 
-def _logged(trainer: Any, name: str) -> float | None:
-    """The last of it that was logged: of sharded weights one process alone cannot ask."""
-    return next((entry[name] for entry in reversed(trainer.state.log_history) if name in entry), None)
-
-
-def _weighted_sources(dataset: Any) -> Iterator[tuple[Source, float | None]]:
+def _weighted_sources(dataset: object) -> Iterator[tuple[Source, float | None]]:
     dataset = as_pairs(dataset)
     if isinstance(dataset, MixedPairs):
         for part, share in zip(dataset.datasets, dataset.shares, strict=True):
@@ -196,35 +191,36 @@ def _weighted_sources(dataset: Any) -> Iterator[tuple[Source, float | None]]:
         weights = dataset.weights or [None] * len(dataset.sources)
         for source, weight in zip(dataset.sources, weights, strict=True):
             yield source, None if weight is None else weight / sum(dataset.weights)
-    elif isinstance(getattr(dataset, "source", None), Source):  # a data set of one's own may mean another thing
-        yield dataset.source, None
+    elif isinstance(source := getattr(dataset, "source", None), Source):  # one of one's own may mean another thing
+        yield source, None
 
 
-def _data_facts(source: Source, weight: float | None, described: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {"name": described or public_name(source.name), "weight": weight}
-    if source.split:
-        facts["split"] = source.split
-    if source.streaming:
-        return facts | {"streamed": True}
-    facts["pictures"] = len(source)
-    if not source.has_captions:
-        return facts
+def _data_facts(source: Source, weight: float | None, described: str) -> DataRecord:
+    found = DataRecord(
+        name=described or public_name(source.name),
+        weight=weight,
+        split=source.split or None,
+        streamed=source.streaming,
+        pictures=None if source.streaming else len(source),
+    )
+    if source.streaming or not source.has_captions:
+        return found
     rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), _LOOKED_AT), dtype=int))
     captions = [source.captions(int(row)) for row in rows]
-    facts["captions_per_picture"] = sum(map(len, captions)) / max(len(captions), 1)
-    lengths = [len(caption.split()) for each in captions for caption in each]
-    unit = "words"
-    if np.median(lengths or [0]) < 2:  # Chinese, Japanese, … put no spaces; a name may be of one word
-        lengths, unit = [len(caption) for each in captions for caption in each], "characters"
-    if lengths:
-        facts[unit] = {
-            "median": float(np.median(lengths)), "shortest": min(lengths), "longest": max(lengths),
-            "captions_looked_at": len(lengths),
-        }  # fmt: skip
-    return facts
+    found.captions_per_picture = sum(map(len, captions)) / max(len(captions), 1)
+    words = [len(caption.split()) for each in captions for caption in each]
+    if np.median(words or [0]) < 2:  # Chinese, Japanese, … put no spaces; a name may be of one word
+        found.characters = _lengths([len(caption) for each in captions for caption in each])
+    else:
+        found.words = _lengths(words)
+    return found
 
 
-def _parameter_counts(model: Any, towers: Sequence[str]) -> dict[str, int]:
+def _lengths(counts: list[int]) -> CaptionLengths | None:
+    return CaptionLengths(float(np.median(counts)), min(counts), max(counts), len(counts)) if counts else None
+
+
+def parameter_counts(model: nn.Module, towers: Sequence[str] = ()) -> dict[str, int]:
     """Of the towers, if any, of all else, and of what trains."""
     rest = "heads" if towers else "model"
     parts = {**dict.fromkeys(towers, 0), rest: 0, "trained": 0}
@@ -235,7 +231,7 @@ def _parameter_counts(model: Any, towers: Sequence[str]) -> dict[str, int]:
     return parts
 
 
-def _hyperparameters(args: TrainingArguments) -> dict[str, dict[str, Any]]:
+def _hyperparameters(args: TrainingArguments) -> SettingsRecord:
     said = {name: _plain(value) for name, value in args.to_dict().items() if not name.startswith(_NOT_OF_LEARNING)}
     usual = {
         field.name: _plain(field.default if field.default_factory is dataclasses.MISSING else field.default_factory())
@@ -247,10 +243,10 @@ def _hyperparameters(args: TrainingArguments) -> dict[str, dict[str, Any]]:
         for name, value in said.items()
         if value != usual[name] and not (value in off and usual[name] in off)
     }
-    return {"changed": changed, "default": {name: said[name] for name in _ALWAYS_SHOWN if name not in changed}}
+    return SettingsRecord(changed, {name: said[name] for name in _ALWAYS_SHOWN if name not in changed})
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A setting as JSON has it, without where it lay on this machine."""
     if isinstance(value, dict):
         return {str(name): _plain(inner) for name, inner in value.items()}
@@ -263,7 +259,7 @@ def _plain(value: Any) -> Any:
     return public_name(str(value))
 
 
-def _augmentation(dataset: Any) -> dict[str, Any]:
+def _augmentation(dataset: object) -> dict[str, object]:
     draw = getattr(sets_within(dataset)[0], "draw", None)
     if not isinstance(draw, ImageDraw):
         return {}

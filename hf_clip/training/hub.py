@@ -11,11 +11,13 @@ from transformers.trainer_utils import HubStrategy
 from ..core.atomic import staged
 from ..core.errors import InputError, first_line
 from ..core.families import Family, family_of
-from ..core.json_files import write_json
-from ..publishing.card.render import CardDetails, write_card
+from ..core.training_record import TRAINING, TrainingRecord
+from ..publishing.card.facts import CardDetails
+from ..publishing.card.render import write_card
 from ..publishing.hub import HubTarget, look_first, open_repository
 from ..publishing.hub_ids import is_hub_id
-from ..publishing.staging import TRAINING, PublishOptions
+from ..publishing.saved_model import SavedModel
+from ..publishing.staging import PublishOptions
 from .facts import Origin
 from .interrupt import StopOnInterrupt
 from .pushes import finish, give_up, push_checkpoint, push_run, remove_staging
@@ -33,7 +35,7 @@ class TrainerOfARun(Protocol):
     state: Any
     control: Any
 
-    def training_facts(self) -> dict[str, Any]: ...
+    def training_facts(self) -> TrainingRecord: ...
 
     def is_world_process_zero(self) -> bool: ...
 
@@ -115,8 +117,8 @@ class RunOnHub:
         """
         try:
             with staged(self.run) as folder:
-                write_json(folder / TRAINING, self.trainer.training_facts())
-            write_card(self.run, self._details(words), run_examples=False, family=self._family())
+                self.trainer.training_facts().write(folder / TRAINING)
+            write_card(SavedModel(self.run, self._family()), self._details(words), run_examples=False)
         except InputError:
             raise
         except OSError as error:
@@ -168,8 +170,8 @@ class RunOnHub:
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
 
         def content() -> PublishOptions:
-            facts = trainer.training_facts()
-            return PublishOptions(self._details({}), adapter_of=self._adapted(), facts=facts, run_examples=False)
+            training = trainer.training_facts()
+            return PublishOptions(self._details({}), adapter_of=self._adapted(), training=training, run_examples=False)
 
         places: dict[Any, str] = {
             HubStrategy.CHECKPOINT: "last-checkpoint",

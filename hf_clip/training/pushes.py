@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from ..core.temporary import temporary_folder
 from ..publishing.card.facts import CardDetails
 from ..publishing.hub import HubTarget, Publication, push_folder
 from ..publishing.hub_process import end_all
+from ..publishing.saved_model import SavedModel
 from ..publishing.staging import PublishOptions, link_or_copy, stage
 from .skipped import SKIPPED_IMAGES
 
@@ -41,7 +43,7 @@ def in_own_words(said: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     said = {name: value for name, value in said.items() if value is not None}
     of_card, of_content = (
-        [field for field in kind.__dataclass_fields__ if field not in ("name", "details")]
+        [field.name for field in fields(kind) if field.name not in ("name", "details")]
         for kind in (CardDetails, PublishOptions)
     )
     if "dataset" in said:  # in the Trainer's card the name to be read, of what `dataset_tags` calls as the Hub does
@@ -67,7 +69,7 @@ def push_run(run: Path, content: PublishOptions, target: HubTarget, message: str
         InputError: what cannot be published, or the Hub refuses; the run folder is as it was.
     """
     with _aside(run) as aside:
-        stage(run, aside, content, token=target.token)
+        stage(SavedModel(run), aside, content, token=target.token)
         return push_folder(aside, target, commit_message=message)
 
 
@@ -92,7 +94,7 @@ def push_checkpoint(
 
         def prepare() -> Path:
             aside = stack.enter_context(_aside(run))
-            stage(checkpoint, aside, content(), token=target.token)
+            stage(SavedModel(checkpoint), aside, content(), token=target.token)
             if resumable_as:
                 _link_checkpoint(checkpoint, aside, resumable_as)
                 refuse_secrets(aside, checkpoint, target.token)

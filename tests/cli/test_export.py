@@ -10,6 +10,7 @@ from conftest import tiny_model
 from hf_clip.cli.main import main
 from hf_clip.core.atomic import STAGING
 from hf_clip.publishing.onnx import export as onnx_export
+from hf_clip.publishing.onnx.record import OnnxRecord
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -112,7 +113,7 @@ def test_a_failure_leaves_what_was_there(quick, model_folder, monkeypatch, capsy
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(onnx_export, "write_facts", full)
+    monkeypatch.setattr(OnnxRecord, "write", full)
     assert "onnx could not be written" in complaint(capsys, "--model", model_folder)
     assert {file.name: file.read_bytes() for file in (model_folder / "onnx").iterdir()} == before
     assert STAGING not in names(model_folder)

@@ -14,7 +14,7 @@ from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.core.errors import InputError
 from hf_clip.models.towers import open_model_and_processor
 from hf_clip.publishing.adapters import stage_adapter
-from hf_clip.publishing.card.facts import is_adapter
+from hf_clip.publishing.saved_model import SavedModel
 
 peft = pytest.importorskip("peft")
 
@@ -62,7 +62,7 @@ def base(tmp_path, monkeypatch, processor):
 def adapter(base, processor):
     """(published folder, the logits of the model that was trained)"""
     expected = trained_adapter("run", processor)
-    assert stage_adapter("run", "published", BASE) == BASE
+    assert stage_adapter(SavedModel("run"), Path("published"), BASE) == BASE
     assert (expected - logits(base)).abs().max() > 0.1
     return "published", expected
 
@@ -74,7 +74,7 @@ def settings_of(folder):
 @pytest.mark.parametrize("side", LAYERS)
 def test_opens_in_peft_and_transformers_with_the_same_bits(side, base, processor):
     expected = trained_adapter("run", processor, side)
-    stage_adapter("run", "published", BASE)
+    stage_adapter(SavedModel("run"), Path("published"), BASE)
     for model in (
         peft.PeftModel.from_pretrained(HFClipModel.from_pretrained(BASE), "published"),
         peft.AutoPeftModel.from_pretrained("published", trust_remote_code=True),
@@ -91,7 +91,7 @@ def test_hf_clip_opens_it_merged_and_saves_a_whole_model(adapter):
     torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
     model.save_pretrained("merged")
     processor.save_pretrained("merged")
-    assert not is_adapter("merged")
+    assert not SavedModel("merged").is_adapter
     assert torch.equal(logits(AutoModel.from_pretrained("merged")), logits(model))
     second = peft.get_peft_model(model, peft.LoraConfig(target_modules=LAYERS["text"]))
     assert not second.peft_config["default"].base_model_name_or_path  # its base is merged: not what BASE holds
@@ -169,9 +169,9 @@ def test_the_adapters_own_base_is_taken_where_it_is_on_the_hub(base, processor):
     Path("user").rename("elsewhere")  # no folder any more: a Hub id
     settings = settings_of("run") | {"revision": "abc"}
     Path("run/adapter_config.json").write_text(json.dumps(settings))
-    assert stage_adapter("run", "published") == BASE
+    assert stage_adapter(SavedModel("run"), Path("published")) == BASE
     assert settings_of("published")["revision"] == "abc"
-    stage_adapter("run", "other", "user/other")
+    stage_adapter(SavedModel("run"), Path("other"), "user/other")
     assert (settings_of("other")["base_model_name_or_path"], settings_of("other")["revision"]) == ("user/other", None)
 
 
@@ -179,7 +179,7 @@ def test_the_adapters_own_base_is_taken_where_it_is_on_the_hub(base, processor):
 def test_a_base_that_nobody_else_has_is_refused(over, base, processor, tmp_path):
     trained_adapter("run", processor, "text", base=str(tmp_path / BASE) if over == "absolute" else over)
     with pytest.raises(InputError, match=r"--base_model user/name, or merge the adapter \(model.merge_and_unload"):
-        stage_adapter("run", "published")
+        stage_adapter(SavedModel("run"), Path("published"))
     assert not Path("published").exists()
 
 
@@ -187,7 +187,7 @@ def test_a_base_that_nobody_else_has_is_refused(over, base, processor, tmp_path)
 def test_a_base_of_no_such_name_is_refused(name, base, processor):
     trained_adapter("run", processor, "text")
     with pytest.raises(InputError, match="is no Hub id: give user/name"):
-        stage_adapter("run", "published", name)
+        stage_adapter(SavedModel("run"), Path("published"), name)
 
 
 @pytest.mark.parametrize(
@@ -198,14 +198,14 @@ def test_an_adapter_that_lacks_a_part_is_refused(file, message, base, processor)
     trained_adapter("run", processor, "text")
     Path("run", file).unlink()
     with pytest.raises(InputError, match=message):
-        stage_adapter("run", "published", BASE)
+        stage_adapter(SavedModel("run"), Path("published"), BASE)
 
 
 def test_an_adapter_in_one_folder_with_a_model_is_refused(base, processor):
     trained_adapter("run", processor, "text")
     base.save_pretrained("run")
     with pytest.raises(InputError, match="leave one of them"):
-        stage_adapter("run", "published", BASE)
+        stage_adapter(SavedModel("run"), Path("published"), BASE)
 
 
 def test_hf_clip_says_what_an_adapter_needs(adapter, monkeypatch):

@@ -20,8 +20,9 @@ from hf_clip.evaluation.report import Measured, Report, model_facts
 from hf_clip.evaluation.tasks.registry import TASKS
 from hf_clip.evaluation.tasks.task import Task
 from hf_clip.models.image_processors import square_image_processor
-from hf_clip.publishing.card.facts import CardDetails
+from hf_clip.publishing.card.facts import CardDetails, CardModel
 from hf_clip.publishing.hub import HubTarget, look_first, push_folder
+from hf_clip.publishing.saved_model import SavedModel
 from hf_clip.publishing.staging import PublishOptions, stage
 
 NAME = "user/toys"
@@ -68,21 +69,21 @@ def test_a_run_is_published_with_its_card(tmp_path, data, own_hub):
 
 def test_its_card_s_example_opens_it_where_hf_clip_is_not(saved, tmp_path):
     """An example runs in a process that cannot import hf_clip, on what is staged alone."""
-    facts = stage(saved, tmp_path / "staged", content(run_examples=True))
+    facts = stage(SavedModel(saved), tmp_path / "staged", content(run_examples=True))
     model, processor = open_toy(str(saved))
     inputs = processor(Image.new("RGB", (16, 16), "red"), return_tensors="pt")
     with torch.inference_mode():
         expected = f"{model(**inputs).loss:.6f}"
-    assert [example["output"] for example in facts["examples"]] == [expected]
-    assert facts["model"] == {"parameters": sum(p.numel() for p in model.parameters())}
+    assert [example.output for example in facts.examples] == [expected]
+    assert facts.model == CardModel(sum(p.numel() for p in model.parameters()))
     assert json.loads((tmp_path / "staged" / "config.json").read_text())["auto_map"] == {
         "AutoConfig": "toy_hf_clip.ToyConfig", "AutoModel": "toy_hf_clip.ToyAutoencoder",
     }  # fmt: skip
 
 
 def test_a_repository_of_one_family_is_no_place_for_another(saved, tmp_path, own_hub, model_folder):
-    stage(saved, tmp_path / "staged", content())
-    stage(model_folder, tmp_path / "clip", content())
+    stage(SavedModel(saved), tmp_path / "staged", content())
+    stage(SavedModel(model_folder), tmp_path / "clip", content())
     push_folder(tmp_path / "staged", HubTarget(NAME))
     assert look_first(HubTarget(NAME)) == NAME
     with pytest.raises(InputError, match=r"user/toys holds another model \(model_type 'toy_images'\)"):
@@ -115,7 +116,7 @@ def test_what_was_measured_of_it_stands_in_its_card(saved, tmp_path, monkeypatch
         Report(data, [Measured(model, "reconstruction", measured)]).write(tmp_path / f"evaluation{seed}")
     given = content()
     given.evaluations = [tmp_path / "evaluation0"]
-    stage(saved, tmp_path / "staged", given)
+    stage(SavedModel(saved), tmp_path / "staged", given)
     card = (tmp_path / "staged" / "README.md").read_text()
     tidy(card)
     assert "### Reconstruction\n\n" in card
@@ -125,13 +126,13 @@ def test_what_was_measured_of_it_stands_in_its_card(saved, tmp_path, monkeypatch
     assert found["task"] == {"type": "image-to-image", "name": "Reconstruction of pictures"}
     given.evaluations = [tmp_path / "evaluation1"]
     with pytest.raises(InputError, match="evaluation1 measured another model"):
-        stage(saved, tmp_path / "other", given)
+        stage(SavedModel(saved), tmp_path / "other", given)
 
 
 def test_without_its_family_it_is_refused_before_anything_is_saved(saved, tmp_path, data, own_hub, monkeypatch):
     trainer = toy_trainer(tmp_path / "run", data)
     monkeypatch.setattr(families, "_FROM_OUTSIDE", {})
-    for what in (trainer.push_to_hub, lambda: stage(saved, tmp_path / "staged", content())):
+    for what in (trainer.push_to_hub, lambda: stage(SavedModel(saved), tmp_path / "staged", content())):
         with pytest.raises(
             InputError, match=r"model type 'toy_images' has no family: there are hf_clip; make another"
         ):

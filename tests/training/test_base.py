@@ -6,6 +6,7 @@ import json
 import math
 import os
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -13,12 +14,14 @@ import processes
 import pytest
 import torch
 from conftest import write_pictures
+from huggingface_hub.dataclasses import strict
 from torch.utils.data import ConcatDataset, Subset
 from toy_hf_clip import ToyConfig
 from toy_images import ToyAutoencoder, toy_model, toy_trainer
 from transformers import TrainerCallback
 
 from hf_clip.core.errors import InputError, NotFinite
+from hf_clip.core.training_record import TrainingRecord
 from hf_clip.data.sources import open_source
 from hf_clip.training import base
 from hf_clip.training.base import BaseTrainer
@@ -263,6 +266,12 @@ class Note(TrainerCallback):
         self.seen.append("callback")
 
 
+@strict
+@dataclass
+class ToyRecord(TrainingRecord):
+    family: str = ""
+
+
 class FamilyTrainer(BaseTrainer):
     """Overrides what a family may."""
 
@@ -293,7 +302,7 @@ class FamilyTrainer(BaseTrainer):
         return loss
 
     def training_facts(self):
-        return super().training_facts() | {"family": "toys"}
+        return ToyRecord(**vars(super().training_facts()), family="toys")
 
 
 def test_a_family_overrides_what_it_needs(tmp_path, data, monkeypatch):

@@ -28,7 +28,7 @@ def data(tmp_path):
 def facts_of(trainer, **origin):
     trainer.origin = Origin(**origin)
     facts = trainer.training_facts()
-    return json.loads(json.dumps(facts, allow_nan=False))
+    return json.loads(json.dumps(facts.to_json(), allow_nan=False))
 
 
 def test_data_are_counted(tmp_path, data):

@@ -1,32 +1,30 @@
-"""What a model card is made of: all that a folder with a saved model says of it, fit to be shown to anybody."""
+"""What a model card is made of, fit to be shown to anybody; a family says more of its model and its runs."""
 
-import math
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
-from huggingface_hub import try_to_load_from_cache
-from safetensors import safe_open
-from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
+from huggingface_hub.dataclasses import strict
 
-from ...core.errors import InputError, first_line
-from ...core.families import Family, families, family_of, load
-from ...core.json_files import read_json
+from ...core.errors import InputError
 from ...core.public import public_facts, public_name
+from ...core.records import Record
+from ...core.training_record import TrainingRecord
 from ..hub_ids import is_hub_id
-from .evaluation import evaluations_in
+from ..onnx.record import OnnxRecord
+from ..saved_model import SavedModel
+from .evaluation import Evaluation, evaluations_in
 
 _SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates", "sentence", "citations")
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
 _LICENSE = re.compile(r"[a-z0-9.-]+")
 _LANGUAGE = re.compile(r"multilingual|[a-z]{2,3}(-[A-Za-z]+)?")
 
 
+@strict
 @dataclass
-class Example:
+class Example(Record):
     """
     Args:
         code: Python that stands alone.
@@ -38,8 +36,8 @@ class Example:
     output: str | None = None
 
 
-@dataclass
-class CardDetails:
+@dataclass  # not strict, which would look before `__post_init__` has made lists
+class CardDetails(Record):
     """What the publisher says of a model.
 
     One text in place of a list is a list of one.
@@ -90,112 +88,69 @@ def check_details(details: CardDetails) -> None:
                 raise InputError(f"{kind} {name!r} is no Hub id: give one such as user/name")
 
 
-def card_facts(folder: Path, details: CardDetails, family: Family, examples: Sequence[Example]) -> dict[str, Any]:
-    """All that the template is filled with, as JSON: no path of a machine, no token.
+@strict
+@dataclass
+class CardModel(Record):
+    """Of a model's settings and weights what a reader asks for.
 
-    Raises:
-        InputError: see `check_details`; a file that is not as hf_clip writes it.
+    Args:
+        parameters: None where there are no weights.
     """
-    check_details(details)
-    facts = {
-        "details": asdict(details),
-        "adapter_of": _named(adapter_base(folder)),
-        "model_type": family.model_type,
-        "sentence_transformers": (folder / "modules.json").is_file(),
-        "model": model_facts(folder, family),
-        "training": _training(folder, load(family.card).named_in_training),
-        "evaluations": [evaluation.to_json() for evaluation in evaluations_in(folder)],
-        "onnx": read_json(folder / "onnx" / "export.json") or None,
-        "pictures": sorted(f"pictures/{file.name}" for file in folder.glob("pictures/*.png")),
-    }
-    # What an example says has been run, and stays as it is.
-    return public_facts(facts, _SENTENCES) | {"examples": [asdict(example) for example in examples]}
+
+    parameters: int | None = None
 
 
-@contextmanager
-def as_written(file: Path) -> Iterator[None]:
-    """What is wrong with the shape of a file, in one line; for nothing but looking into what was read of it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file} is not as hf_clip writes it ({type(error).__name__}: {first_line(error)}): write it again, or "
-            "remove it"
-        ) from error
+@strict
+@dataclass
+class CardFacts(Record):
+    """All that a card is filled with. A family that has more to say narrows `model` and `training` in a subclass.
 
-
-def _named(name: str | None) -> str | None:
-    return public_name(name) if name else None
-
-
-def _training(folder: Path, named: Collection[str]) -> dict[str, Any]:
-    file = folder / "training.json"
-    training = read_json(file)
-    with as_written(file):
-        names = {key: _named(training.get(key)) for key in (*named, "started_from")}
-        data = training.get("data") or []
-        if not (isinstance(data, list) and all(isinstance(entry, dict) for entry in data)):
-            raise TypeError("data is no list of mappings")
-        data = [entry | {"name": _named(entry.get("name"))} for entry in data]
-        for key in ("parameters", "hyperparameters", "augmentation", "hardware", "versions", "emissions"):
-            if not isinstance(training.get(key) or {}, dict):
-                raise TypeError(f"{key} is no mapping")
-    return training | names | {"data": data}
-
-
-def model_facts(folder: Path, family: Family) -> dict[str, Any]:
-    """Of the model's settings what a reader asks for; of an adapter its base's, where that is on this machine."""
-    config = _saved_config(folder)
-    return load(family.card).model_facts(folder, config) if config else {}
-
-
-def family_in(folder: Path) -> Family:
-    """The family of the model that a folder holds, or of the one that its adapter is laid over.
-
-    Raises:
-        InputError: nothing there says which, or hf_clip knows no such family.
+    Args:
+        adapter_of: of an adapter, what it is laid over.
+        model: None of an adapter whose base is away.
+        pictures: paths within the folder.
     """
-    config = _saved_config(folder)
-    if "model_type" in config:
-        return family_of(config["model_type"])
-    # Of an adapter whose base is away, or of none that has a name, its processor tells.
-    saved_by = is_adapter(folder) and read_json(folder / "processor_config.json").get("processor_class")
-    found = next((each for each in families() if load(each.processor).__name__ == saved_by), None)
-    if found is None:
-        raise InputError(
-            f"{folder} does not say what kind of model it holds (no model_type in config.json; of an adapter, no "
-            "processor of one that hf_clip knows): save model and processor there with save_pretrained"
+
+    version = 1
+
+    details: CardDetails
+    adapter_of: str | None
+    model_type: str
+    sentence_transformers: bool
+    model: CardModel | None
+    training: TrainingRecord
+    evaluations: list[Evaluation]
+    onnx: OnnxRecord | None
+    pictures: list[str]
+    examples: list[Example]
+
+    @classmethod
+    def training_kind(cls) -> type[TrainingRecord]:
+        """What the family's runs say of themselves."""
+        return typing.get_type_hints(cls)["training"]
+
+    @classmethod
+    def gathered(
+        cls, saved: SavedModel, details: CardDetails, model: CardModel | None, examples: Sequence[Example]
+    ) -> Self:
+        """What a folder says of itself, without paths of a machine and tokens; of the examples nothing is changed, for
+        they have been run.
+
+        Raises:
+            InvalidRecord: a file that is not as hf_clip writes it.
+        """
+        facts = cls(
+            details=details,
+            adapter_of=public_name(saved.base) if saved.base else None,
+            model_type=saved.family.model_type,
+            sentence_transformers=saved.has_sentence_transformers,
+            model=model,
+            training=(saved.training or cls.training_kind()()).in_public(),
+            evaluations=evaluations_in(saved.folder),
+            onnx=saved.onnx,
+            pictures=saved.pictures,
+            examples=[],
         )
-    return found
-
-
-def _saved_config(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json") or _base_config(folder)
-
-
-def is_adapter(folder: str | Path) -> bool:
-    return Path(folder, ADAPTER_CONFIG_NAME).is_file()
-
-
-def adapter_base(folder: Path) -> str | None:
-    """What an adapter is laid over; None of a whole model."""
-    return read_json(folder / ADAPTER_CONFIG_NAME).get("base_model_name_or_path")
-
-
-def _base_config(folder: Path) -> dict[str, Any]:
-    base = adapter_base(folder)
-    if not base:
-        return {}
-    cached = try_to_load_from_cache(base, "config.json") if is_hub_id(base) else None
-    return read_json(Path(cached) if isinstance(cached, str) else Path(base, "config.json"))
-
-
-def tensors_in(folder: Path) -> dict[str, int]:
-    """Of the weights' tensors that are parameters: how many numbers each holds."""
-    sizes: dict[str, int] = {}
-    for file in folder.glob("model*.safetensors"):
-        with safe_open(file, "np") as weights:
-            sizes |= {name: math.prod(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    return {name: size for name, size in sizes.items() if not name.endswith(_BUFFERS)}
+        public = cls.from_json(public_facts(facts.to_json(), _SENTENCES), str(saved.folder))
+        public.examples = list(examples)
+        return public

@@ -1,7 +1,6 @@
 """What an evaluation says against a model, in sentences for its card."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from ...core.families import Family, load
 from ...evaluation.markdown import escaped
@@ -10,10 +9,15 @@ from ...evaluation.tasks.registry import find_task
 from ...evaluation.tasks.task import Task
 from .evaluation import Evaluation, Measured, told_apart
 from .family import FamilyCard
+from .words import counted
 
 
-def limits(evaluations: list[Evaluation], training: dict[str, Any], family: Family) -> list[str]:
-    """Sentences, as Markdown: of what was measured, what was left out, and what was not measured at all."""
+def limits(evaluations: list[Evaluation], skipped: int, family: Family) -> list[str]:
+    """Sentences, as Markdown: of what was measured, what was left out, and what was not measured at all.
+
+    Args:
+        skipped: images that training could not read.
+    """
     said: list[str] = []
     for evaluation in evaluations:
         apart = told_apart(evaluation, evaluations)
@@ -21,7 +25,7 @@ def limits(evaluations: list[Evaluation], training: dict[str, Any], family: Fami
         said += (line if not apart or data in line else f"{data}: {line}" for line in _of_evaluation(evaluation, data))
     card = load(family.card)
     said += _not_measured(evaluations, family, card)
-    if skipped := training.get("skipped_pictures"):
+    if skipped:
         said.append(f"In training, {counted(skipped, 'picture')} could not be read and {_were(skipped)} left out.")
     said.append(f"{card.learned_from} Try it on cases like yours before it decides anything about people.")
     return list(dict.fromkeys(said))
@@ -79,11 +83,6 @@ def _not_measured(evaluations: list[Evaluation], family: Family, card: FamilyCar
     lacking.append(f"{card.inputs} of another kind than those above")
     lacking.append("differences between groups of people")
     yield f"Not measured: {'; '.join(lacking)}."
-
-
-def counted(number: float, noun: str, shown: str = ",") -> str:
-    """1 step, 1,253 steps."""
-    return f"{number:{shown}} {noun}{'' if number == 1 else 's'}"
 
 
 def _were(number: int) -> str:

@@ -1,73 +1,79 @@
 """The metadata of a model card: what the Hub filters by, links and shows in its tables."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ...core.families import Family, family_of, load
+from ...core.families import Family
+from ...core.training_record import TrainingRecord
 from ...evaluation.records import Figure
 from ..hub_ids import is_hub_id
 from .evaluation import Evaluation
-from .family import FamilyCard
+from .facts import CardFacts
+from .family import FamilyWords
+from .training import hardware
 
-_OF_FILES = {"sentence-transformers": "sentence_transformers", "onnx": "onnx"}  # tag → what of the facts earns it
+_SENTENCE_TRANSFORMERS, _ONNX = "sentence-transformers", "onnx"  # tags that files earn
 _COUNTS = ("images", "captions", "classes", "classes_without_pictures", "skipped_images")
 
 
 def own_tags(family: Family) -> list[str]:
     """Those that hf_clip gives a model of a family, where its files earn them."""
-    return ["hf_clip", *family.tags, *_OF_FILES]
+    return ["hf_clip", *family.tags, _SENTENCE_TRANSFORMERS, _ONNX]
 
 
-def metadata(facts: dict[str, Any]) -> ModelCardData:
+def metadata(facts: CardFacts, family: Family, words: FamilyWords) -> ModelCardData:
     """
     Args:
-        facts: of `card_facts`.
+        words: of the family, of these facts.
     """
-    family = family_of(facts["model_type"])
-    card = load(family.card)
-    details, training = facts["details"], facts["training"]
-    named = [entry.get("name") for entry in training.get("data") or []]
-    results = [result for each in facts["evaluations"] for result in _eval_results(Evaluation.from_json(each))]
-    tags = [tag for tag in own_tags(family) if tag not in _OF_FILES or facts[_OF_FILES[tag]]]
-    tags += details.get("tags") or []
+    details, training = facts.details, facts.training
+    results = [result for evaluation in facts.evaluations for result in _eval_results(evaluation)]
+    earned = {_SENTENCE_TRANSFORMERS: facts.sentence_transformers, _ONNX: facts.onnx is not None}
+    tags = [tag for tag in own_tags(family) if earned.get(tag, True)]
     return ModelCardData(
-        language=details["language"] or None,
-        license=details["license"] or None,
-        library_name="peft" if facts["adapter_of"] else "transformers",
+        language=details.language or None,
+        license=details.license or None,
+        library_name="peft" if facts.adapter_of else "transformers",
         pipeline_tag=family.task,
-        tags=list(dict.fromkeys(tags)),
-        base_model=_base_models(facts, card) or None,
-        base_model_relation="adapter" if facts["adapter_of"] else None,
-        datasets=list(dict.fromkeys([*details["datasets"], *filter(is_hub_id, named)])) or None,
-        co2_eq_emissions=_emissions(facts, card),
-        model_name=details["name"].rpartition("/")[2] if results else None,
+        tags=list(dict.fromkeys(tags + details.tags)),
+        base_model=_base_models(facts, words) or None,
+        base_model_relation="adapter" if facts.adapter_of else None,
+        datasets=_hub_ids([entry.name for entry in training.data], details.datasets) or None,
+        co2_eq_emissions=_emissions(training, words),
+        model_name=details.name.rpartition("/")[2] if results else None,
         eval_results=results or None,
     )
 
 
-def _base_models(facts: dict[str, Any], card: FamilyCard) -> list[str]:
-    named = facts["details"]["base_model"]  # by the publisher, who may name one without an owner
-    found = [facts["training"].get("started_from"), *card.base_models(facts)]
-    if facts["adapter_of"]:
-        return list(dict.fromkeys([*filter(is_hub_id, [facts["adapter_of"]]), *named]))
-    return list(dict.fromkeys(named or filter(is_hub_id, found)))
+def _hub_ids(names: Iterable[str | None], named: Sequence[str] = ()) -> list[str]:
+    """Each once.
+
+    Args:
+        named: by the publisher, who may name one without an owner.
+    """
+    return list(dict.fromkeys([*named, *(name for name in names if name and is_hub_id(name))]))
 
 
-def _emissions(facts: dict[str, Any], card: FamilyCard) -> dict[str, Any] | None:
-    training = facts["training"]
-    emissions = training.get("emissions") or {}
-    if emissions.get("kg") is None:
+def _base_models(facts: CardFacts, words: FamilyWords) -> list[str]:
+    named = facts.details.base_model
+    if facts.adapter_of:
+        return list(dict.fromkeys([*_hub_ids([facts.adapter_of]), *named]))
+    return list(dict.fromkeys(named)) or _hub_ids([facts.training.started_from, *words.base_models])
+
+
+def _emissions(training: TrainingRecord, words: FamilyWords) -> dict[str, object] | None:
+    emissions = training.emissions
+    if emissions is None or emissions.kg is None:
         return None
-    scratch = card.is_from_scratch(facts) and not training.get("started_from")
+    scratch = words.from_scratch and not training.started_from
     said = {
-        "emissions": 1000 * emissions["kg"],  # grams
-        "source": emissions.get("source"),
+        "emissions": 1000 * emissions.kg,  # grams
+        "source": emissions.source,
         "training_type": "pre-training" if scratch else "fine-tuning",
-        "geographical_location": emissions.get("grid"),
-        "hardware_used": hardware(training["hardware"]) if training.get("hardware") else None,
+        "geographical_location": emissions.grid,
+        "hardware_used": hardware(training.hardware) if training.hardware else None,
     }
     return {name: value for name, value in said.items() if value is not None}
 
@@ -111,11 +117,3 @@ def _metric_args(figure: Figure, intervals: str) -> dict[str, object]:
     said["intervals"] = intervals if figure.interval else None
     said |= {"model_revision": figure.revision, "protocol": figure.protocol}
     return {name: value for name, value in said.items() if value is not None}
-
-
-def hardware(facts: dict[str, Any]) -> str:
-    """GPU or CPU, processes, precision."""
-    processes = facts.get("processes")
-    parts = [facts.get("device"), facts.get("precision")]
-    parts.insert(1, f"{processes} process{'' if processes == 1 else 'es'}" if processes else None)
-    return ", ".join(filter(None, parts))

@@ -16,9 +16,11 @@ from huggingface_hub import constants, try_to_load_from_cache
 from ...core.errors import InputError
 from ...core.temporary import temporary_folder
 from ...models.requirements_hf_clip import TRANSFORMERS
-from .facts import Example, adapter_base
+from ..onnx import record as onnx
+from ..saved_model import SavedModel
+from .facts import Example
 
-ONNX = "onnx/example.py"
+ONNX = f"{onnx.ONNX}/{onnx.EXAMPLE}"
 # What opens the code beside the weights, and has been tried: an older release lacks names that it imports.
 _TRANSFORMERS = f'"transformers>={TRANSFORMERS},<{int(TRANSFORMERS.partition(".")[0]) + 1}"'
 # What an example may need beside transformers.
@@ -78,7 +80,7 @@ def literal(text: str) -> str:
 # ---- run ----------------------------------------------------------------------------------------------------------
 
 
-def run_examples(folder: Path, name: str, examples: Sequence[Example]) -> list[Example]:
+def run_examples(saved: SavedModel, name: str, examples: Sequence[Example]) -> list[Example]:
     """The examples with what they print, word for word as they stand: `name` leads to the folder while they run.
 
     They run on the CPU, without network or token, in processes of their own: one for those of transformers, in which
@@ -93,8 +95,8 @@ def run_examples(folder: Path, name: str, examples: Sequence[Example]) -> list[E
     for place, example in enumerate(examples):
         groups.setdefault(_needed(example.code), []).append(place)
     for needed, places in groups.items():
-        if all(map(importlib.util.find_spec, needed)) and _has_base(folder):
-            outputs = _run(folder, name, [examples[place] for place in places], needed)
+        if all(map(importlib.util.find_spec, needed)) and _has_base(saved.base):
+            outputs = _run(saved.folder, name, [examples[place] for place in places], needed)
             for place, output in zip(places, outputs, strict=True):
                 done[place] = replace(examples[place], output=output)
     return done
@@ -129,9 +131,8 @@ def needs(code: str, extra: Sequence[str] = (), *, adapter: bool) -> tuple[list[
     return [], False
 
 
-def _has_base(folder: Path) -> bool:
-    """Whether an adapter can be opened here at all."""
-    base = adapter_base(folder)
+def _has_base(base: str | None) -> bool:
+    """Whether an adapter, laid over that, can be opened here at all."""
     if base is None:
         return True
     there = Path(base).is_dir() or isinstance(try_to_load_from_cache(base, "config.json"), str)

@@ -27,6 +27,11 @@ def number(count: float) -> str:
     return str(count)
 
 
+def counted(number: float, noun: str, shown: str = ",") -> str:
+    """1 step, 1,253 steps."""
+    return f"{number:{shown}} {noun}{'' if number == 1 else 's'}"
+
+
 def dataset_link(name: str) -> str:
     return f"[{escaped(name)}](https://huggingface.co/datasets/{quote(name)})" if is_hub_id(name) else escaped(name)
 
@@ -46,9 +51,9 @@ def without_empty(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return table([header[place] for place in kept], [[row[place] for place in kept] for row in rows])
 
 
-def inline(values: Mapping[str, object] | None) -> str:
+def inline(values: Mapping[str, object]) -> str:
     """Settings by name, in a line."""
-    return ", ".join(f"{escaped(name.replace('_', ' '))} {shown(value)}" for name, value in (values or {}).items())
+    return ", ".join(f"{escaped(name.replace('_', ' '))} {shown(value)}" for name, value in values.items())
 
 
 def shown(value: object) -> str:

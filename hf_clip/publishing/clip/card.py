@@ -2,24 +2,28 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
+from huggingface_hub.dataclasses import strict
 from safetensors import safe_open
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from ...core.json_files import read_json
+from ...core.json_files import mapping
 from ...core.public import FROM_SCRATCH
+from ...core.records import Record
 from ...evaluation.markdown import escaped, table
 from ...evaluation.tasks.registry import label
 from ...models.losses_hf_clip import LOSSES
 from ...models.tower_sources.registry import repository_of
 from ..card.citations import bibtex_of
-from ..card.facts import CardDetails, Example, tensors_in
-from ..card.family import FamilyCard, parameters_row
+from ..card.facts import CardDetails, CardFacts, CardModel, Example
+from ..card.family import FamilyCard, FamilyWords, parameters_row
 from ..card.words import dataset_link, fenced, linked, number
+from ..onnx.record import OnnxRecord
+from ..saved_model import SavedModel
 from .examples import examples
 from .loss_words import LossWords, words_of_loss
+from .training_record import PairTrainingRecord
 
 _NAMES = {
     "bert": "BERT", "deit": "DeiT", "dinov2": "DINOv2", "distilbert": "DistilBERT", "roberta": "RoBERTa",
@@ -38,10 +42,58 @@ _EACH_ALONE = (
 )
 
 
-class ClipCard(FamilyCard):
+@strict
+@dataclass(kw_only=True)
+class TowerFacts(Record):
+    """
+    Args:
+        type: transformers' model type.
+        architecture: timm's name, of a tower of timm.
+        tag: which of timm's weights.
+    """
+
+    type: str
+    architecture: str | None
+    tag: str | None
+    pooling: str
+    width: int
+    parameters: int | None
+
+
+@strict
+@dataclass(kw_only=True)
+class ClipCardModel(CardModel):
+    """
+    Args:
+        temperature: None where there are no weights.
+        image_size: (height, width).
+        fixed_length: tokens that every text is padded to, where the text tower wants that.
+    """
+
+    vision: TowerFacts
+    text: TowerFacts
+    projection: str
+    projection_dim: int
+    loss: str
+    probabilities: str
+    bias: bool
+    temperature: float | None
+    image_size: tuple[int, int] | None
+    max_text_length: int | None
+    fixed_length: int | None
+
+
+@strict
+@dataclass
+class ClipCardFacts(CardFacts):
+    model: ClipCardModel | None
+    training: PairTrainingRecord
+
+
+class ClipCard(FamilyCard[ClipCardFacts, ClipCardModel]):
     """A text tower and an image tower, their shared space and their loss."""
 
-    named_in_training = ("vision_model", "text_model")
+    facts = ClipCardFacts
     inputs = "pictures and texts"
     item = "pair"
     of_each_batch = ", each pair with the negatives of its own batch"
@@ -50,56 +102,31 @@ class ClipCard(FamilyCard):
         "from whatever its towers had learned from before."
     )
 
-    def introduction(self, facts: dict[str, Any]) -> str:
-        model, trained = facts["model"], "; the two were trained together with hf_clip"
-        dimensions = f" of {model['projection_dim']} dimensions" if model else ""
-        said = (
-            f"a CLIP model: it puts pictures and texts into one space{dimensions}, where a picture lies near the\n"
-            "texts that describe it. Use it to find pictures by a text or texts by a picture, to sort pictures into "
-            "classes that you\nname in words, or to turn pictures and texts into vectors for a search of your own."
+    def model_facts(self, saved: SavedModel) -> ClipCardModel:
+        return _model_facts(saved)
+
+    def examples(self, saved: SavedModel, details: CardDetails, model: ClipCardModel | None) -> list[Example]:
+        return examples(
+            saved,
+            details,
+            fixed_length=model.fixed_length if model else None,
+            sigmoid=model is not None and model.probabilities == "sigmoid",
         )
-        readers = [escaped(tower["kind"]) for tower in _towers(facts)]
-        if not readers:
-            return said
-        together = trained if facts["training"].get("steps") else ""
-        return f"{said}\n{readers[0]} reads the pictures, {readers[1]} the texts{together}."
 
-    def model_facts(self, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-        return _model_facts(folder, config)
-
-    def summary(self, facts: dict[str, Any]) -> list[list[str]]:
-        return [*_tower_rows(facts), *parameters_row(facts), *_space_rows(facts["model"])]
-
-    def examples(self, folder: Path, details: CardDetails, model: dict[str, Any]) -> list[Example]:
-        sigmoid = model.get("probabilities") == "sigmoid"
-        return examples(folder, details, fixed_length=model.get("fixed_length"), sigmoid=sigmoid)
-
-    def packages(self, facts: dict[str, Any]) -> list[str]:
-        timm = any((facts["model"].get(side) or {}).get("type") == "timm_wrapper" for side in ("vision", "text"))
-        return ["timm"] if timm else []
-
-    def notes(self, facts: dict[str, Any]) -> list[str]:
-        length, onnx = facts["model"].get("fixed_length"), facts["onnx"]
-        padded = (
-            f"The text tower was trained on texts padded to {length} tokens. The processor pads so by itself; the "
-            "pipeline has to be told,\nas above."
+    def words(self, facts: ClipCardFacts) -> FamilyWords:
+        model, training, towers = facts.model, facts.training, _towers(facts)
+        loss = words_of_loss(model.loss if model else "infonce", training.loss)
+        onnx = [f"### ONNX\n\n{_onnx(facts.onnx)}"] if facts.onnx else []
+        return FamilyWords(
+            introduction=_introduction(model, towers, trained=bool(training.steps)),
+            summary=[*_tower_rows(towers), *parameters_row(facts), *_space_rows(model)],
+            packages=["timm"] if any(tower.type == "timm_wrapper" for tower in towers) else [],
+            notes=_notes(model, loss) + onnx,
+            drawing=_drawing(model, towers, loss.label) if model else None,
+            base_models=[tower.repository for tower in towers],
+            from_scratch=bool(towers) and all(tower.is_from_scratch for tower in towers),
+            citations=citations(towers, loss.citations, training.has_frozen("vision")),
         )
-        notes = [padded] if length else []
-        notes += [loss] if (loss := _loss_note(facts)) else []
-        return notes + ([f"### ONNX\n\n{_onnx(onnx)}"] if onnx else [])
-
-    def drawing(self, facts: dict[str, Any]) -> str | None:
-        return _drawing(facts["model"], _towers(facts), _loss(facts).label) if facts["model"] else None
-
-    def base_models(self, facts: dict[str, Any]) -> list[str | None]:
-        return [tower["repository"] for tower in _towers(facts)]
-
-    def is_from_scratch(self, facts: dict[str, Any]) -> bool:
-        towers = _towers(facts)
-        return bool(towers) and all((tower["name"] or "").startswith(FROM_SCRATCH) for tower in towers)
-
-    def citations(self, facts: dict[str, Any]) -> str:
-        return citations(_towers(facts), _loss(facts).citations, _frozen(facts["training"], "vision"))
 
 
 CARD = ClipCard()
@@ -108,43 +135,49 @@ CARD = ClipCard()
 # ---- what a folder says -------------------------------------------------------------------------------------------
 
 
-def _model_facts(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    processor = read_json(folder / "processor_config.json")
-    tensors = tensors_in(folder)
-    size = processor.get("image_processor", {})
-    size = size.get("crop_size") or size.get("size") or {}
+def _model_facts(saved: SavedModel) -> ClipCardModel:
+    """
+    Raises:
+        InvalidRecord: `config.json` or `processor_config.json` is not as a CLIP's is saved.
+    """
+    processor, config = saved.processor, saved.config
     longest = processor.get("max_text_length")
-    loss = LOSSES.get(config["loss"])  # where there is one, older folders say no more of it
-    return {
-        "vision": _tower_facts("vision", config, tensors),
-        "text": _tower_facts("text", config, tensors),
-        "projection": config["projection"],
-        "projection_dim": config["projection_dim"],
-        "loss": config["loss"],
-        "probabilities": loss.probabilities if loss else config["probabilities"],
+    loss = LOSSES.get(str(config.get("loss")))  # where there is one, older folders say no more of it
+    said = {name: config.get(name) for name in ("projection", "projection_dim", "loss")}
+    said |= {
+        "probabilities": loss.probabilities if loss else config.get("probabilities"),
         "bias": (loss.logit_bias_init_value if loss else config.get("logit_bias_init_value")) is not None,
-        "parameters": sum(tensors.values()) or None,
-        "temperature": _temperature(folder),
-        "image_size": [size["height"], size["width"]] if "height" in size else None,
+        "vision": _tower_facts("vision", saved),
+        "text": _tower_facts("text", saved),
+        "parameters": saved.parameters,
+        "temperature": _temperature(saved),
+        "image_size": _image_size(processor),
         "max_text_length": longest,
         "fixed_length": longest if processor.get("text_padding") == "max_length" else None,
     }
+    return ClipCardModel.from_json(said, f"what {saved.folder} says of its model")
 
 
-def _tower_facts(side: str, config: dict[str, Any], tensors: dict[str, int]) -> dict[str, Any]:
-    tower = config[f"{side}_config"]
+def _image_size(processor: dict[str, object]) -> object:
+    settings = mapping(processor.get("image_processor"))
+    size = mapping(settings.get("crop_size") or settings.get("size"))
+    return [size["height"], size["width"]] if size.keys() >= {"height", "width"} else None
+
+
+def _tower_facts(side: str, saved: SavedModel) -> dict[str, object]:
+    tower = mapping(saved.config.get(f"{side}_config"))
     return {
-        "type": tower["model_type"],
+        "type": tower.get("model_type"),
         "architecture": tower.get("architecture"),
-        "tag": (tower.get("pretrained_cfg") or {}).get("tag"),
-        "pooling": config[f"{side}_pooling"],
-        "width": config[f"{side}_width"],
-        "parameters": sum(size for name, size in tensors.items() if name.startswith(f"{side}_model.")) or None,
+        "tag": mapping(tower.get("pretrained_cfg")).get("tag"),
+        "pooling": saved.config.get(f"{side}_pooling"),
+        "width": saved.config.get(f"{side}_width"),
+        "parameters": sum(size for name, size in saved.tensors.items() if name.startswith(f"{side}_model.")) or None,
     }
 
 
-def _temperature(folder: Path) -> float | None:
-    for file in folder.glob("model*.safetensors"):
+def _temperature(saved: SavedModel) -> float | None:
+    for file in saved.weights:
         with safe_open(file, "pt") as weights:
             if "logit_scale" in weights.keys():  # noqa: SIM118
                 return math.exp(-weights.get_tensor("logit_scale").item())
@@ -154,115 +187,146 @@ def _temperature(folder: Path) -> float | None:
 # ---- in words -----------------------------------------------------------------------------------------------------
 
 
-def _loss(facts: dict[str, Any]) -> LossWords:
-    return words_of_loss(facts["model"].get("loss", "infonce"), facts["training"].get("loss"), "training.json")
+@dataclass
+class Tower:
+    """What is known of a tower, for the words about it.
+
+    Args:
+        name: what it was opened from.
+        repository: where its weights lie on the Hub.
+    """
+
+    facts: TowerFacts
+    name: str | None
+    repository: str | None
+    frozen: bool
+
+    @property
+    def type(self) -> str:
+        return self.facts.type
+
+    @property
+    def kind(self) -> str:
+        if self.facts.architecture:
+            return f"timm {self.facts.architecture}"
+        return _NAMES.get(self.type, CONFIG_MAPPING_NAMES.get(self.type, self.type).removesuffix("Config"))
+
+    @property
+    def is_from_scratch(self) -> bool:
+        return bool(self.name) and self.name.startswith(FROM_SCRATCH)
+
+    @property
+    def opened_from(self) -> str:
+        """As Markdown; empty where that is not known."""
+        if not self.name:
+            return ""
+        if self.is_from_scratch:
+            return f"{escaped(self.name.removeprefix(FROM_SCRATCH))}, begun without pretrained weights"
+        return linked(self.repository) if self.repository else escaped(self.name)
 
 
-def _loss_note(facts: dict[str, Any]) -> str:
-    """What a reader must know of the loss; empty where there is nothing."""
-    sentence = escaped(_loss(facts).sentence).rstrip(".")
-    if facts["model"].get("probabilities") == "sigmoid":
-        return f"{sentence}: t{_EACH_ALONE}" if sentence else f"T{_EACH_ALONE}"
-    return sentence and f"{sentence}."
+def _towers(facts: ClipCardFacts) -> list[Tower]:
+    """The image tower and the text tower; none where nothing is known of the model."""
+    training, model = facts.training, facts.model
+    if model is None:
+        return []
+    return [_tower("vision", model.vision, training), _tower("text", model.text, training)]
 
 
-def _towers(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    return [_tower(side, facts) for side in ("vision", "text")] if facts["model"] else []
+def _tower(side: str, facts: TowerFacts, training: PairTrainingRecord) -> Tower:
+    name = training.opened_from(side)
+    repository = training.repositories.get(side)
+    if name and side not in training.repositories:  # of an older run, as its name says
+        config = {"architecture": facts.architecture, "pretrained_cfg": {"tag": facts.tag}}
+        repository = repository_of(name, side, config)
+    return Tower(facts, name, repository, training.has_frozen(side))
 
 
-def _tower(side: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a tower, with the words for it."""
-    tower, training = facts["model"][side], facts["training"]
-    name = training.get(f"{side}_model")
-    kind = CONFIG_MAPPING_NAMES.get(tower["type"], tower["type"]).removesuffix("Config")
-    repository = _repository(side, name, tower, training)
-    return tower | {
-        "name": name,
-        "repository": repository,
-        "kind": f"timm {tower['architecture']}" if tower.get("architecture") else _NAMES.get(tower["type"], kind),
-        "from": _opened(name, repository),
-        "frozen": _frozen(training, side),
-    }
+def _introduction(model: ClipCardModel | None, towers: Sequence[Tower], *, trained: bool) -> str:
+    dimensions = f" of {model.projection_dim} dimensions" if model else ""
+    said = (
+        f"a CLIP model: it puts pictures and texts into one space{dimensions}, where a picture lies near the\n"
+        "texts that describe it. Use it to find pictures by a text or texts by a picture, to sort pictures into "
+        "classes that you\nname in words, or to turn pictures and texts into vectors for a search of your own."
+    )
+    if not towers:
+        return said
+    image, text = (escaped(tower.kind) for tower in towers)
+    together = "; the two were trained together with hf_clip" if trained else ""
+    return f"{said}\n{image} reads the pictures, {text} the texts{together}."
 
 
-def _frozen(training: dict[str, Any], side: str) -> bool:
-    return bool(((training.get("hyperparameters") or {}).get("changed") or {}).get(f"freeze_{side}"))
+def _notes(model: ClipCardModel | None, loss: LossWords) -> list[str]:
+    """What a reader must know of the texts' length, and of the loss."""
+    if model is None:
+        return []
+    padded = (
+        f"The text tower was trained on texts padded to {model.fixed_length} tokens. The processor pads so by itself; "
+        "the pipeline has to be told,\nas above."
+    )
+    sentence = escaped(loss.sentence).rstrip(".")
+    if model.probabilities == "sigmoid":
+        sentence = f"{sentence}: t{_EACH_ALONE}" if sentence else f"T{_EACH_ALONE}"
+    elif sentence:
+        sentence += "."
+    return [*([padded] if model.fixed_length else []), *([sentence] if sentence else [])]
 
 
-def _repository(side: str, name: str | None, tower: dict[str, Any], training: dict[str, Any]) -> str | None:
-    """Where a tower's weights lie on the Hub, as the run said; of an older run, as its name says."""
-    said = training.get("repositories") or {}
-    if side in said or not name:
-        return said.get(side)
-    return repository_of(name, side, tower | {"pretrained_cfg": {"tag": tower.get("tag")}})
-
-
-def _opened(name: str | None, repository: str | None) -> str:
-    """Where a tower came from, as Markdown; empty where that is not known."""
-    if not name:
-        return ""
-    if name.startswith(FROM_SCRATCH):
-        return f"{escaped(name.removeprefix(FROM_SCRATCH))}, begun without pretrained weights"
-    return linked(repository) if repository else escaped(name)
-
-
-def _tower_rows(facts: dict[str, Any]) -> list[list[str]]:
+def _tower_rows(towers: Sequence[Tower]) -> list[list[str]]:
     rows = []
-    for tower, title in zip(_towers(facts), ("Image tower", "Text tower"), strict=False):
-        size = f"{number(tower['parameters'])} parameters" if tower["parameters"] else ""
-        about = "; ".join(filter(None, [tower["from"], size, "frozen in training" if tower["frozen"] else ""]))
-        kind = escaped(tower["kind"])
-        rows.append([title, f"{kind}: {about}" if about else kind])
+    for tower, title in zip(towers, ("Image tower", "Text tower"), strict=False):
+        size = f"{number(tower.facts.parameters)} parameters" if tower.facts.parameters else ""
+        about = "; ".join(filter(None, [tower.opened_from, size, "frozen in training" if tower.frozen else ""]))
+        rows.append([title, f"{escaped(tower.kind)}: {about}" if about else escaped(tower.kind)])
     return rows
 
 
-def _space_rows(model: dict[str, Any]) -> list[list[str]]:
+def _space_rows(model: ClipCardModel | None) -> list[list[str]]:
     if not model:
         return []
-    rows = [["Shared space", f"{model['projection_dim']} dimensions, compared by cosine"]]
-    if model["image_size"]:
-        rows.append(["Pictures", "{} × {} pixels".format(*model["image_size"])])
-    if model["max_text_length"]:
-        padded = " (shorter ones are padded to it)" if model["fixed_length"] else ""
-        rows.append(["Texts", f"up to {model['max_text_length']} tokens{padded}"])
+    rows = [["Shared space", f"{model.projection_dim} dimensions, compared by cosine"]]
+    if model.image_size:
+        rows.append(["Pictures", "{} × {} pixels".format(*model.image_size)])
+    if model.max_text_length:
+        padded = " (shorter ones are padded to it)" if model.fixed_length else ""
+        rows.append(["Texts", f"up to {model.max_text_length} tokens{padded}"])
     return rows
 
 
-def _drawing(model: dict[str, Any], towers: list[dict[str, Any]], loss: str) -> str:
+def _drawing(model: ClipCardModel, towers: Sequence[Tower], loss: str) -> str:
     """The two towers up to the loss, in lines of text."""
-    size, longest = model["image_size"], model["max_text_length"]
-    of_picture = "picture" + (" {}×{}".format(*size) if size else "")
-    of_text = "text" + (f" ≤ {longest} tokens" if longest else "")
-    head = {"linear": "linear", "mlp": "linear, GELU, linear", "none": "no projection"}[model["projection"]]
+    of_picture = "picture" + (" {}×{}".format(*model.image_size) if model.image_size else "")
+    of_text = "text" + (f" ≤ {model.max_text_length} tokens" if model.max_text_length else "")
+    head = {"linear": "linear", "mlp": "linear, GELU, linear", "none": "no projection"}[model.projection]
     rows = [
-        [start, f"{tower['kind']}, pooled: {_POOLINGS[tower['pooling']]}", str(tower["width"]), head]
+        [start, f"{tower.kind}, pooled: {_POOLINGS[tower.facts.pooling]}", str(tower.facts.width), head]
         for start, tower in zip((of_picture, of_text), towers, strict=True)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [[f"{part} ".ljust(width + 3, "─") for part, width in zip(row, widths, strict=True)] for row in rows]
     upper, lower = map(" ".join, lines)
-    temperature = f"{model['temperature']:.4g}" if model["temperature"] else "temperature"
-    loss = f"plus bias: {loss}" if model["bias"] else loss
-    space = f"├─ {model['projection_dim']}, unit length ── cosine / {temperature} ── {loss}"
+    temperature = f"{model.temperature:.4g}" if model.temperature else "temperature"
+    loss = f"plus bias: {loss}" if model.bias else loss
+    space = f"├─ {model.projection_dim}, unit length ── cosine / {temperature} ── {loss}"
     return fenced(f"{upper}┐\n{' ' * len(upper)}{space}\n{lower}┘", "text")
 
 
-def _onnx(export: dict[str, Any]) -> str:
+def _onnx(export: OnnxRecord) -> str:
     """What is there, how near it comes to torch, and what int8 costs."""
-    said = ["`onnx/` holds both towers as graphs for onnxruntime."]
-    differences = export.get("largest_difference") or {}
-    if found := [differences[name] for name in ("text_embeds", "image_embeds") if differences.get(name) is not None]:
-        said.append(f"Their embeddings differ from torch's by {max(found):.1g} at the most.")
-    said += [f"{_sentence(note)}." for note in export.get("notes") or []]
+    difference = max(export.largest_difference.text_embeds, export.largest_difference.image_embeds)
+    said = [
+        "`onnx/` holds both towers as graphs for onnxruntime.",
+        f"Their embeddings differ from torch's by {difference:.1g} at the most.",
+        *(f"{_sentence(note)}." for note in export.notes),
+    ]
     parts = [" ".join(said)]
-    if int8 := export.get("int8"):
-        sizes = int8["bytes"]
-        small = sum(size for name, size in sizes.items() if "int8" in name)
-        before, after = (f"{size / 1e6:.4g} MB" for size in (sum(sizes.values()) - small, small))
-        name, split, images = (int8["data"][key] for key in ("name", "split", "images"))
-        data = f"{dataset_link(name)}, {escaped(split)}, {images:,} pictures"
+    if int8 := export.int8:
+        small = sum(size for name, size in int8.bytes.items() if "int8" in name)
+        sizes = (sum(int8.bytes.values()) - small, small)
+        before, after = (f"{size / 1e6:.4g} MB" for size in sizes)
+        data = f"{dataset_link(int8.data.name)}, {escaped(int8.data.split)}, {int8.data.images:,} pictures"
         parts.append(f"With 8-bit weights (`…_int8.onnx`) they take {after} in place of {before}. Measured on {data}:")
-        rows = [[label(name), each["fp32"], each["int8"], each["chance"]] for name, each in int8["recall"].items()]
+        rows = [[label(name), each.fp32, each.int8, each.chance] for name, each in int8.recall.items()]
         parts.append(table(["", "fp32", "int8", "chance"], rows))
     return "\n\n".join(parts)
 
@@ -271,19 +335,18 @@ def _sentence(text: str) -> str:
     return escaped(text[:1].upper() + text[1:])
 
 
-def citations(towers: list[dict[str, Any]], loss: Sequence[str], image_tower_frozen: bool) -> str:
+def citations(towers: Sequence[Tower], loss: Sequence[str], image_tower_frozen: bool) -> str:
     """BibTeX of CLIP, of the loss, and of the towers that are known here.
 
     Args:
-        towers: each with its `type` (of transformers) and `name`.
         loss: what it cites, as `bibtex_of` takes it.
         image_tower_frozen: the texts were tuned to an image tower that stayed as it was.
     """
     keys = ["clip", *loss, *(["lit"] if image_tower_frozen else [])]
     for tower in towers:
-        name = (tower.get("name") or "").casefold()
-        keys.append(_PARTS_OF.get(tower["type"], tower["type"]))
+        name = (tower.name or "").casefold()
+        keys.append(_PARTS_OF.get(tower.type, tower.type))
         keys += ["minilm"] if "minilm" in name else []
         keys += ["sentence-bert"] if name.startswith("sentence-transformers/") else []
-    keys += ["timm"] if any(tower["type"] == "timm_wrapper" for tower in towers) else []
+    keys += ["timm"] if any(tower.type == "timm_wrapper" for tower in towers) else []
     return bibtex_of(keys)

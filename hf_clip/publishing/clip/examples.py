@@ -1,14 +1,14 @@
 """The examples of a CLIP's card, as a stranger would write them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..card.facts import CardDetails, Example, adapter_base
+from ..card.facts import CardDetails, Example
 from ..card.usage import ONNX, literal
+from ..saved_model import SavedModel
 
 
 def examples(
-    folder: Path, details: CardDetails, *, fixed_length: int | None = None, sigmoid: bool = False
+    saved: SavedModel, details: CardDetails, *, fixed_length: int | None = None, sigmoid: bool = False
 ) -> list[Example]:
     """The examples that suit what a folder holds.
 
@@ -23,13 +23,13 @@ def examples(
         Example("transformers", _with_transformers(name, imports, picture, labels, score)),
         Example("The pipeline of transformers", _with_pipeline(name, imports, picture, labels, fixed_length)),
     ]
-    if base := adapter_base(folder):
+    if base := saved.base:
         found.append(Example("PEFT", _with_peft(name, literal(base), imports, picture, labels, score)))
     else:
         found.append(Example("hf_clip", _with_hf_clip(name, imports, picture, labels)))
-    if (folder / "modules.json").is_file():
+    if saved.has_sentence_transformers:
         found.append(Example("sentence-transformers", _with_sentence_transformers(name, imports, picture, labels)))
-    if (folder / ONNX).is_file():
+    if saved.has_onnx_example:
         found.append(Example("onnxruntime, without torch", _with_onnx(name, imports, picture, labels)))
     return found
 

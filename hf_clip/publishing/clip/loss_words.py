@@ -1,6 +1,5 @@
 """What a card says of a loss: of hf_clip's as the loss itself has it, of one from outside as its run has said."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from huggingface_hub.dataclasses import strict
@@ -25,18 +24,14 @@ class LossWords(Record):
         return cls(loss.name, loss.label, loss.sentence, list(loss.citations))
 
 
-def words_of_loss(name: str, said: Mapping[str, object] | None, where: str) -> LossWords:
+def words_of_loss(name: str, said: LossWords | None) -> LossWords:
     """
     Args:
         name: of the model's loss, as its configuration has it.
         said: by the run, of the loss that it trained with; None or of another name: nothing is known beyond the name.
-
-    Raises:
-        InvalidRecord: `said` is no `LossWords`.
     """
     if name in LOSSES:
         return LossWords.of(LOSSES[name])
-    found = LossWords.from_json(said, where) if said else None
-    if found and found.name == name:
-        return found
+    if said and said.name == name:
+        return said
     return LossWords(name, name, f"The model was trained with the loss {name}, which is not part of hf_clip")

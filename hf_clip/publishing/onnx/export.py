@@ -24,30 +24,20 @@ from transformers import BaseImageProcessor, ConvNextImageProcessor
 
 from ...core.digests import weights_digest
 from ...core.errors import InputError, first_line
-from ...core.json_files import write_json
 from ...core.version import __version__
 from ...data.pixels import processed_pixels
 from ...embeddings.encode import collator_of, max_caption_length, temperature_of
 from ...models import decoding_hf_clip
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor
+from .record import DECODING, EXAMPLE, EXPORT, GRAPHS, Differences, ExportedModel, OnnxRecord, PixelSteps, Shapes
 
-FACTS = "export.json"
-GRAPHS = {"text": "text_model.onnx", "vision": "vision_model.onnx"}
-INT8_GRAPHS = {"text": "text_model_int8.onnx", "vision": "vision_model_int8.onnx"}
-_GRAPH_FILES = (*GRAPHS.values(), *INT8_GRAPHS.values())
-# All that an export may write; the weights of a graph of more than 2 GB lie in a file beside it.
-_DECODING = "decoding_hf_clip.py"  # carried beside the example as it stands
-FILES = frozenset(
-    {*_GRAPH_FILES, *(f"{file}.data" for file in _GRAPH_FILES), FACTS, "tokenizer.json", "example.py", _DECODING}
-)
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _LONGEST_COMPARED = 512
 # Pillow's filters and torchvision's round 8-bit pictures otherwise: mostly by 1 of 255, by 4 where one is enlarged.
 _GREY_LEVELS = 6
 _WORDS = "a photo of the small red cat, two Dogs and 3 birds in an OLD green boat – on water"
-_Shapes = dict[str, list[str | int]]
 
 
 def require_onnx() -> None:
@@ -59,7 +49,7 @@ def require_onnx() -> None:
         raise InputError(f'an export to ONNX needs {", ".join(missing)}: pip install "hf_clip[onnx]"')
 
 
-def export_onnx(model: HFClipModel, processor: HFClipProcessor, folder: Path, *, name: str) -> dict[str, Any]:
+def export_onnx(model: HFClipModel, processor: HFClipProcessor, folder: Path, *, name: str) -> OnnxRecord:
     """Writes both towers, the tokenizer, `example.py` and `export.json` into a folder; returns what the last says.
 
     `text_model.onnx`: input_ids and, where the tower looks at it, attention_mask, int64, (texts, tokens) → text_embeds
@@ -91,37 +81,29 @@ def export_onnx(model: HFClipModel, processor: HFClipProcessor, folder: Path, *,
         notes.append(f"without example.py: {reason}")
     else:
         _write_tokenizer(model, processor, folder / "tokenizer.json")
-        shutil.copyfile(Path(__file__).with_name("example.py"), folder / "example.py")
-        shutil.copyfile(Path(decoding_hf_clip.__file__), folder / _DECODING)
+        shutil.copyfile(Path(__file__).with_name(EXAMPLE), folder / EXAMPLE)
+        shutil.copyfile(Path(decoding_hf_clip.__file__), folder / DECODING)
     scale, bias = temperature_of(model)
-    facts = {
-        "hf_clip": __version__,
-        "model": {"name": name, "digest": weights_digest(model)},
-        "opset": text.opset,
-        "text_inputs": [name for name in text.shapes if name in _TextHalf.inputs],
-        "shapes": text.shapes | vision.shapes,
-        "loss": model.config.loss,
-        "probabilities": model.config.probabilities,
-        "exp_logit_scale": math.exp(scale.item()),
-        "logit_bias": None if bias is None else bias.item(),
-        "text_padding": processor.text_padding,
-        "max_text_length": _max_text_length(model, processor),
-        "pixels": pixels,
-        "largest_difference": {
-            "text_embeds": text.difference,
-            "image_embeds": vision.difference,
-            "grey_levels": grey_levels,
-        },
-        "compared_on": {"input_ids": text.compared_on, "pixel_values": vision.compared_on},
-        "versions": {package: version(package) for package in ("torch", "transformers", *_PACKAGES)},
-        "notes": notes,
-    }
-    write_facts(folder, facts)
-    return facts
-
-
-def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    write_json(folder / FACTS, facts)
+    record = OnnxRecord(
+        hf_clip=__version__,
+        model=ExportedModel(name, weights_digest(model)),
+        opset=text.opset,
+        text_inputs=[name for name in text.shapes if name in _TextHalf.inputs],
+        shapes=text.shapes | vision.shapes,
+        loss=model.config.loss,
+        probabilities=model.config.probabilities,
+        exp_logit_scale=math.exp(scale.item()),
+        logit_bias=None if bias is None else bias.item(),
+        text_padding=processor.text_padding,
+        max_text_length=_max_text_length(model, processor),
+        pixels=pixels,
+        largest_difference=Differences(text.difference, vision.difference, grey_levels),
+        compared_on={"input_ids": text.compared_on, "pixel_values": vision.compared_on},
+        versions={package: version(package) for package in ("torch", "transformers", *_PACKAGES)},
+        notes=notes,
+    )
+    record.write(folder / EXPORT)
+    return record
 
 
 def _fp32_twin(model: HFClipModel) -> HFClipModel:
@@ -153,7 +135,7 @@ class _TextHalf(nn.Module):
         has_types: whether the tokenizer gives token_type_ids, all of them 0, which some towers embed like a token.
     """
 
-    inputs: _Shapes = {"input_ids": ["texts", "tokens"], "attention_mask": ["texts", "tokens"]}
+    inputs: Shapes = {"input_ids": ["texts", "tokens"], "attention_mask": ["texts", "tokens"]}
     output = ("text_embeds", "texts")
 
     def __init__(self, model: HFClipModel, has_types: bool):
@@ -169,7 +151,7 @@ class _TextHalf(nn.Module):
 
 
 class _VisionHalf(nn.Module):
-    inputs: _Shapes = {"pixel_values": ["images", 3, "height", "width"]}
+    inputs: Shapes = {"pixel_values": ["images", 3, "height", "width"]}
     output = ("image_embeds", "images")
 
     def __init__(self, model: HFClipModel):
@@ -189,7 +171,7 @@ class _Graph:
     """What was written, and what it was compared on."""
 
     opset: int
-    shapes: _Shapes
+    shapes: Shapes
     difference: float
     compared_on: list[str]
 
@@ -242,7 +224,7 @@ def _export_vision(model: HFClipModel, processor: HFClipProcessor, file: Path) -
         for size in others:
             half(*cases[size])
         return _export(half, cases[others[-1]], list(cases.values()), half.inputs, file)
-    shape: _Shapes = {"pixel_values": ["images", 3, height, width]}
+    shape: Shapes = {"pixel_values": ["images", 3, height, width]}
     return _export(half, cases[own[0]], [cases[size] for size in own], shape, file)
 
 
@@ -250,7 +232,7 @@ def _export(
     half: _Half,
     traced: tuple[Tensor, ...],
     cases: list[tuple[Tensor, ...]],
-    shapes: _Shapes,
+    shapes: Shapes,
     file: Path,
 ) -> _Graph:
     """
@@ -290,7 +272,7 @@ def _cause(error: BaseException) -> BaseException:
     return _cause(error.__cause__) if error.__cause__ else error
 
 
-def _to_onnx(half: _Half, traced: tuple[Tensor, ...], shapes: _Shapes) -> Any:
+def _to_onnx(half: _Half, traced: tuple[Tensor, ...], shapes: Shapes) -> Any:
     free = tuple(
         {axis: torch.export.Dim.AUTO for axis, size in enumerate(shape) if isinstance(size, str)}
         for shape in shapes.values()
@@ -309,7 +291,7 @@ def _to_onnx(half: _Half, traced: tuple[Tensor, ...], shapes: _Shapes) -> Any:
     return program
 
 
-def _name_axes(graph: Any, shapes: _Shapes, output: tuple[str, str]) -> None:
+def _name_axes(graph: Any, shapes: Shapes, output: tuple[str, str]) -> None:
     for given in graph.inputs:
         for axis, size in enumerate(shapes[given.name]):
             given.shape[axis] = size
@@ -341,29 +323,26 @@ def run_session(session: Any, inputs: dict[str, Tensor]) -> Tensor:
 # ---- what stands before the graphs --------------------------------------------------------------------------------
 
 
-def pixel_steps(image_processor: BaseImageProcessor) -> tuple[dict[str, Any] | None, float | None]:
+def pixel_steps(image_processor: BaseImageProcessor) -> tuple[PixelSteps | None, float | None]:
     """What `prepare` of `example.py` needs to do as an image processor does, and by how many of 255 grey levels
     it differs at the most, on example pictures; (None, None) for a processor with a way of its own.
-
-    `shortest_edge` or `size` (width, height): what a picture is resized to; `crop` (width, height): what is cut out of
-    its middle; `resample`: Pillow's number of the filter; then (pixels · `rescale_factor` − `mean`) / `std`, RGB.
     """
     from .example import prepare
 
     steps = _steps_said(image_processor.to_dict(), type(image_processor))
     if steps is None:
         return None, None
-    scale = np.array(steps["std"])[:, None, None] / steps["rescale_factor"]
+    scale = np.array(steps.std)[:, None, None] / steps.rescale_factor
     difference = 0.0
     for picture in _example_pictures():
-        expected, found = processed_pixels(image_processor, picture).numpy(), prepare(picture, **steps)[0]
+        expected, found = processed_pixels(image_processor, picture).numpy(), prepare(picture, **vars(steps))[0]
         if expected.shape != found.shape:
             return None, None
         difference = max(difference, float(np.abs((expected - found) * scale).max()))
     return (steps, round(difference, 3)) if difference <= _GREY_LEVELS else (None, None)
 
 
-def _steps_said(settings: dict[str, Any], kind: type) -> dict[str, Any] | None:
+def _steps_said(settings: dict[str, Any], kind: type) -> PixelSteps | None:
     size = {name: length for name, length in (settings.get("size") or {}).items() if length}
     crop = settings.get("crop_size") if settings.get("do_center_crop") else None
     edge = size.get("shortest_edge")
@@ -376,15 +355,15 @@ def _steps_said(settings: dict[str, Any], kind: type) -> dict[str, Any] | None:
     if not (crop := crop or (None if edge else size)):
         return None
     normalized = settings.get("do_normalize")
-    return {
-        "shortest_edge": edge,
-        "size": None if edge else [size["width"], size["height"]],
-        "crop": [crop["width"], crop["height"]],
-        "resample": int(settings["resample"]),
-        "rescale_factor": settings["rescale_factor"] if settings.get("do_rescale") else 1.0,
-        "mean": list(settings["image_mean"]) if normalized else [0.0] * 3,
-        "std": list(settings["image_std"]) if normalized else [1.0] * 3,
-    }
+    return PixelSteps(
+        shortest_edge=edge,
+        size=None if edge else [size["width"], size["height"]],
+        crop=[crop["width"], crop["height"]],
+        resample=int(settings["resample"]),
+        rescale_factor=float(settings["rescale_factor"]) if settings.get("do_rescale") else 1.0,
+        mean=[float(mean) for mean in settings["image_mean"]] if normalized else [0.0] * 3,
+        std=[float(deviation) for deviation in settings["image_std"]] if normalized else [1.0] * 3,
+    )
 
 
 def _example_pictures() -> list[Image.Image]:
@@ -399,7 +378,7 @@ def _example_pictures() -> list[Image.Image]:
     return pictures
 
 
-def _own_way(processor: HFClipProcessor, pixels: dict[str, Any] | None) -> str | None:
+def _own_way(processor: HFClipProcessor, pixels: PixelSteps | None) -> str | None:
     """Why what stands before the graphs cannot be done without transformers; None where it can."""
     if pixels is None:
         return f"{type(processor.image_processor).__name__} prepares pictures in a way of its own"

@@ -1,6 +1,7 @@
 """The ONNX graphs of an export with 8-bit weights, and the recall that they cost."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,8 @@ from ...embeddings.provenance import data_facts
 from ...evaluation.tasks.retrieval import KS, evaluate_retrieval
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor
-from .export import GRAPHS, INT8_GRAPHS, open_session, quiet, run_session, write_facts
+from .export import open_session, quiet, run_session
+from .record import EXPORT, GRAPHS, INT8_GRAPHS, Calibration, Int8Data, Int8Recall, Int8Record, OnnxRecord
 
 _CALIBRATED_ON = 64
 _SAME_PICTURES = "the 8-bit image graph was calibrated on some of the pictures that it is measured on"
@@ -49,12 +51,12 @@ class GraphModel(nn.Module):
 
 def add_int8(
     folder: Path,
-    facts: dict[str, Any],
+    record: OnnxRecord,
     model: HFClipModel,
     processor: HFClipProcessor,
     source: Source,
     options: EmbedOptions | None = None,
-) -> dict[str, Any]:
+) -> OnnxRecord:
     """Adds both graphs with 8-bit weights to an export, and to what `export.json` says, under "int8", what they cost:
     recall of fp32 and int8 at each k both ways, beside chance.
 
@@ -65,7 +67,7 @@ def add_int8(
     CPU's.
 
     Args:
-        facts: of `export_onnx`.
+        record: of `export_onnx`.
         source: held-out pictures with captions.
 
     Raises:
@@ -82,27 +84,25 @@ def add_int8(
         else:
             pictures = list(_calibration_pictures(processor, calibrating))
             _quantize_static(folder, iter(pictures))
-            calibration = {"images": len(pictures), "measured_too": calibrating is measured}
+            calibration = Calibration(len(pictures), measured_too=calibrating is measured)
     metrics["int8"] = _recalls(folder, INT8_GRAPHS, model, processor, measured, options)
-    counts = ("images", "captions", "skipped_images")
-    notes = [_SAME_PICTURES] if calibration and calibration["measured_too"] else []
-    facts = facts | {
-        "notes": facts["notes"] + notes,
-        "int8": {
-            "data": data_facts(source) | {name: metrics["fp32"][name] for name in counts},
-            "methods": {"text": "dynamic", "vision": "static" if is_static else "dynamic"},
-            "calibration": calibration,
-            "bytes": {file: (folder / file).stat().st_size for file in (*GRAPHS.values(), *INT8_GRAPHS.values())},
-            "k": [k for k in KS if f"image_retrieval_recall@{k}" in metrics["fp32"]],
-            "recall": {
-                name: {"fp32": value, "int8": metrics["int8"][name], "chance": metrics["fp32"][_chance(name)]}
-                for name, value in metrics["fp32"].items()
-                if "_recall@" in name
-            },
+    notes = [_SAME_PICTURES] if calibration and calibration.measured_too else []
+    images, captions, skipped = (int(metrics["fp32"][name]) for name in ("images", "captions", "skipped_images"))
+    cost = Int8Record(
+        data=Int8Data(**data_facts(source), images=images, captions=captions, skipped_images=skipped),
+        methods={"text": "dynamic", "vision": "static" if is_static else "dynamic"},
+        calibration=calibration,
+        bytes={file: (folder / file).stat().st_size for file in (*GRAPHS.values(), *INT8_GRAPHS.values())},
+        k=[k for k in KS if f"image_retrieval_recall@{k}" in metrics["fp32"]],
+        recall={
+            name: Int8Recall(value, metrics["int8"][name], metrics["fp32"][_chance(name)])
+            for name, value in metrics["fp32"].items()
+            if "_recall@" in name
         },
-    }
-    write_facts(folder, facts)
-    return facts
+    )
+    record = replace(record, notes=record.notes + notes, int8=cost)
+    record.write(folder / EXPORT)
+    return record
 
 
 def _apart(source: Source) -> tuple[Source, Source]:

@@ -6,6 +6,7 @@ from html import unescape
 
 import pytest
 from cards import (
+    EXPORT,
     NAME,
     RETRIEVAL,
     TRAINING,
@@ -26,7 +27,9 @@ from rendering import HOSTILE, Page, rendered
 from hf_clip.core.errors import InputError
 from hf_clip.evaluation.words import percent
 from hf_clip.publishing.card import render as card_module
-from hf_clip.publishing.card.render import CardDetails, card_files, render, write_card
+from hf_clip.publishing.card.facts import CardDetails
+from hf_clip.publishing.card.render import card_files, render, write_card
+from hf_clip.publishing.saved_model import SavedModel
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_what_the_publisher_names_goes_in(folder):
 )
 def test_what_the_hub_would_not_know_is_refused_by_name(folder, said, message):
     with pytest.raises(InputError, match=message) as raised:
-        write_card(folder, CardDetails(NAME, **said), run_examples=False)
+        write_card(SavedModel(folder), CardDetails(NAME, **said), run_examples=False)
     assert "\n" not in str(raised.value)
     assert not (folder / "README.md").exists()
 
@@ -210,7 +213,7 @@ def test_steps_in_words(folder, course, expected):
 
 def test_an_example_says_what_to_install(folder):
     (folder / "modules.json").write_text("[]")
-    put(folder, "onnx/export.json", {"opset": 20})
+    put(folder, "onnx/export.json", EXPORT)
     (folder / "onnx" / "example.py").touch()
     text = card(folder)
     tidy(text)
@@ -376,7 +379,7 @@ def test_pictures_that_are_there_are_shown_once(folder):
     put(folder, "evaluation/a b/results.json", results(pictures=["recall.png", "gone.png"]))
     (folder / "evaluation" / "a b" / "report.md").touch()
     details = CardDetails(NAME, example_picture="pictures/example.png", example_labels=["a robin"])
-    facts = write_card(folder, details, run_examples=False)
+    facts = write_card(SavedModel(folder), details, run_examples=False)
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"!\[.*?\]\((.*?)\)", text)) == [
         "evaluation/a%20b/pictures/recall.png",
@@ -419,14 +422,14 @@ def test_users_text_is_mere_text(folder, text):
 
 def test_labels_and_outputs_cannot_leave_their_block(folder):
     evil = "```\n# pwned\n\n<script>\n````"
-    facts = write_card(folder, CardDetails(NAME, example_labels=[evil, "b"]), run_examples=False)
-    for example in facts["examples"]:
-        example["output"] = f"{evil}: 0.5\nb: 0.5"
+    facts = write_card(SavedModel(folder), CardDetails(NAME, example_labels=[evil, "b"]), run_examples=False)
+    for example in facts.examples:
+        example.output = f"{evil}: 0.5\nb: 0.5"
     markdown = pytest.importorskip("markdown_it").MarkdownIt("commonmark")
     tokens = markdown.parse(render(facts))
     fences = [token for token in tokens if token.type == "fence"]
     codes = [token.content for token in fences if token.info == "python"]
-    assert len(codes) == len(facts["examples"])
+    assert len(codes) == len(facts.examples)
     for code in codes:
         lists = [ast.literal_eval(node) for node in ast.walk(ast.parse(code)) if is_list_of_strings(node)]
         assert [evil, "b"] in lists
@@ -475,12 +478,12 @@ def test_a_sentence_keeps_its_words(folder, tmp_path, monkeypatch):
     details = CardDetails(
         NAME, description=f"{said} {token}", example_labels=["/a/b", "b"], credit=f"See {tmp_path}/a."
     )
-    facts = write_card(folder, details, run_examples=False)["details"]
-    assert facts["description"] == f"{said} …"
-    assert facts["example_labels"] == ["/a/b", "b"]
-    assert facts["credit"] == "See a."
+    facts = write_card(SavedModel(folder), details, run_examples=False).details
+    assert facts.description == f"{said} …"
+    assert facts.example_labels == ["/a/b", "b"]
+    assert facts.credit == "See a."
     details = CardDetails(NAME, description="At /home/jane/x/y, ~/z and hf_clip-openmoji-languages.")
-    assert write_card(folder, details, run_examples=False)["details"]["description"] == (
+    assert write_card(SavedModel(folder), details, run_examples=False).details.description == (
         "At y, z and hf_clip-openmoji-languages."
     )
 
@@ -492,7 +495,7 @@ def test_a_card_is_written_whole_or_not_at_all(folder, monkeypatch):
     before = card(folder)
     monkeypatch.setattr(card_module, "render", lambda facts: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_card(folder, CardDetails("other/name"), run_examples=False)
+        write_card(SavedModel(folder), CardDetails("other/name"), run_examples=False)
     assert (folder / "README.md").read_text(encoding="utf-8") == before
     assert not list(folder.glob(".README*"))
 
@@ -500,7 +503,7 @@ def test_a_card_is_written_whole_or_not_at_all(folder, monkeypatch):
 def test_a_file_that_is_no_json_is_named(folder):
     (folder / "training.json").write_text("{")
     with pytest.raises(InputError, match=r"training\.json is no JSON .*: write it again, or remove it"):
-        write_card(folder, CardDetails(NAME), run_examples=False)
+        write_card(SavedModel(folder), CardDetails(NAME), run_examples=False)
 
 
 @pytest.mark.parametrize(
@@ -519,7 +522,7 @@ def test_a_file_that_is_no_json_is_named(folder):
 def test_a_file_of_another_shape_is_named(folder, file, content):
     put(folder, file, content)
     with pytest.raises(InputError, match=rf"{file} is (no mapping|not as hf_clip writes it)") as raised:
-        write_card(folder, CardDetails(NAME), run_examples=False)
+        write_card(SavedModel(folder), CardDetails(NAME), run_examples=False)
     assert "\n" not in str(raised.value)
 
 

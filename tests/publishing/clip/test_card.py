@@ -5,12 +5,12 @@ import re
 
 import pytest
 import torch
-from cards import NAME, TRAINING, bare_folder, card, metadata, put, rows, section, tidy
+from cards import EXPORT, NAME, TRAINING, bare_folder, card, metadata, put, rows, section, tidy
 from conftest import tiny_model
 from safetensors.torch import save_file
 
-from hf_clip.publishing.card.render import CardDetails
-from hf_clip.publishing.clip.card import citations
+from hf_clip.publishing.card.facts import CardDetails
+from hf_clip.publishing.clip.card import Tower, TowerFacts, citations
 
 
 @pytest.fixture
@@ -81,26 +81,29 @@ def test_the_drawing_joins_both_towers(folder):
 
 def test_what_int8_costs(folder):
     recall = {"image_retrieval_recall@1": {"fp32": 0.5, "int8": 0.48, "chance": 0.01}}
-    data = {"name": "unseen", "split": "all rows", "images": 1430}
+    data = {"name": "unseen", "split": "all rows", "fingerprint": "d" * 8, "images": 1430, "captions": 2000}
     sizes = {
-        "text_model.onnx": 8e6,
-        "vision_model.onnx": 2e6,
-        "text_model_int8.onnx": 2e6,
-        "vision_model_int8.onnx": 1e6,
+        "text_model.onnx": 8_000_000,
+        "vision_model.onnx": 2_000_000,
+        "text_model_int8.onnx": 2_000_000,
+        "vision_model_int8.onnx": 1_000_000,
     }
-    export = {
-        "largest_difference": {"text_embeds": 2e-7, "image_embeds": 3e-7, "grey_levels": 1},
-        "notes": ["pictures of one size only"],
-        "int8": {"data": data, "bytes": {f"{name}.onnx": size for name, size in sizes.items()}, "recall": recall},
+    int8 = {
+        "data": data | {"skipped_images": 0},
+        "methods": {"text": "dynamic", "vision": "static"},
+        "calibration": {"images": 64, "measured_too": False},
+        "bytes": sizes,
+        "k": [1],
+        "recall": recall,
     }
-    text = card(folder, onnx=export)
+    text = card(folder, onnx=EXPORT | {"int8": int8})
     said = section(text, "ONNX")
     assert "differ from torch's by 3e-07 at the most. Pictures of one size only." in said
     assert "they take 3 MB in place of 10 MB. Measured on unseen, all rows, 1,430 pictures:" in said
     assert rows(said)[1:] == [["text → image, recall@1", "0.500", "0.480", "0.010"]]
     assert "onnx" in metadata(text)["tags"]
     tidy(text)
-    tidy(card(folder, onnx={"opset": 20}))
+    tidy(card(folder, onnx=EXPORT | {"notes": []}))
 
 
 def test_the_sigmoid_loss_and_a_fixed_length_are_explained(tmp_path, processor):
@@ -117,16 +120,21 @@ def test_the_sigmoid_loss_and_a_fixed_length_are_explained(tmp_path, processor):
     assert "1807.03748" not in text
 
 
+def tower(kind: str, name: str | None) -> Tower:
+    facts = TowerFacts(type=kind, architecture=None, tag=None, pooling="mean", width=8, parameters=None)
+    return Tower(facts, name, repository=None, frozen=False)
+
+
 def test_citations_are_of_what_was_used():
     towers = [
-        {"type": "resnet", "name": "scratch/resnet-10"},
-        {"type": "bert", "name": "sentence-transformers/all-MiniLM-L6-v2"},
-        {"type": "timm_wrapper", "name": "timm/x"},
-        {"type": "unheard-of", "name": None},
+        tower("resnet", "scratch/resnet-10"),
+        tower("bert", "sentence-transformers/all-MiniLM-L6-v2"),
+        tower("timm_wrapper", "timm/x"),
+        tower("unheard-of", None),
     ]
     text = citations(towers, ["infonce"], image_tower_frozen=False)
     keys = re.findall(r"^@misc\{(.+),$", text, flags=re.MULTILINE)
     assert keys == ["clip", "infonce", "resnet", "bert", "minilm", "sentence-bert", "timm"]
     assert text.count("{") == text.count("}")
-    locked = citations([{"type": "siglip_vision_model", "name": None}], ["siglip"], image_tower_frozen=True)
+    locked = citations([tower("siglip_vision_model", None)], ["siglip"], image_tower_frozen=True)
     assert re.findall(r"@misc\{(\w+)", locked) == ["clip", "siglip", "lit"]

@@ -12,6 +12,7 @@ from hf_clip import HFClipModel, HFClipProcessor
 from hf_clip.publishing.card.facts import CardDetails
 from hf_clip.publishing.card.usage import needs, run_examples
 from hf_clip.publishing.clip.examples import examples
+from hf_clip.publishing.saved_model import SavedModel
 
 RED = Image.new("RGB", (224, 224), "red")
 NAME = "someone/tiny-clip"
@@ -33,7 +34,7 @@ def lines(labels, values) -> list[str]:
 def run(folder, count=None, **settings) -> dict[str, list[str]]:
     """Of the first `count` of them, a process for each package that they need."""
     details = CardDetails(NAME, example_labels=LABELS)
-    done = run_examples(folder, details.name, examples(folder, details, **settings)[:count])
+    done = run_examples(SavedModel(folder), details.name, examples(SavedModel(folder), details, **settings)[:count])
     return {example.title: example.output.splitlines() for example in done}
 
 
@@ -70,11 +71,11 @@ def test_the_picture_of_the_repository(model_folder):
     picture.save(model_folder / "pictures" / "example.png")
     labels = ['a "b" \\', "```\nimport this", "{c} é 猫"]
     details = CardDetails(NAME, example_picture="pictures/example.png", example_labels=labels)
-    shown = examples(model_folder, details)[:1]
+    shown = examples(SavedModel(model_folder), details)[:1]
     assert 'hf_hub_download("someone/tiny-clip", "pictures/example.png")' in shown[0].code
     assigned = [node for node in ast.parse(shown[0].code).body if isinstance(node, ast.Assign)]
     assert labels in [ast.literal_eval(node.value) for node in assigned if isinstance(node.value, ast.List)]
-    (done,) = run_examples(model_folder, NAME, shown)
+    (done,) = run_examples(SavedModel(model_folder), NAME, shown)
     expected = lines(labels, logits(model_folder, picture, labels).softmax(0))
     assert done.output == "\n".join(expected)
 
@@ -83,7 +84,7 @@ def test_snippets_are_short_python_with_the_name_in_them(tmp_path):
     (tmp_path / "modules.json").write_text("[]")
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "example.py").touch()
-    found = examples(tmp_path, CardDetails(NAME), fixed_length=64)
+    found = examples(SavedModel(tmp_path), CardDetails(NAME), fixed_length=64)
     assert [example.title for example in found] == [
         "transformers",
         "The pipeline of transformers",
@@ -107,7 +108,7 @@ def test_what_an_example_needs_covers_what_it_imports(tmp_path):
     brought = {"transformers": {"huggingface_hub"}}
     names = {"pillow": "PIL", "sentence-transformers": "sentence_transformers"}
     standard = {"runpy", "sys", "functools"}
-    for example in examples(tmp_path, CardDetails(NAME, example_picture="pictures/example.png")):
+    for example in examples(SavedModel(tmp_path), CardDetails(NAME, example_picture="pictures/example.png")):
         packages, has_hf_clip = needs(example.code, ["timm"], adapter=False)
         packages = [Requirement(each.strip('"')).name for each in packages]
         given = {names.get(each, each) for each in packages}.union(*(brought.get(each, set()) for each in packages))
@@ -122,7 +123,7 @@ def test_what_an_example_needs_covers_what_it_imports(tmp_path):
 
 def test_many_labels_stand_one_a_line(tmp_path):
     labels = [f"a label of some length, number {n}" for n in range(5)]
-    for example in examples(tmp_path, CardDetails(NAME, example_labels=labels)):
+    for example in examples(SavedModel(tmp_path), CardDetails(NAME, example_labels=labels)):
         lists = [node for node in ast.walk(ast.parse(example.code)) if isinstance(node, ast.List)]
         assert labels in [ast.literal_eval(node) for node in lists if all(map(is_constant, node.elts))]
         assert max(map(len, example.code.splitlines())) <= 119

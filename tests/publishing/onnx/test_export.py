@@ -45,6 +45,7 @@ from hf_clip.publishing.onnx import export as onnx_export
 from hf_clip.publishing.onnx import int8 as onnx_int8
 from hf_clip.publishing.onnx.export import export_onnx, pixel_steps
 from hf_clip.publishing.onnx.int8 import add_int8
+from hf_clip.publishing.onnx.record import Calibration
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -137,7 +138,7 @@ def assert_same_as_torch(folder: Path, model: HFClipModel, processor: HFClipProc
 def test_bert_and_resnet_at_any_size(exported):
     folder, facts, model, processor = exported
     assert_same_as_torch(folder, model, processor, [(7, 3, 32, 32), (1, 3, 224, 50), (2, 3, 41, 97)])
-    assert facts["shapes"] == {
+    assert facts.shapes == {
         "input_ids": ["texts", "tokens"],
         "attention_mask": ["texts", "tokens"],
         "text_embeds": ["texts", 16],
@@ -147,13 +148,13 @@ def test_bert_and_resnet_at_any_size(exported):
     for tower in ("text", "vision"):
         session = onnxruntime.InferenceSession(folder / f"{tower}_model.onnx")
         for tensor in (*session.get_inputs(), *session.get_outputs()):
-            assert tensor.shape == facts["shapes"][tensor.name]
-    assert json.loads((folder / "export.json").read_text()) == facts
-    assert max(facts["largest_difference"]["text_embeds"], facts["largest_difference"]["image_embeds"]) < 1e-5
-    assert facts["exp_logit_scale"] == pytest.approx(model.logit_scale.exp().item()) == pytest.approx(10, rel=0.01)
-    assert (facts["logit_bias"], facts["loss"], facts["probabilities"]) == (None, "infonce", "softmax")
-    assert facts["notes"] == []
-    assert (facts["max_text_length"], facts["text_padding"]) == (64, "longest")
+            assert tensor.shape == facts.shapes[tensor.name]
+    assert json.loads((folder / "export.json").read_text()) == facts.to_json()
+    assert max(facts.largest_difference.text_embeds, facts.largest_difference.image_embeds) < 1e-5
+    assert facts.exp_logit_scale == pytest.approx(model.logit_scale.exp().item()) == pytest.approx(10, rel=0.01)
+    assert (facts.logit_bias, facts.loss, facts.probabilities) == (None, "infonce", "softmax")
+    assert facts.notes == []
+    assert (facts.max_text_length, facts.text_padding) == (64, "longest")
 
 
 def test_nothing_tells_of_this_machine(exported):
@@ -179,11 +180,9 @@ def test_other_towers(name, tmp_path):
     sizes = [(7, 3, 32, 32), (1, 3, 32, 32)] + ([(2, 3, 61, 90)] if any_size else [])
     assert_same_as_torch(tmp_path, model, processor, sizes)
     size = ["height", "width"] if any_size else [32, 32]
-    assert facts["shapes"]["pixel_values"] == ["images", 3, *size]
-    assert facts["notes"] == (
-        [] if any_size else ["pictures of 32 × 32 pixels only: the image tower is for no others"]
-    )
-    assert facts["text_inputs"] == (["input_ids"] if name == "siglip" else ["input_ids", "attention_mask"])
+    assert facts.shapes["pixel_values"] == ["images", 3, *size]
+    assert facts.notes == ([] if any_size else ["pictures of 32 × 32 pixels only: the image tower is for no others"])
+    assert facts.text_inputs == (["input_ids"] if name == "siglip" else ["input_ids", "attention_mask"])
     # The tokenizer alone pads and cuts as the processor does.
     texts = [*TEXTS, LETTERS * 9]
     found = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode_batch(texts)
@@ -192,7 +191,7 @@ def test_other_towers(name, tmp_path):
     )
     assert [text.ids for text in found] == expected["input_ids"]
     assert [text.attention_mask for text in found] == expected["attention_mask"]
-    assert facts["logit_bias"] == (-10 if name == "siglip" else None)
+    assert facts.logit_bias == (-10 if name == "siglip" else None)
 
 
 # ---- the example --------------------------------------------------------------------------------------------------
@@ -285,7 +284,7 @@ def test_the_example_of_the_sigmoid_loss_answers_for_each_label_alone(exported, 
     folder, facts, model, processor = exported
     shutil.copytree(folder, tmp_path / "onnx")
     (tmp_path / "onnx" / "export.json").write_text(
-        json.dumps(facts | {"logit_bias": -3.0, "probabilities": "sigmoid"})
+        json.dumps(facts.to_json() | {"logit_bias": -3.0, "probabilities": "sigmoid"})
     )
     picture_of_blobs().save(tmp_path / "picture.png")
     with torch.no_grad():
@@ -312,10 +311,10 @@ def test_pixels_are_those_of_the_image_processor(name):
 
     steps, grey_levels = pixel_steps(PROCESSORS[name])
     assert grey_levels <= 4
-    std = np.array(steps["std"])[:, None, None]
+    std = np.array(steps.std)[:, None, None]
     for picture in (picture_of_blobs(), picture_of_blobs((50, 203)), picture_of_blobs((640, 480))):
         expected = PROCESSORS[name](images=picture, return_tensors="np")["pixel_values"]
-        difference = np.abs(prepare(picture, **steps) - expected) * std / steps["rescale_factor"]
+        difference = np.abs(prepare(picture, **vars(steps)) - expected) * std / steps.rescale_factor
         assert difference.max() < 4.01
         assert difference.mean() < 0.3
 
@@ -340,8 +339,8 @@ def test_other_pixels_would_be_seen(wrong):
     steps, _ = pixel_steps(PROCESSORS["clip"])
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 90, 3), dtype=np.uint8))
     expected = PROCESSORS["clip"](images=picture, return_tensors="np")["pixel_values"]
-    std = np.array(steps["std"])[:, None, None]
-    difference = np.abs(prepare(picture, **(steps | wrong)) - expected) * std * 255
+    std = np.array(steps.std)[:, None, None]
+    difference = np.abs(prepare(picture, **(vars(steps) | wrong)) - expected) * std * 255
     assert difference.max() > 4.01 or difference.mean() > 0.3
 
 
@@ -362,7 +361,7 @@ def test_without_steps_there_is_no_example(processor, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "_export", lambda half, *_: onnx_export._Graph(20, {**half.inputs}, 0.0, []))
     processor.image_processor = CLIPImageProcessor(size={"shortest_edge": 36}, crop_size=32, do_resize=False)
     facts = export_onnx(tiny_model(), processor, tmp_path, name="tiny")
-    assert facts["notes"] == ["without example.py: CLIPImageProcessor prepares pictures in a way of its own"]
+    assert facts.notes == ["without example.py: CLIPImageProcessor prepares pictures in a way of its own"]
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["export.json"]
 
 
@@ -437,12 +436,15 @@ def test_int8_says_what_it_costs(exported, tmp_path):
     folder, facts, model, processor = exported
     shutil.copytree(folder, tmp_path / "onnx")
     source = source_of_blobs(tmp_path / "pictures")
-    int8 = add_int8(tmp_path / "onnx", facts, model, processor, source, options=EmbedOptions(progress=False))["int8"]
+    int8 = add_int8(tmp_path / "onnx", facts, model, processor, source, options=EmbedOptions(progress=False)).int8
     note = "the 8-bit image graph was calibrated on some of the pictures that it is measured on"
-    assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == facts | {"int8": int8, "notes": [note]}
-    assert int8["calibration"] == {"images": 24, "measured_too": True}
-    assert int8["methods"] == {"text": "dynamic", "vision": "static"}
-    assert (int8["k"], int8["data"]["name"], int8["data"]["images"]) == ([1, 5, 10], "pictures", 24)
+    assert json.loads((tmp_path / "onnx" / "export.json").read_text()) == facts.to_json() | {
+        "int8": int8.to_json(),
+        "notes": [note],
+    }
+    assert int8.calibration == Calibration(24, measured_too=True)
+    assert int8.methods == {"text": "dynamic", "vision": "static"}
+    assert (int8.k, int8.data.name, int8.data.images) == ([1, 5, 10], "pictures", 24)
     images = [Image.open(tmp_path / "pictures" / f"{i}.png") for i in range(24)]
     captions = [source.captions(i)[0] for i in range(24)]
     inputs = processor(images=images, text=captions, return_tensors="pt")
@@ -454,11 +456,11 @@ def test_int8_says_what_it_costs(exported, tmp_path):
         tokens = {name: inputs[name].numpy() for name in ("input_ids", "attention_mask")}
         scores = text.run(None, tokens)[0] @ image.run(None, {"pixel_values": inputs["pixel_values"].numpy()})[0].T
         ranks = (scores > scores.diagonal()[:, None]).sum(1)
-        for k in int8["k"]:
-            found = int8["recall"][f"image_retrieval_recall@{k}"]
-            assert found[precision] == pytest.approx((ranks < k).mean())
-            assert found["chance"] == pytest.approx(k / 24)
-    assert any(found["fp32"] != found["int8"] for found in int8["recall"].values()), "or they would prove nothing"
+        for k in int8.k:
+            found = int8.recall[f"image_retrieval_recall@{k}"]
+            assert getattr(found, precision) == pytest.approx((ranks < k).mean())
+            assert found.chance == pytest.approx(k / 24)
+    assert any(found.fp32 != found.int8 for found in int8.recall.values()), "or they would prove nothing"
     operators = {tower: kinds(tmp_path / "onnx" / f"{tower}_model_int8.onnx") for tower in ("text", "vision")}
     assert "DynamicQuantizeLinear" in operators["text"]
     assert "MatMulInteger" in operators["text"]
@@ -475,7 +477,7 @@ def test_int8_is_measured_on_other_pictures_where_there_are_enough(count, apart,
     def quantize_static(folder, pictures):
         calibrated.extend(picture[0].tobytes() for picture in pictures)
 
-    def embed(graphs, processor, source, **_):
+    def embed(graphs, processor, source, options=None):
         measured.append([source.row_number(row) for row in range(len(source))])
         return embed_source(graphs, processor, source, options=EmbedOptions(progress=False))
 
@@ -487,16 +489,16 @@ def test_int8_is_measured_on_other_pictures_where_there_are_enough(count, apart,
     monkeypatch.setattr(onnx_int8, "_quantize_dynamic", lambda *_: None)
     monkeypatch.setattr(onnx_int8, "embed_source", embed)
     result = add_int8(tmp_path / "onnx", facts, model, processor, source)
-    int8 = result["int8"]
+    int8 = result.int8
     rows = measured[0]
     assert measured == [rows, rows], "both precisions on the same"
     assert len(set(calibrated)) == count
     seen = [processed_pixels(processor.image_processor, open_picture(tmp_path, row)).numpy().tobytes() for row in rows]
     assert set(calibrated).isdisjoint(seen) == apart
-    assert int8["data"]["images"] == len(rows) == (24 - count if apart else 24)
-    assert int8["recall"]["image_retrieval_recall@1"]["chance"] == pytest.approx(1 / len(rows))
-    assert int8["calibration"] == {"images": count, "measured_too": not apart}
-    assert len(result["notes"]) == (0 if apart else 1)
+    assert int8.data.images == len(rows) == (24 - count if apart else 24)
+    assert int8.recall["image_retrieval_recall@1"].chance == pytest.approx(1 / len(rows))
+    assert int8.calibration == Calibration(count, measured_too=not apart)
+    assert len(result.notes) == (0 if apart else 1)
 
 
 def open_picture(folder: Path, row: int) -> Image.Image:
