@@ -32,6 +32,7 @@ from hf_clip.data.sources import Source, open_source
 from hf_clip.evaluation.charts import draw_by_language
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.tasks.languages import evaluate_languages
+from hf_clip.evaluation.tasks.task import Protocol
 from hf_clip.models.towers import open_model_and_processor
 from hf_clip.training.data_sets import Drawing, training_pairs
 from hf_clip.training.facts import Origin
@@ -53,12 +54,12 @@ def run(output: Path, english: Path | None, epochs: float, seed: int) -> str:
     model, processor = open_model_and_processor(str(english))
     write_openmoji(output / "data", seed=seed, language=LANGUAGES)
     unseen = {name: open_source(output / "data" / "unseen", caption_column=f"captions.{name}") for name in LANGUAGES}
-    outcomes = {ENGLISH: evaluate_languages(model, processor, unseen, KS)}
+    outcomes = {ENGLISH: evaluate_languages(model, processor, unseen, Protocol(ks=KS))}
 
     set_seed(seed)
     source = all_names(open_source(output / "data" / "train", caption_column="captions.en"))
     read_languages(model, processor, source.rows["captions"])
-    outcomes[ALIGNED] = evaluate_languages(model, processor, unseen, KS)
+    outcomes[ALIGNED] = evaluate_languages(model, processor, unseen, Protocol(ks=KS))
     args = recipe(output, epochs, seed)
     trainer = HFClipTrainer(
         model,
@@ -76,7 +77,7 @@ def run(output: Path, english: Path | None, epochs: float, seed: int) -> str:
         ),
     )
     train(trainer)
-    outcomes[TRAINED] = evaluate_languages(model, processor, unseen, KS)
+    outcomes[TRAINED] = evaluate_languages(model, processor, unseen, Protocol(ks=KS))
     return write_results(outcomes, output)
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from ..evaluation.data import EvaluationSettings
     from ..evaluation.records import Results
 
-TASKS = ("retrieval", "zero-shot", "knn", "linear-probe")  # as evaluation has them, which `--help` need not import
-
 
 def run(arguments: list[str], printer: Printer) -> None:
     settings = _parser().parse_args(arguments)
@@ -77,7 +75,10 @@ def _parser() -> Parser:
     add_shared_settings(parser, several_models=True)
     add_data_settings(parser, ", or a folder that `hf-clip embed` wrote")
     parser.add_argument(
-        "--task", choices=TASKS, nargs="+", help="default: retrieval where there are captions, zero-shot with classes"
+        "--task",
+        nargs="+",
+        help="such as retrieval, zero-shot, knn, linear-probe, or module:Class of a task of your own; a name that is "
+        "none is answered with those that are; default: retrieval where there are captions, zero-shot with classes",
     )
     parser.add_argument("--output", default="hf_clip_evaluation", help="folder for results.json, report.md, pictures")
     parser.add_argument("--k", type=positive_int, nargs="+", help="of recall@k; default: 1 5 10, as far as they go")

@@ -87,7 +87,9 @@ def find_columns(
 def _find_column(features: Features, asked: str | None, known: Sequence[str], setting: str, name: str) -> str | None:
     if asked and asked not in features:
         raise InputError(f"{name} has no column {asked!r}: set {setting} to one of {', '.join(features)}")
-    return asked or next((candidate for candidate in known if candidate in features), None)
+    if asked is not None:  # an empty name is no column
+        return asked
+    return next((candidate for candidate in known if candidate in features), None)
 
 
 def _require_column(features: Features, asked: str | None, known: Sequence[str], setting: str, name: str) -> str:

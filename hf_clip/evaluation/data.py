@@ -18,7 +18,7 @@ from ..embeddings.store import MANIFEST, check_made_by, open_embeddings, read_ma
 from ..models.processing_hf_clip import HFClipProcessor
 from .prompts import open_class_names
 from .records import DataFacts
-from .tasks.registry import TASKS, find_task, tasks_for
+from .tasks.registry import TASKS, find_task, suiting, tasks_for
 from .tasks.task import Protocol
 
 # What `open_source` takes, a folder that `hf-clip embed` wrote, or what is opened already.
@@ -34,7 +34,7 @@ class EvaluationSettings(Protocol):
     Args:
         split, data_config, image_column, caption_column, label_column: of the data, as `open_source` has them; of data
             that are opened already there is nothing to say.
-        tasks: of `TASKS`; default: those that suit the data.
+        tasks: by name, or module:Class of one of your own; default: those that suit the data.
         class_names: also a file of them, as `open_class_names` reads it, or a name a class.
         languages: columns of captions by language.
         train_data, validation_data: what knn and the linear probe learn from; with a split of each.
@@ -77,7 +77,7 @@ class EvaluationData:
         InputError: settings that contradict each other or the data.
 
     Attributes:
-        tasks: of the data themselves; languages are measured beside them.
+        tasks: of the data themselves; language_tasks: of each language.
         test: a source, or the embeddings of a folder that `hf-clip embed` wrote; None: only languages are measured.
         others: the same of "train" and "validation", where they were given.
         facts: of the data; facts_by_role: of `others`; fingerprints: of each language's captions and pictures.
@@ -85,7 +85,8 @@ class EvaluationData:
 
     def __init__(self, data: Data, settings: EvaluationSettings, options: EmbedOptions | None = None):
         self.data, self.settings, self.options = data, settings, options or EmbedOptions()
-        self.tasks = list(dict.fromkeys(settings.tasks))
+        self.tasks = list(dict.fromkeys(find_task(task).name for task in settings.tasks))
+        self.language_tasks: list[str] = []
         for task in self.tasks:
             find_task(task).check_installed()
         _check_use(data, settings, self.options)
@@ -97,7 +98,7 @@ class EvaluationData:
         if _is_stored(data):
             self.test = stored = open_embeddings(data)
             self.facts = _facts_of_stored(data)
-            self.tasks = self.tasks or _tasks_of(stored, settings.class_names)
+            self.tasks = self.tasks or tasks_for(stored, named=bool(settings.class_names))
         else:
             self._open()
         if not (self.tasks or self.languages):
@@ -111,20 +112,25 @@ class EvaluationData:
         for role in ("train", "validation"):
             if (other := getattr(settings, f"{role}_data")) is not None:
                 self._open_other(role, other, getattr(settings, f"{role}_split") or (role,))
-        self._check_ks()
+        self._check_sizes()
 
     def _open(self) -> None:
-        """The data set, with captions only where retrieval is measured, and the tasks where none was asked for."""
+        """The data set, with captions only where a task needs them, and the tasks where none was asked for."""
         if self.languages:
-            self.tasks = [task for task in self.tasks if task != "retrieval"]  # by language
+            by_language = {task: find_task(task).by_language for task in (self.tasks or suiting(True, False))}
+            self.language_tasks = [task for task, apart in by_language.items() if apart] or ["retrieval"]
+            self.tasks = [task for task in self.tasks if not by_language[task]]
         if not self.settings.tasks:
             self.tasks = self._default_tasks()
         source = next(iter(self.languages.values()), None)
         if self.tasks:
-            captioned, labelled = "retrieval" in self.tasks, any(find_task(task).needs_labels for task in self.tasks)
-            self.test = source = self._open_source(captioned, labelled)
+            labelled = any(find_task(task).needs_labels for task in self.tasks)
+            self.test = source = self._open_source(self._captioned(), labelled)
         if source is not None:
             self.facts = DataFacts.from_json(data_facts(source))
+
+    def _captioned(self) -> bool:
+        return any(find_task(task).needs_captions for task in self.tasks)
 
     def _default_tasks(self) -> list[str]:
         """What can be measured on what the data hold; languages are asked for already."""
@@ -173,12 +179,13 @@ class EvaluationData:
         source = self._open_source(False, True, data, split=split, caption_column=_NO_COLUMN)
         self.others[role], self.facts_by_role[role] = source, DataFacts.from_json(data_facts(source))
 
-    def _check_ks(self) -> None:
+    def _check_sizes(self) -> None:
         """Before the work, as far as it is known: pictures may yet be skipped."""
-        asked = max(self.settings.ks or (0,)) if self.languages or "retrieval" in self.tasks else 0
-        measured = [*self.languages.values(), *([] if self.test is None else [self.test])]
-        if asked > (rows := min(_count_images(data) for data in measured)):
-            raise InputError(f"recall@{asked} of {rows} pictures is always 1: give k up to {rows}")
+        for task in self.tasks if self.test is not None else ():
+            find_task(task).check_size(self.settings, _count_images(self.test))
+        for task in self.language_tasks:
+            for source in self.languages.values():
+                find_task(task).check_size(self.settings, len(source))
 
     def check(self, model: PreTrainedModel) -> None:
         """
@@ -195,8 +202,7 @@ class EvaluationData:
         """The data (or None), and by role what trains a probe and what its strength is chosen by."""
         self.check(model)
         others = {role: self._embedded(model, processor, data) for role, data in self.others.items()}
-        captioned = "retrieval" in self.tasks
-        test = None if self.test is None else self._embedded(model, processor, self.test, captioned)
+        test = None if self.test is None else self._embedded(model, processor, self.test, self._captioned())
         return test, others
 
     def _embedded(
@@ -252,11 +258,6 @@ def _called(data: Data) -> str:
 
 def _facts_of_stored(path: str | Path) -> DataFacts:
     return DataFacts.from_json(read_manifest(Path(path))["data"] | {"split": "as embedded"}, str(Path(path, MANIFEST)))
-
-
-def _tasks_of(stored: Embeddings, classes: Sequence[Sequence[str]] | None) -> list[str]:
-    named = classes and stored.labels is not None
-    return list(dict.fromkeys([*tasks_for(stored), *(["zero-shot"] if named else [])]))
 
 
 def _count_images(data: Source | Embeddings) -> int:

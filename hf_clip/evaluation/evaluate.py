@@ -19,10 +19,11 @@ from .data import Data, EvaluationData, EvaluationSettings
 from .outcome import Outcome
 from .prompts import open_templates
 from .records import ModelFacts, Results
-from .report import RESULTS, Measured, Report, can_draw, draw, draw_best_and_worst, model_facts
+from .report import RESULTS, Measured, Report, can_draw, draw, model_facts
 from .report_folder import prepare_folder
 from .tasks.languages import evaluate_languages
 from .tasks.registry import find_task, measure
+from .tasks.task import Drawn
 
 logger = logging.get_logger(__name__)
 
@@ -80,7 +81,7 @@ def evaluate(
         if folder is None:
             return report.results()
         if can_draw():
-            report.pictures = draw(report.measured, aside) + grids
+            report.pictures, report.examples = draw(report.measured, aside) + grids, grids
         else:
             logger.warning('no images without matplotlib: pip install "hf_clip[eval]"')
         return report.write(folder, aside)
@@ -149,17 +150,25 @@ class _Measuring:
 
     def _measure_languages(self, facts: ModelFacts) -> None:
         data, report = self.data, self.report
-        outcomes = evaluate_languages(self.model, self.processor, data.languages, data.settings.ks, data.options)
-        for language, outcome in outcomes.items():
-            report.measured.append(Measured(facts, f"retrieval/{language}", outcome, data.fingerprints[language]))
-        skipped = next(iter(outcomes.values())).details["skipped"]
+        skipped: list[tuple[int, str, str]] = []
+        for task in map(find_task, data.language_tasks):
+            how = (data.settings, data.options, task)
+            outcomes = evaluate_languages(self.model, self.processor, data.languages, *how)
+            for language, outcome in outcomes.items():
+                measured = Measured(facts, f"{task.name}/{language}", outcome, data.fingerprints[language])
+                report.measured.append(measured)
+                skipped = outcome.details["skipped"]
         if data.tasks:
             report.skipped_of["languages"] = skipped
         else:
             report.skipped = skipped
 
     def draw(self, folder: Path, number: int | None) -> list[str]:
-        """Grids of its best and worst captions; their file names, of several models with the model's number."""
-        if "retrieval" not in self.outcomes or not isinstance(self.data.test, Source) or not can_draw():
+        """Images of the data as the model finds them; their file names, of several models with the model's number."""
+        source = self.data.test
+        if not isinstance(source, Source) or self.embeddings is None or not can_draw():
             return []
-        return draw_best_and_worst(self.data.test, self.embeddings, self.outcomes["retrieval"], folder, number or "")
+        suffix, names = f"_{number}" if number else "", []
+        for task, outcome in self.outcomes.items():
+            names += find_task(task).draw_examples(Drawn(source, self.embeddings, outcome), folder, suffix)
+        return names

@@ -1,6 +1,7 @@
 """Pictures of a run: how it learned, and what it finds. Needs matplotlib."""
 
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
@@ -12,7 +13,27 @@ from ..data.images import read_image
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
 from .charts import FAINT, FRAME, INK, RIGHT, dress, house_style, new_figure, save_figure
-from .tasks.retrieval import top_images
+
+
+@dataclass
+class Queries:
+    """Captions to show, in this order.
+
+    Args:
+        captions: their positions.
+        ranks: (all captions,), how many wrong pictures come before the right one; printed with each caption.
+        title: printed above, before how many pictures there are.
+    """
+
+    captions: Tensor
+    ranks: Tensor | None = None
+    title: str = ""
+
+    @classmethod
+    def spread(cls, embeddings: Embeddings, count: int = 8) -> "Queries":
+        """So many, spread evenly over the captions."""
+        captions = len(embeddings.text_embeds)
+        return cls(torch.linspace(0, captions - 1, min(count, captions)).long().unique())
 
 
 @house_style()
@@ -54,28 +75,21 @@ def draw_retrieval_grid(
     source: Source,
     embeddings: Embeddings,
     file: Path,
+    queries: Queries | None = None,
     *,
-    queries: int = 8,
     k: int = 5,
     credit: str = "",
-    captions: Tensor | None = None,
-    ranks: Tensor | None = None,
-    title: str = "",
 ) -> None:
     """A row a query: the caption, then the k pictures most alike, the right one framed in green with a tick.
 
-    With `ranks`, a last column shows the right picture where it is not among them.
+    With ranks, a last column shows the right picture where it is not among them.
 
     Args:
-        queries: how many captions, spread evenly over the source.
+        queries: the captions to show; default: eight of them; with none, there is no file.
         credit: printed below; where the pictures' licence asks for attribution.
-        captions: positions of the captions to show, in this order, in place of `queries` of them; with none, no file.
-        ranks: (all captions,), how many wrong pictures come before the right one; printed with each caption.
-        title: printed above, before how many pictures there are.
     """
-    if captions is None:
-        count = len(embeddings.text_embeds)
-        captions = torch.linspace(0, count - 1, min(queries, count)).long().unique()
+    queries = queries or Queries.spread(embeddings)
+    captions, ranks = queries.captions, queries.ranks
     if not len(captions):  # of a model that finds nothing there are no best ones
         return
     found = top_images(embeddings, captions, k)  # (captions, k)
@@ -99,10 +113,16 @@ def draw_retrieval_grid(
             axes_row[-1].set_xlabel("not found", size=8, color=FAINT, labelpad=1)
             axes_row[-1].spines[:].set(color=RIGHT, linestyle="--", linewidth=1.2)
     most_alike = f"the {found.shape[1]} pictures most alike, of {len(embeddings.image_embeds)}"
-    figure.suptitle(f"{title}: {most_alike}" if title else most_alike.capitalize(), size=11)
+    figure.suptitle(f"{queries.title}: {most_alike}" if queries.title else most_alike.capitalize(), size=11)
     figure.text(0.99, 0.005, credit, ha="right", va="bottom", size=7, color=INK)
     figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.4 / figure.get_figheight(), bottom=0.03, hspace=0.12)
     save_figure(figure, file)
+
+
+def top_images(embeddings: Embeddings, captions: Tensor, k: int) -> Tensor:
+    """(captions, k) positions of the pictures most alike each of the captions at the positions given."""
+    scores = embeddings.text_embeds[captions] @ embeddings.image_embeds.T  # (captions, images)
+    return scores.topk(min(k, scores.shape[1]), dim=1).indices
 
 
 def best_and_worst(ranks: Tensor, margins: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 
 from ..core.records import Record
 
+_CHARTS = ("recall_", "similarities_", "reliability_", "confusion_")  # of before there were versions
 COUNTS = ("images", "captions", "skipped_images", "classes", "classes_without_pictures")
 
 
@@ -164,6 +165,7 @@ class Results(Record):
         skipped: (row, name, reason) of the images that could not be read.
         skipped_of: the same of other data, by what they were for, as "train".
         pictures: file names.
+        examples: of the pictures those that show images of the data; the others show figures.
         tasks: how each is called, by name.
     """
 
@@ -179,7 +181,15 @@ class Results(Record):
     skipped: list[tuple[int, str, str]]
     skipped_of: dict[str, list[tuple[int, str, str]]]
     pictures: list[str]
+    examples: list[str] = field(default_factory=list)
     tasks: dict[str, TaskWords] = field(default_factory=dict)
+
+    @classmethod
+    def upgraded(cls, value: dict[str, object], version: int) -> dict[str, object]:
+        """What was no chart showed images of the data."""
+        pictures = value.get("pictures")
+        names = [name for name in pictures if isinstance(name, str)] if isinstance(pictures, list) else []
+        return value | {"examples": [name for name in names if not name.startswith(_CHARTS)]}
 
     def __post_init__(self) -> None:
         names = [model.name for model in self.models]

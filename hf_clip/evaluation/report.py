@@ -19,8 +19,6 @@ from ..core.digests import weights_digest
 from ..core.json_files import json_text
 from ..core.version import __version__
 from ..data.images import skipped_line
-from ..data.sources import Source
-from ..embeddings.encode import Embeddings
 from .intervals import compare, confidence_interval, holm
 from .markdown import escaped, table
 from .outcome import Outcome
@@ -68,7 +66,7 @@ class Report:
         skipped: (row, name, reason) of the pictures that could not be read.
         skipped_of: the same of other data, by what they were for, as "train".
         resamples: of the bootstrap.
-        pictures: file names, as `draw` left them.
+        pictures: file names, as `draw` left them; examples: those that show images of the data.
     """
 
     data: DataFacts
@@ -77,6 +75,7 @@ class Report:
     skipped_of: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
     resamples: int = 2000
     pictures: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
     def figures(self) -> list[Figure]:
         """Every figure with all that it depends on, so that each may be quoted alone."""
@@ -147,6 +146,7 @@ class Report:
             skipped=_entries(self.skipped),
             skipped_of={role: _entries(skipped) for role, skipped in self.skipped_of.items()},
             pictures=self.pictures,
+            examples=self.examples,
             tasks={task.name: task.words() for task in (find_task(m.task_name) for m in self.measured)},
         )
 
@@ -352,26 +352,3 @@ def _suffixes(tasks: Sequence[str]) -> dict[str, str]:
         taken = {suffix.casefold() for suffix in suffixes.values()}
         suffixes[task] = next(name for name in names if name.casefold() not in taken)
     return suffixes
-
-
-def draw_best_and_worst(
-    source: Source, embeddings: Embeddings, outcome: Outcome, folder: Path, number: int | str = ""
-) -> list[str]:
-    """Two grids of captions with the pictures found: of those that did best, and of those that did worst."""
-    from .pictures import best_and_worst, draw_retrieval_grid
-
-    ranks, (cosines, _) = outcome.details["ranks"]["image"], outcome.details["cosines"]
-    names = []
-    for name, captions in zip(("best", "worst"), best_and_worst(ranks, cosines, 8), strict=True):
-        if len(captions):
-            file = f"{name}_retrievals{f'_{number}' if number else ''}.png"
-            draw_retrieval_grid(
-                source,
-                embeddings,
-                folder / file,
-                captions=captions,
-                ranks=ranks,
-                title=f"The captions that did {name}",
-            )
-            names.append(file)
-    return names

@@ -239,9 +239,10 @@ def _in_public(results: Results, every: bool) -> Results:
     Args:
         every: whether pictures of the data go along.
     """
-    pictures = [name for name in results.pictures if every or name.startswith(_CHARTS)]
+    pictures = [name for name in results.pictures if every or name not in results.examples]
     skipped_of = {role: skipped_in_public(skipped) for role, skipped in results.skipped_of.items()}
     told = results.to_json() | {"pictures": pictures, "skipped_of": skipped_of}
+    told["examples"] = [name for name in results.examples if every]
     return Results.from_json(without_folders(told | {"skipped": skipped_in_public(results.skipped)}))
 
 

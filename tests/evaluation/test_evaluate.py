@@ -26,7 +26,7 @@ def test_in_memory_by_name_and_by_command_it_is_the_same(model_folder, processor
     output = tmp_path / "report"
     arguments = ["--model", str(model_folder), "--data", str(pictures), "--resamples", "20", "--output", str(output)]
     assert main(["evaluate", *arguments]) == 0
-    assert by_name == replace(Results.read(output / "results.json"), pictures=[])
+    assert by_name == replace(Results.read(output / "results.json"), pictures=[], examples=[])
     assert figures(opened) == figures(by_name)
     assert replace(opened.models[0], name="model") == by_name.models[0]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["model", "pictures", "report"]

@@ -14,7 +14,7 @@ from torch import tensor
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings
 from hf_clip.evaluation import pictures
-from hf_clip.evaluation.pictures import RIGHT, best_and_worst, draw_retrieval_grid, draw_training_curve
+from hf_clip.evaluation.pictures import RIGHT, Queries, best_and_worst, draw_retrieval_grid, draw_training_curve
 
 GREEN = tuple(round(255 * part) for part in matplotlib.colors.to_rgb(RIGHT))
 
@@ -34,8 +34,9 @@ def found_at(place: int, count: int = 8) -> Embeddings:
     )  # fmt: skip
 
 
-def draw(source, embeddings, folder, **settings) -> np.ndarray:
-    draw_retrieval_grid(source, embeddings, folder / "pictures" / "retrieval.png", **settings)
+def draw(source, embeddings, folder, queries=8, **settings) -> np.ndarray:
+    spread = Queries.spread(embeddings, queries)
+    draw_retrieval_grid(source, embeddings, folder / "pictures" / "retrieval.png", spread, **settings)
     return np.asarray(Image.open(folder / "pictures" / "retrieval.png").convert("RGB"))
 
 
@@ -92,7 +93,7 @@ def test_the_caption_of_each_picture(tmp_path, monkeypatch):
     embeddings.text_to_image = torch.arange(3).repeat_interleave(2)
     embeddings.text_embeds = torch.eye(3).repeat_interleave(2, dim=0)
     figures = capture(monkeypatch)
-    draw_retrieval_grid(source, embeddings, tmp_path / "a.png", queries=6, k=1)
+    draw_retrieval_grid(source, embeddings, tmp_path / "a.png", Queries.spread(embeddings, 6), k=1)
     texts = [axes.texts[0].get_text() for axes in figures[0].axes[::2]]
     assert texts == ["red a", "very red a", "blue c", "very blue c", "yellow d", "very yellow d"]
     drawn = [tuple(axes.images[0].get_array()[9, 9]) for axes in figures[0].axes[1::2]]
@@ -108,8 +109,8 @@ def shown(figure) -> list[list[str]]:
 def test_the_captions_asked_for_in_their_order_with_their_ranks(source, tmp_path, monkeypatch):
     figures = capture(monkeypatch)
     ranks = tensor([0, 1, 2, 36, 4, 5, 1234, 7])
-    settings = {"captions": tensor([6, 0, 3]), "ranks": ranks, "title": "The worst", "k": 2}
-    draw_retrieval_grid(source, found_at(1), tmp_path / "a.png", **settings)
+    queries = Queries(tensor([6, 0, 3]), ranks, "The worst")
+    draw_retrieval_grid(source, found_at(1), tmp_path / "a.png", queries, k=2)
     assert shown(figures[0]) == [
         ["purple g", "rank 1,235 of 8"],
         ["red a", "rank 1"],
@@ -123,13 +124,13 @@ def test_the_captions_asked_for_in_their_order_with_their_ranks(source, tmp_path
 
 def test_by_default_captions_are_spread_evenly_and_have_no_rank(source, tmp_path, monkeypatch):
     figures = capture(monkeypatch)
-    draw_retrieval_grid(source, found_at(0), tmp_path / "a.png", queries=3, k=1)
+    draw_retrieval_grid(source, found_at(0), tmp_path / "a.png", Queries.spread(found_at(0), 3), k=1)
     assert shown(figures[0]) == [["red a"], ["yellow d"], ["brown h"]]
     assert figures[0].get_suptitle() == "The 1 pictures most alike, of 8"
 
 
 def test_no_captions_are_no_picture(source, tmp_path):
-    draw_retrieval_grid(source, found_at(0), tmp_path / "a.png", captions=tensor([], dtype=torch.long))
+    draw_retrieval_grid(source, found_at(0), tmp_path / "a.png", Queries(tensor([], dtype=torch.long)))
     assert not (tmp_path / "a.png").exists()
 
 

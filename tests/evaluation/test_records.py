@@ -11,6 +11,7 @@ from hf_clip.evaluation.records import Figure, ModelFacts, Results
 
 def test_a_file_of_before_there_were_versions_is_read(tmp_path):
     written = results(RETRIEVAL + ZERO_SHOT, differences=[DIFFERENCE], skipped=[[3, "a.png", "empty"]])
+    written["pictures"] = ["recall_retrieval.png", "worst.png"]
     (tmp_path / "results.json").write_text(json.dumps(written))
     read = Results.read(tmp_path / "results.json")
     assert read.models == [ModelFacts("m", None, "w" * 8, "float32")]
@@ -20,7 +21,7 @@ def test_a_file_of_before_there_were_versions_is_read(tmp_path):
     assert read.figures[2].interval == (0.5, 0.6)
     assert read.figures[3].interval is None
     again = json.loads(json.dumps(read.to_json()))
-    assert (again.pop("format_version"), again.pop("tasks")) == (1, {})
+    assert (again.pop("format_version"), again.pop("tasks"), again.pop("examples")) == (1, {}, ["worst.png"])
     assert {figure.pop("label") for figure in again["figures"]} == {""}
     assert again == written
 

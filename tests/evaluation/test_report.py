@@ -17,10 +17,11 @@ from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.records import DataFacts, Figure, ModelFacts, Results
-from hf_clip.evaluation.report import Measured, Report, draw, draw_best_and_worst, page
+from hf_clip.evaluation.report import Measured, Report, draw, page
 from hf_clip.evaluation.tasks.classes import Labelled
 from hf_clip.evaluation.tasks.nearest_neighbors import evaluate_nearest_neighbours
-from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
+from hf_clip.evaluation.tasks.retrieval import Retrieval, evaluate_retrieval
+from hf_clip.evaluation.tasks.task import Drawn
 from hf_clip.evaluation.tasks.zero_shot import evaluate_zero_shot
 
 DATA = DataFacts("pictures", "all rows", "f" * 32)
@@ -432,9 +433,9 @@ def test_the_best_and_the_worst_captions(tmp_path):
     embeddings = classified(count=8)
     embeddings.text_embeds = embeddings.image_embeds.roll(1, 0)  # every caption is of the next picture
     found = evaluate_retrieval(embeddings)
-    assert draw_best_and_worst(source, embeddings, found, tmp_path / "a") == ["worst_retrievals.png"]
+    assert Retrieval().draw_examples(Drawn(source, embeddings, found), tmp_path / "a", "") == ["worst_retrievals.png"]
     embeddings.text_embeds[:3] = embeddings.image_embeds[:3]
     found = evaluate_retrieval(embeddings)
-    names = draw_best_and_worst(source, embeddings, found, tmp_path / "b", 2)
+    names = Retrieval().draw_examples(Drawn(source, embeddings, found), tmp_path / "b", "_2")
     assert names == ["best_retrievals_2.png", "worst_retrievals_2.png"]
     assert {file.name for file in (tmp_path / "b").iterdir()} == set(names)

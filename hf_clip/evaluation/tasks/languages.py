@@ -1,6 +1,6 @@
 """Retrieval language by language: the same pictures, each language's captions by themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -12,17 +12,19 @@ from ...embeddings.options import EmbedOptions
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor
 from ..outcome import Outcome
-from .retrieval import evaluate_retrieval
+from .retrieval import Retrieval
+from .task import Given, Protocol, Task
 
 
 def evaluate_languages(
     model: HFClipModel,
     processor: HFClipProcessor,
     sources: Mapping[str, Source],
-    ks: Sequence[int] | None = None,
+    protocol: Protocol | None = None,
     options: EmbedOptions | None = None,
+    task: Task | None = None,
 ) -> dict[str, Outcome]:
-    """What `evaluate_retrieval` says of each language, the pictures being embedded once.
+    """What a task says of each language, the pictures being embedded once.
 
     A language is asked among the pictures that have a caption in it: where some lack one, its figures stand beside a
     chance of their own, and a note says how many were left out.
@@ -30,11 +32,13 @@ def evaluate_languages(
     Args:
         sources: by language; row i is the same picture in each, such as one folder opened with the caption columns
             `captions.en`, `captions.zh`, …, and with `captions_required=False` where some rows lack a caption.
-        ks: as for `evaluate_retrieval`.
+        protocol: how it is measured.
+        options: how images are embedded.
+        task: default: retrieval.
 
     Returns:
-        Of each language what `evaluate_retrieval` gives; details: also "skipped", (row, name, reason) of the pictures
-        that could not be read.
+        Of each language what the task gives; details: also "skipped", (row, name, reason) of the pictures that could
+        not be read.
 
     Raises:
         InputError: no source; sources of unequal length; a language without one caption; no picture can be read; with
@@ -44,10 +48,10 @@ def evaluate_languages(
     first = next(iter(sources.values()))
     bare = replace(first, caption_column=None, label_column=None, captions_required=False)
     pictures = embed_source(model, processor, bare, options)
-    outcomes = {}
+    task, protocol, outcomes = task or Retrieval(), protocol or Protocol(), {}
     for language, source in sources.items():
         embeddings = _with_captions(model, processor, pictures, source, language)
-        outcome = outcomes[language] = evaluate_retrieval(embeddings, ks)
+        outcome = outcomes[language] = task.measure(Given(model, processor, embeddings, protocol))
         outcome.protocol["language"] = language
         outcome.details["skipped"] = pictures.skipped
         if lacking := len(pictures.image_rows) - len(embeddings.image_rows):

@@ -119,17 +119,19 @@ def suiting(captioned: bool, classes: bool) -> list[str]:
     return [name for name, task in TASKS.items() if task.suits(captioned, classes)]
 
 
-def tasks_for(data: Source | EvaluationSet | Embeddings) -> list[str]:
+def tasks_for(data: Source | EvaluationSet | Embeddings, named: bool = False) -> list[str]:
     """Retrieval where there are captions, zero-shot classification where there are labels of classes with names.
 
     Where the names of the classes are the captions, retrieval would only find pictures of the same class.
+
+    Args:
+        named: whether the classes have names, though the data may hold none.
     """
-    if not isinstance(data, Embeddings):
-        captioned, classes = bool(data.caption_column), data.class_names if data.label_column else None
+    if isinstance(data, Embeddings):
+        labelled, captioned = data.labels is not None, len(data.caption_ids) > 0 and not data.captions_are_classes
     else:
-        classes = data.class_names if data.labels is not None else None
-        captioned = len(data.caption_ids) > 0 and not data.captions_are_classes
-    return suiting(captioned, bool(classes))
+        labelled, captioned = bool(data.label_column), bool(data.caption_column)
+    return suiting(captioned, labelled and (named or bool(data.class_names)))
 
 
 def measure(

@@ -23,9 +23,10 @@ from ..metrics import (
     retrieval_ranks,
 )
 from ..outcome import Outcome
+from ..pictures import Queries, best_and_worst, draw_retrieval_grid
 from ..records import Figure, Figures
 from ..words import percent
-from .task import Given, Protocol, Task
+from .task import Drawn, Given, Protocol, Task
 
 KS = (1, 5, 10)
 WAYS = {"image": "text → image", "text": "image → text"}  # by what is found
@@ -178,12 +179,6 @@ def _say_what_is_left_out(
         outcome.notes.append(f"{repeated} pictures repeat another: each ties with its like, which counts against it")
 
 
-def top_images(embeddings: Embeddings, captions: Tensor, k: int) -> Tensor:
-    """(captions, k) positions of the pictures most alike each of the captions at the positions given."""
-    scores = embeddings.text_embeds[captions] @ embeddings.image_embeds.T  # (captions, images)
-    return scores.topk(min(k, scores.shape[1]), dim=1).indices
-
-
 class Retrieval(Task):
     name = "retrieval"
     title = "Retrieval"
@@ -231,6 +226,22 @@ class Retrieval(Task):
         cosines = {model: outcome.details["cosines"] for model, outcome in outcomes.items()}
         charts.draw_similarities(cosines, folder / f"similarities_{suffix}.png")
         return [f"recall_{suffix}.png", f"similarities_{suffix}.png"]
+
+    def draw_examples(self, drawn: Drawn, folder: Path, suffix: str) -> list[str]:
+        """Two grids of captions with the pictures found: of those that did best, and of those that did worst."""
+        ranks, (cosines, _) = drawn.outcome.details["ranks"]["image"], drawn.outcome.details["cosines"]
+        best, worst = best_and_worst(ranks, cosines, 8)
+        names = []
+        for name, captions in {"best": best, "worst": worst}.items():
+            if len(captions):
+                names.append(f"{name}_retrievals{suffix}.png")
+                shown = Queries(captions, ranks, f"The captions that did {name}")
+                draw_retrieval_grid(drawn.source, drawn.embeddings, folder / names[-1], shown)
+        return names
+
+    def check_size(self, protocol: Protocol, images: int) -> None:
+        if (k := max(protocol.ks or (0,))) > images:
+            raise InputError(f"recall@{k} of {images} pictures is always 1: give k up to {images}")
 
     def chance(self, metric: str) -> str:
         return metric.replace("recall@", "chance@") if "recall@" in metric else super().chance(metric)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...core.errors import InputError
 from ...data.evaluation_set import EvaluationSet
+from ...data.sources import Source
 from ...embeddings.encode import Embeddings
 from ...models.modeling_hf_clip import HFClipModel
 from ...models.processing_hf_clip import HFClipProcessor
@@ -75,6 +76,15 @@ class Given:
     temperature: tuple[Tensor, Tensor | None] | None = None
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What examples are drawn of: the data, what a model made of them, and what was measured."""
+
+    source: Source
+    embeddings: Embeddings
+    outcome: Outcome
+
+
 class Task(ABC):
     """One way to measure a model, and all that is said of it anywhere.
 
@@ -89,7 +99,7 @@ class Task(ABC):
         pattern: of the names of its figures, from their beginning.
         needs_captions, needs_labels: of the data.
         one_label: whether an image may have only one.
-        by_language: whether it can be measured on the captions of one language after the other.
+        by_language: whether it is measured on the captions of each language by themselves, where several are named.
         learns_from: of "train" and "validation", the data that it may be given beside those it measures on.
         package: (module, name on PyPI) that it needs beyond hf_clip's own dependencies.
         choices: the figures that can choose the best of several checkpoints; of any k, "@K".
@@ -130,6 +140,18 @@ class Task(ABC):
     def draw(self, outcomes: dict[str, Outcome], folder: Path, suffix: str) -> list[str]:
         """Draws its charts of several models together; their file names, which end in the suffix."""
         return []
+
+    def draw_examples(self, drawn: Drawn, folder: Path, suffix: str) -> list[str]:
+        """Draws images of the data as one model finds them; their file names, which end in the suffix, if there is
+        one. They are published only where that is asked for."""
+        return []
+
+    def check_size(self, protocol: Protocol, images: int) -> None:  # noqa: B027 (most ask for no number)
+        """Before an evaluation, whether there are enough images.
+
+        Raises:
+            InputError: there are too few.
+        """
 
     # ---- before a training ----------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from hf_clip.embeddings.encode import embed_source
 from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.evaluation.tasks.languages import evaluate_languages
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
+from hf_clip.evaluation.tasks.task import Protocol
 from hf_clip.models.towers import create_model_and_processor, open_model_and_processor
 
 # Of eight pictures; a language "b" has two names for the first, and none for the third and the last.
@@ -62,7 +63,7 @@ def test_pictures_and_names_are_embedded_once(sources, processor):
 
 def test_a_language_is_measured_as_if_there_were_no_other(sources, processor, tmp_path):
     model = tiny_model()
-    outcomes = evaluate_languages(model, processor, sources, ks=(1, 3), options=EmbedOptions(progress=False))
+    outcomes = evaluate_languages(model, processor, sources, Protocol(ks=(1, 3)), options=EmbedOptions(progress=False))
     # The pictures that have a name in "b", by themselves.
     alone = write_pictures(tmp_path / "alone", count=8)
     rows = [{"file_name": f"{i}.png", "captions": names} for i, names in enumerate(B) if names]
@@ -82,7 +83,9 @@ def test_a_language_is_measured_as_if_there_were_no_other(sources, processor, tm
 
 def test_recall_by_a_loop_over_pictures_and_names(sources, processor):
     model = tiny_model()
-    metrics = evaluate_languages(model, processor, sources, ks=(2,), options=EmbedOptions(progress=False))["b"].metrics
+    metrics = evaluate_languages(model, processor, sources, Protocol(ks=(2,)), options=EmbedOptions(progress=False))[
+        "b"
+    ].metrics
     has = [i for i, names in enumerate(B) if names]
     with torch.no_grad():
         pictures = [picture_vector(model, processor, sources["a"], i) for i in has]
@@ -107,7 +110,11 @@ def picture_vector(model, processor, source, row):
 def test_names_that_read_the_same_bound_a_language_alone(tmp_path, processor):
     folder = write_names(tmp_path / "both", a=A, b=[[same] for same in SAME])
     outcomes = evaluate_languages(
-        tiny_model(), processor, open_languages(folder, "a", "b"), ks=(1, 8), options=EmbedOptions(progress=False)
+        tiny_model(),
+        processor,
+        open_languages(folder, "a", "b"),
+        Protocol(ks=(1, 8)),
+        options=EmbedOptions(progress=False),
     )
     assert outcomes["a"].metrics["image_retrieval_ceiling@1"] == 1
     assert outcomes["b"].metrics["image_retrieval_ceiling@1"] == 1 / 8
@@ -115,7 +122,9 @@ def test_names_that_read_the_same_bound_a_language_alone(tmp_path, processor):
 
 
 def test_pictures_without_a_name_are_counted(sources, processor):
-    outcomes = evaluate_languages(tiny_model(), processor, sources, ks=(1,), options=EmbedOptions(progress=False))
+    outcomes = evaluate_languages(
+        tiny_model(), processor, sources, Protocol(ks=(1,)), options=EmbedOptions(progress=False)
+    )
     note = "2 pictures have no caption in 'b': they are left out"
     assert note in outcomes["b"].notes
     assert not any("no caption" in each for each in outcomes["a"].notes)
@@ -126,7 +135,9 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_every_language(tmp_path, p
     folder = write_names(tmp_path / "both", a=A, b=B)
     (folder / "1.png").write_bytes(b"no picture")
     model, languages = tiny_model(), open_languages(folder, "a", "b")
-    outcomes = evaluate_languages(model, processor, languages, ks=(1, 2), options=EmbedOptions(progress=False))
+    outcomes = evaluate_languages(
+        model, processor, languages, Protocol(ks=(1, 2)), options=EmbedOptions(progress=False)
+    )
     assert outcomes["b"].metrics["images"] == 5
     assert outcomes["b"].metrics["skipped_images"] == 1
     assert [entry[:2] for entry in outcomes["b"].details["skipped"]] == [(1, "1.png")]

@@ -13,7 +13,8 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings, embed_source
 from hf_clip.embeddings.options import EmbedOptions
-from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval, top_images
+from hf_clip.evaluation.pictures import top_images
+from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 
 
 def embeddings(angles_of_images: list[float], angles_of_captions: list[list[float]], texts=None) -> Embeddings:
