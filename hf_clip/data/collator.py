@@ -12,6 +12,7 @@ from transformers import BaseImageProcessor, BatchEncoding, PreTrainedTokenizerB
 from ..core.digests import content_id
 from ..core.errors import InputError
 from ..models.processing_hf_clip import HFClipProcessor, tokenizer_limit
+from .items import Batch, Item
 from .pixels import PixelNormalization
 from .text import check_text
 
@@ -50,7 +51,7 @@ class ImageCollator:
     def __post_init__(self):
         self._normalize = self.image_processor and PixelNormalization.of(self.image_processor)
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, items: list[Item]) -> Batch:
         if what := _foreign(items):
             raise InputError(
                 f"ImageCollator gets rows of {what}: wrap them in TrainingImages(open_source(…, "
@@ -114,7 +115,7 @@ class HFClipCollator:
         self.max_length = min(self.max_length, *(limit for limit in limits if limit is not None), sys.maxsize)
         self._images = ImageCollator(self.processor.image_processor if self.normalize else None)
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, items: list[Item]) -> Batch:
         _check_items(items)
         readable = _readable(items)
         pooled = bool(items) and "pooled_text" in items[0]
@@ -124,7 +125,7 @@ class HFClipCollator:
             **self._images(items),
         }
 
-    def _texts(self, items: list[dict[str, Any]], without_captions: bool) -> dict[str, Tensor]:
+    def _texts(self, items: list[Item], without_captions: bool) -> dict[str, Tensor]:
         _check_captions(items)
         captions = [caption for item in items for caption in item["captions"]]
         read = _nothing(()) if without_captions else self.tokenize(captions)
@@ -195,11 +196,11 @@ def _check_items(items: list[Any]) -> None:
         raise InputError("HFClipCollator gets items without captions, as TrainingImages have: give TrainingPairs")
 
 
-def _readable(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _readable(items: list[Item]) -> list[Item]:
     return [item for item in items if "image_id" in item]
 
 
-def _pooled_texts(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+def _pooled_texts(items: list[Item]) -> dict[str, Tensor]:
     return {
         "pooled_text": torch.stack([item["pooled_text"] for item in items]),
         "caption_ids": _int64(item["caption_id"] for item in items),
@@ -208,14 +209,14 @@ def _pooled_texts(items: list[dict[str, Any]]) -> dict[str, Tensor]:
     }
 
 
-def _pictures(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+def _pictures(items: list[Item]) -> dict[str, Tensor]:
     if items and "pooled_image" in items[0]:
         return {"pooled_image": torch.stack([item["pooled_image"] for item in items])}
     pictures = [item["pixel_values"] for item in items]
     return {"pixel_values": torch.stack(pictures) if pictures else torch.zeros(0, 3, 1, 1)}
 
 
-def _check_captions(items: list[dict[str, Any]]) -> None:
+def _check_captions(items: list[Item]) -> None:
     """Of a data set that is none of ours."""
     for item in items:
         if isinstance(item["captions"], str):

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 from ..core.errors import InputError
 from .columns import (
     Columns,
+    Rows,
     as_list,
     column_batches,
     feature_of,
@@ -23,7 +23,7 @@ from .columns import (
 from .text import check_text, trimmed
 
 
-def check_kinds(rows: Any, columns: Columns, name: str) -> None:
+def check_kinds(rows: Rows, columns: Columns, name: str) -> None:
     """
     Raises:
         InputError: a column is known, before it is read, to hold no captions, or no labels.
@@ -47,7 +47,7 @@ def check_kinds(rows: Any, columns: Columns, name: str) -> None:
                     check_text(text, f"{name}: row {row}")
 
 
-def _kind_of(rows: Any, column: str | None) -> pa.DataType | None:
+def _kind_of(rows: Rows, column: str | None) -> pa.DataType | None:
     """What a column holds, or the lists in it; None where it is not known, or nothing stands in it."""
     feature = feature_of(rows, column)
     if feature is None:
@@ -114,7 +114,7 @@ def check_stream(rows: datasets.IterableDataset, name: str, start: int, count: i
         return
 
 
-def check_class_names(class_names: Sequence[Any], what: str, distinct: bool) -> list[str]:
+def check_class_names(class_names: Sequence[str], what: str, distinct: bool) -> list[str]:
     """The names, without white space around them.
 
     Args:
@@ -194,7 +194,7 @@ def _known(labels: pa.ChunkedArray, class_names: Sequence[str] | None) -> pa.Chu
     return pc.and_(pc.greater_equal(labels, 0), pc.less(labels, len(class_names)))
 
 
-def fault_of_label(label: Any) -> str:
+def fault_of_label(label: object) -> str:
     if isinstance(label, str) and not trimmed(label):
         return "an empty label: fill or remove such rows"
     return f"a label {label!r} that is no class"

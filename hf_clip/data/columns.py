@@ -1,7 +1,7 @@
 """The columns of a source: which hold pictures, captions and labels, and what stands in them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import datasets
 import numpy as np
@@ -17,8 +17,9 @@ _CAPTIONS = ("caption", "captions", "text", "txt")
 CAPTION_COLUMNS = (*_CAPTIONS, *(f"json.{name}" for name in _CAPTIONS))
 _BATCH = 100_000  # rows that are checked at once
 
+Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 Row = dict[str, Any]  # column → what stands there, as `datasets` gives a row
-Features = dict[str, Any]  # column → its feature of `datasets`, or None where it is not known
+ColumnFeatures = dict[str, Any]  # column → its feature of `datasets`, or None where it is not known
 
 
 class ColumnSettings(TypedDict, total=False):
@@ -46,7 +47,7 @@ class Columns(NamedTuple):
     label: str | None
 
 
-def column_names(rows: Any, first: Row | None) -> Features:
+def column_names(rows: Rows, first: Row | None) -> ColumnFeatures:
     """Columns with their features (None where they are not known), those within structures under dotted names."""
     features = dict(rows.features) if rows.features else dict.fromkeys(first or rows.column_names)
     for column, feature in list(features.items()):
@@ -57,7 +58,7 @@ def column_names(rows: Any, first: Row | None) -> Features:
     return features
 
 
-def _fields(name: str, structure: Any) -> Iterator[tuple[str, Any]]:
+def _fields(name: str, structure: object) -> Iterator[tuple[str, Any]]:
     """What stands in a structure, at any depth, by dotted name."""
     for field, inner in structure.items() if isinstance(structure, dict) else ():
         yield f"{name}.{field}", inner
@@ -65,7 +66,7 @@ def _fields(name: str, structure: Any) -> Iterator[tuple[str, Any]]:
 
 
 def find_columns(
-    features: Features, asked: AskedColumns, captions_required: bool, name: str, labels_required: bool = False
+    features: ColumnFeatures, asked: AskedColumns, captions_required: bool, name: str, labels_required: bool = False
 ) -> Columns:
     """The columns that were asked for, or else the first known ones.
 
@@ -84,7 +85,9 @@ def find_columns(
     return Columns(image, caption, label)
 
 
-def _find_column(features: Features, asked: str | None, known: Sequence[str], setting: str, name: str) -> str | None:
+def _find_column(
+    features: ColumnFeatures, asked: str | None, known: Sequence[str], setting: str, name: str
+) -> str | None:
     if asked and asked not in features:
         raise InputError(f"{name} has no column {asked!r}: set {setting} to one of {', '.join(features)}")
     if asked is not None:  # an empty name is no column
@@ -92,7 +95,7 @@ def _find_column(features: Features, asked: str | None, known: Sequence[str], se
     return next((candidate for candidate in known if candidate in features), None)
 
 
-def _require_column(features: Features, asked: str | None, known: Sequence[str], setting: str, name: str) -> str:
+def _require_column(features: ColumnFeatures, asked: str | None, known: Sequence[str], setting: str, name: str) -> str:
     column = _find_column(features, asked, known, setting, name)
     if column is None:
         said = f"none of the columns {', '.join(known)}: set {setting} to one of {', '.join(features)}"
@@ -105,7 +108,7 @@ def of_list(feature: Any) -> Any:
     return feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
 
 
-def find_path(structure: Any, column: str) -> list[str]:
+def find_path(structure: object, column: str) -> list[str]:
     """The fields that a dotted name leads through; of a name that has dots of its own, the longest first. Empty where
     it leads nowhere."""
     if not isinstance(structure, dict):
@@ -125,7 +128,7 @@ def value_of(record: Row, column: str) -> Any:
     return value if path else None
 
 
-def feature_of(rows: Any, column: str | None) -> Any:
+def feature_of(rows: Rows, column: str | None) -> Any:
     """Also under a dotted name; None where it is not known."""
     feature = dict(rows.features) if rows.features and column else None
     return value_of(feature, column) if feature and column else None
@@ -147,7 +150,7 @@ def column_batches(rows: datasets.Dataset, column: str) -> Iterator[tuple[int, p
         yield start, values if (plain := _plain(values.type)) == values.type else values.cast(plain)
 
 
-def is_mixed(feature: Any) -> bool:
+def is_mixed(feature: object) -> bool:
     """Whether a column holds JSON of several kinds, such as a caption in one row and a list of them in the next."""
     return isinstance(of_list(feature), datasets.Json)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +9,11 @@ from transformers import BaseImageProcessor
 
 from ..core.errors import InputError
 from .augmentation import Augmentation
-from .columns import caption_lengths
+from .columns import Row, caption_lengths
 from .drawn import Drawn
 from .draws import CaptionDraw, ImageDraw, read_picture
 from .features import Features
+from .items import Item, Skipped
 from .pixels import processed_pixels
 from .sources import Source, no_source
 
@@ -44,17 +44,17 @@ class ImageRows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
+    def __getitem__(self, row: int) -> Item:
         return {"row": row} | self._image(self.source.rows[row], row)
 
-    def _image(self, record: dict[str, Any], row: int) -> dict[str, Any]:
+    def _image(self, record: Row, row: int) -> Item:
         return read_picture(self.source, record, row, partial(processed_pixels, self.image_processor))
 
 
 class CaptionedImages(ImageRows):
     """The same with `captions`, all those of each image: the evaluation view of a source."""
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
+    def __getitem__(self, row: int) -> Item:
         record = self.source.rows[row]
         return {"row": row, "captions": self.source.captions_of(record)} | self._image(record, row)
 
@@ -83,17 +83,17 @@ class TrainingImages(Drawn, ImageRows):
     def set_epoch(self, epoch: int) -> None:
         self._epoch.fill_(epoch)
 
-    def at(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def at(self, rows: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         return [self._readable(row, epoch) for row, epoch in zip(rows, epochs, strict=True)]
 
-    def read(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def read(self, rows: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         return [self._item(row, epoch) for row, epoch in zip(rows, epochs, strict=True)]
 
-    def _readable(self, row: int, epoch: int) -> dict[str, Any]:
+    def _readable(self, row: int, epoch: int) -> Item:
         count = len(self)
         if row >= count:
             raise IndexError(f"row {row} of {count}")
-        skipped: list[tuple[int, str, str]] = []
+        skipped: list[Skipped] = []
         for candidate in range(row, row + count):
             item = self._item(candidate % count, epoch)
             skipped += item["skipped"]
@@ -102,7 +102,7 @@ class TrainingImages(Drawn, ImageRows):
         _, name, reason = skipped[0]
         raise InputError(f"no picture of {self.source.name} can be read; the first, {name}: {reason}")
 
-    def _item(self, row: int, epoch: int) -> dict[str, Any]:
+    def _item(self, row: int, epoch: int) -> Item:
         return {"row": row} | self.draw(self.source, self.source.rows[row], row, epoch)
 
 
@@ -121,13 +121,13 @@ class TrainingPairs(TrainingImages, CaptionedImages):
         self.choose = CaptionDraw(seed)
         check_captioned(source)
 
-    def at(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def at(self, rows: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         return self._with_vectors(super().at(rows, epochs))
 
-    def read(self, rows: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def read(self, rows: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         return self._with_vectors(super().read(rows, epochs))
 
-    def _with_vectors(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _with_vectors(self, items: list[Item]) -> list[Item]:
         """With the features themselves, all read at once, where so far their positions stand."""
         for name, features in (("pooled_text", self.text_features), ("pooled_image", self.image_features)):
             having = [item for item in items if name in item]
@@ -137,7 +137,7 @@ class TrainingPairs(TrainingImages, CaptionedImages):
                     item[name] = vector
         return items
 
-    def _item(self, row: int, epoch: int) -> dict[str, Any]:
+    def _item(self, row: int, epoch: int) -> Item:
         is_cached = self.text_features is not None and self.image_features is not None
         record = {} if is_cached else self.source.rows[row]
         if self.text_features is None:
@@ -161,14 +161,14 @@ class TrainingPairs(TrainingImages, CaptionedImages):
         return (labels @ lengths // labels.sum(1).clip(min=1)).tolist()
 
 
-def _pooled_text(features: Features, row: int, choose: Callable[[Sequence[int]], int]) -> dict[str, Any]:
+def _pooled_text(features: Features, row: int, choose: Callable[[Sequence[int]], int]) -> Item:
     place = choose(range(features.starts[row], features.starts[row + 1]))
     position = int(features.positions[place])
     cut = features.cut is not None and bool(features.cut[place])
     return {"pooled_text": position, "caption_id": int(features.ids[position]), "caption_cut": cut}
 
 
-def _pooled_image(features: Features, source: Source, row: int) -> dict[str, Any]:
+def _pooled_image(features: Features, source: Source, row: int) -> Item:
     """As `read_picture`, with the position of the picture's vector."""
     (position,) = features.of_row(row)
     if position in features.notes:

@@ -2,11 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence, Sized
-from typing import Any
 
 import torch
 
 from ..core.errors import InputError
+from .items import Item
 
 
 class Drawn(torch.utils.data.Dataset, Sized):
@@ -22,11 +22,11 @@ class Drawn(torch.utils.data.Dataset, Sized):
         """Says which epoch begins, also to workers that run already."""
 
     @abstractmethod
-    def read(self, positions: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def read(self, positions: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         """The items of positions, each in an epoch of its own; one whose image cannot be read has no `image_id`."""
 
     @abstractmethod
-    def at(self, positions: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def at(self, positions: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         """The same, where another one stands in place of an item whose image cannot be read."""
 
     def caption_lengths(self) -> list[int]:
@@ -37,10 +37,10 @@ class Drawn(torch.utils.data.Dataset, Sized):
         """
         raise InputError(f"{self.name} is read without captions: leave out train_sampling_strategy=group_by_length")
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
+    def __getitem__(self, position: int) -> Item:
         return self.at([position], [self.epoch])[0]
 
-    def __getitems__(self, positions: Sequence[int]) -> list[dict[str, Any]]:
+    def __getitems__(self, positions: Sequence[int]) -> list[Item]:
         """A batch at once, which a `DataLoader` asks for."""
         if type(self).__getitem__ is not Drawn.__getitem__:  # of a subclass that gives other items
             return [self[position] for position in positions]

@@ -11,7 +11,9 @@ from transformers import BaseImageProcessor
 
 from ..core.digests import content_id
 from .augmentation import Augmentation, replayable
+from .columns import Row
 from .images import UnreadableImage, read_image
+from .items import Item
 from .pixels import PixelNormalization, eight_bit_pixels, processed_pixels, shortest_side
 from .sources import Source
 
@@ -32,7 +34,7 @@ class ImageDraw:
         self.to_pixels = partial(eight_bit_pixels if as_bytes else processed_pixels, image_processor)
         self.at_least = augmentation.side_to_decode(shortest_side(image_processor))
 
-    def __call__(self, source: Source, record: dict[str, Any], row: int, epoch: int) -> dict[str, Any]:
+    def __call__(self, source: Source, record: Row, row: int, epoch: int) -> Item:
         """As `read_picture`."""
         augment = partial(replayable, self.augment, seed=number_of(self.seed, row, epoch))
         return read_picture(source, record, row, self.to_pixels, augment, self.at_least)
@@ -55,12 +57,12 @@ def number_of(seed: int, row: int, epoch: int) -> int:
 
 def read_picture(
     source: Source,
-    record: dict[str, Any],
+    record: Row,
     row: int,
     to_pixels: Callable[[Image.Image], Tensor],
     augment: Callable[[Image.Image], Image.Image] | None = None,
     at_least: int | None = None,
-) -> dict[str, Any]:
+) -> Item:
     """{pixel_values, image_id, skipped} of a row, or only what was skipped; `at_least` is that of `read_image`."""
     try:
         image, image_id = read_image(record[source.image_column], source.folder, at_least)

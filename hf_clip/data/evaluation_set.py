@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from ..core.errors import InputError
 from .dataset import CaptionedImages, TrainingPairs
+from .items import Batch
 from .mixture import MixedPairs
 from .sources import Source
 from .wrappers import Layout, check_kind, gathered, is_wrapper, items_at, layout_of, name_of, named
@@ -27,7 +28,7 @@ class EvaluationSet(torch.utils.data.Dataset):
         InputError: a stream, `MixedPairs`, or another wrapper than torch's around one of our sets.
     """
 
-    def __init__(self, dataset: Any):
+    def __init__(self, dataset: torch.utils.data.Dataset):
         layout = layout_of(dataset)
         for each in layout.sets:
             _check(each)
@@ -46,7 +47,7 @@ class EvaluationSet(torch.utils.data.Dataset):
         self.class_names = _all_names(self.sources) if self.label_column else None
 
     @classmethod
-    def of(cls, dataset: Any) -> "EvaluationSet":
+    def of(cls, dataset: torch.utils.data.Dataset) -> "EvaluationSet":
         return dataset if isinstance(dataset, cls) else cls(dataset)
 
     @property
@@ -83,7 +84,7 @@ class EvaluationSet(torch.utils.data.Dataset):
         return gathered(self.layout.which[at], read)
 
 
-def positions_of(batch: dict[str, Any], asked: Sequence[int]) -> torch.Tensor:
+def positions_of(batch: Batch, asked: Sequence[int]) -> torch.Tensor:
     """(images,): the positions of a batch's images.
 
     Args:
@@ -105,7 +106,7 @@ def positions_of(batch: dict[str, Any], asked: Sequence[int]) -> torch.Tensor:
     return torch.tensor(asked)
 
 
-def _check(dataset: Any) -> None:
+def _check(dataset: object) -> None:
     if isinstance(dataset, MixedPairs):
         raise InputError(
             "MixedPairs draw other rows in each epoch: evaluate CaptionedImages of their sources, each by its name or "

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..core.digests import content_id
 from ..core.errors import InputError
+from .items import Batch
 
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids", "position_ids")
 _OURS = (
@@ -35,7 +36,7 @@ class CompletedBatches:
 
     collator: Callable[[list[Any]], Mapping[str, Any]]
 
-    def __call__(self, items: list[Any]) -> dict[str, Any]:
+    def __call__(self, items: list[Any]) -> Batch:
         """
         Raises:
             InputError: for a batch without pixels or tokens, with keys that nothing takes, or with another number of
@@ -51,7 +52,7 @@ class CompletedBatches:
         return completed(known | dict(batch))
 
 
-def _known(items: list[Any]) -> dict[str, Any]:
+def _known(items: list[Any]) -> Batch:
     """What items of our sets say of their images: ids by the files, not by augmented pixels, and what was skipped."""
     if not items or not all(isinstance(item, dict) and isinstance(item.get("skipped"), list) for item in items):
         return {}
@@ -62,7 +63,7 @@ def _known(items: list[Any]) -> dict[str, Any]:
     }
 
 
-def completed(batch: Mapping[str, Any]) -> dict[str, Any]:
+def completed(batch: Mapping[str, Any]) -> Batch:
     """The batch with ids of its images and captions, by their pixels and tokens, and counts of captions."""
     if not isinstance(batch, Mapping):
         raise InputError(

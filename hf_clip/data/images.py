@@ -50,7 +50,7 @@ def read_image(value: Any, folder: Path | None = None, at_least: int | None = No
     return rgb, content_id(str(rgb.size).encode() + rgb.tobytes() if content is None else content)
 
 
-def image_name(value: Any) -> str:
+def image_name(value: object) -> str:
     """What to call a picture in a report: its file, where it has one."""
     if isinstance(value, dict):
         value = value.get("path")
@@ -69,7 +69,7 @@ def broken_picture(row: int, name: str, reason: str) -> InputError:
     return InputError(f"{skipped_line(row, name, reason)}: mend or remove it, or leave out strict to skip it")
 
 
-def _read_bytes(value: Any, folder: Path | None) -> bytes:
+def _read_bytes(value: object, folder: Path | None) -> bytes:
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if value is None:

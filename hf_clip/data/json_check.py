@@ -2,9 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import InputError
 from .text import check_text
@@ -45,7 +44,7 @@ def _entries(content: bytes) -> Iterator[tuple[int, bytes]]:
         yield from ((row, json.dumps(entry).encode()) for row, entry in enumerate(entries, 1))
 
 
-def _check_rows(file: Path, rows: Any) -> None:
+def _check_rows(file: Path, rows: Iterable[tuple[int, bytes]]) -> None:
     for row, line in rows:
         try:
             line.decode()
@@ -62,7 +61,7 @@ def _check_rows(file: Path, rows: Any) -> None:
             continue
 
 
-def _check_value(value: Any, where: str, name: str) -> None:
+def _check_value(value: object, where: str, name: str) -> None:
     if isinstance(value, str):
         check_text(value, where, repr(name))
     elif isinstance(value, dict):

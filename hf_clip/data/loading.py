@@ -14,7 +14,7 @@ import pyarrow as pa
 from ..core.digests import content_id
 from ..core.errors import InputError, first_line
 from .column_checks import check_stream
-from .columns import Columns
+from .columns import ColumnFeatures, Columns, Row, Rows
 from .csv_check import check_csv
 from .csv_text import converters_of, csv_header
 from .finding import Found
@@ -22,7 +22,7 @@ from .folders import say_once
 from .json_check import check_json
 from .webdataset import part_names
 
-Find = Callable[[dict[str, Any]], Columns]  # of features by name
+Find = Callable[[ColumnFeatures], Columns]  # of features by name
 
 
 def no_rows(name: str) -> InputError:
@@ -37,7 +37,7 @@ def parts_of_shards(files: list[Path], asked: Iterable[str | None]) -> list[str]
 
 def load(
     found: Found, name: str, split: str | Sequence[str], config: str | None, streaming: bool, find: Find
-) -> tuple[Any, str]:
+) -> tuple[Rows, str]:
     """(rows, what the split is called), as `find_files` found them; split and config are those of a Hub data set.
 
     Args:
@@ -84,7 +84,7 @@ def _plain_link(path: str) -> Path:
     return link
 
 
-def loaded(load: Any, files: list[Path], kind: str) -> Any:
+def loaded(load: Callable[[], Rows], files: list[Path], kind: str) -> Rows:
     try:
         with silenced():
             return load()
@@ -96,10 +96,10 @@ def loaded(load: Any, files: list[Path], kind: str) -> Any:
         raise input_error(error, f"{which} cannot be read as {kind}") from error
 
 
-def _image_folder(files: list[Path], is_flat: bool, streaming: bool) -> Any:
+def _image_folder(files: list[Path], is_flat: bool, streaming: bool) -> Rows:
     """Pictures by path; those in folders have the folders' names for classes."""
-    columns: dict[str, Any] = {"image": [str(file) for file in files]}
-    features: dict[str, Any] = {"image": datasets.Value("string")}
+    columns: dict[str, list[Any]] = {"image": [str(file) for file in files]}
+    features: ColumnFeatures = {"image": datasets.Value("string")}
     if not is_flat:
         names = sorted({file.parent.name for file in files})
         numbers = {name: number for number, name in enumerate(names)}
@@ -124,7 +124,7 @@ def silenced() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _load_from_hub(name: str, split: str | Sequence[str], config: str | None, streaming: bool) -> tuple[Any, str]:
+def _load_from_hub(name: str, split: str | Sequence[str], config: str | None, streaming: bool) -> tuple[Rows, str]:
     """The split of that name, or the first of several that would do."""
     first, *others = [split] if isinstance(split, str) else split
     try:
@@ -156,7 +156,7 @@ def _root_cause(error: BaseException) -> str:
     return first_line(error)[:200]
 
 
-def first_record(rows: Any, name: str, files: Sequence[Path]) -> dict[str, Any] | None:
+def first_record(rows: Rows, name: str, files: Sequence[Path]) -> Row | None:
     """Of a stream: what tells its columns where its format does not."""
     if isinstance(rows, datasets.Dataset):
         return None

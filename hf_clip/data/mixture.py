@@ -6,12 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from ..core.digests import content_id
 from ..core.errors import InputError
 from .drawn import Drawn
+from .items import Item
 from .weights import check_weights, shares_of
 from .wrappers import WrappedPairs, as_pairs, gathered, renumbered
+
+Place = Any  # a position, or an array of them
 
 
 class MixedPairs(Drawn):
@@ -30,7 +34,7 @@ class MixedPairs(Drawn):
         InputError: weights that are not positive numbers, one for each set; sets that draw no pairs.
     """
 
-    def __init__(self, datasets: Sequence[Any], weights: Sequence[float]):
+    def __init__(self, datasets: Sequence[Dataset], weights: Sequence[float]):
         self.datasets: list[Drawn] = [as_pairs(dataset) for dataset in datasets]
         for dataset in self.datasets:
             if not isinstance(dataset, Drawn):
@@ -58,19 +62,19 @@ class MixedPairs(Drawn):
         for dataset in self.datasets:
             dataset.set_epoch(epoch)
 
-    def at(self, positions: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def at(self, positions: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         return self._items(positions, epochs, "at")
 
-    def read(self, positions: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def read(self, positions: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         return self._items(positions, epochs, "read")
 
-    def _items(self, positions: Sequence[int], epochs: Sequence[int], how: str) -> list[dict[str, Any]]:
+    def _items(self, positions: Sequence[int], epochs: Sequence[int], how: str) -> list[Item]:
         for position in positions:
             if not 0 <= position < len(self):
                 raise IndexError(f"position {position} of {len(self)}")
         at, of_epoch = np.asarray(positions), np.asarray(epochs)
 
-        def read(which: int, places: np.ndarray) -> list[dict[str, Any]]:
+        def read(which: int, places: np.ndarray) -> list[Item]:
             dataset = self.datasets[which]
             rows, passes = self._place(which, at[places], of_epoch[places])
             # The pass, not the epoch: a row that comes twice in an epoch is drawn anew.
@@ -87,14 +91,14 @@ class MixedPairs(Drawn):
             lengths += np.asarray(dataset.caption_lengths())[rows].tolist()
         return lengths
 
-    def _place(self, which: int, position: Any, epoch: Any) -> tuple[Any, Any]:
+    def _place(self, which: int, position: Place, epoch: Place) -> tuple[Place, Place]:
         """(row, how often the set was passed through before) of a position in an epoch."""
         drawn = epoch * self.shares[which] + position - self.bounds[which]
         order = self.orders[which]
         return order[drawn % len(order)], drawn // len(order)
 
 
-def sets_within(dataset: Any) -> list[Any]:
+def sets_within(dataset: Dataset) -> list[Any]:
     """What a training set draws from, through mixtures and torch's wrappers: each set once."""
     dataset = as_pairs(dataset)
     inner = dataset.datasets if isinstance(dataset, MixedPairs) else []

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias, TypeGuard
 import datasets
 
 from ..core.errors import InputError
-from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS, AskedColumns, of_list
+from .columns import CAPTION_COLUMNS, IMAGE_COLUMNS, AskedColumns, ColumnFeatures, Row, of_list
 from .folders import say_once
 from .named_splits import check_unsplit, choose_split
 
@@ -51,13 +51,13 @@ def _split_of(given: Opened, split: str | Sequence[str], name: str) -> tuple[Row
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts), taken
 
 
-def features_of_record(record: dict[str, Any]) -> dict[str, Any]:
+def features_of_record(record: Row) -> dict[str, Any]:
     """What the columns of a stream hold that does not say it, by its first row."""
     return dict(datasets.Dataset.from_list([record]).features)
 
 
 def columns_by_type(
-    features: dict[str, Any], asked: AskedColumns, name: str, *, captions_required: bool, labels_required: bool
+    features: ColumnFeatures, asked: AskedColumns, name: str, *, captions_required: bool, labels_required: bool
 ) -> AskedColumns:
     """What was asked for, and else the only column of its type: an `Image`, texts or lists of them, a `ClassLabel`.
 
@@ -85,7 +85,7 @@ def columns_by_type(
     return AskedColumns(image, caption, label)
 
 
-def _check_found(image: str | None, has_captions: bool, features: dict[str, Any], name: str) -> None:
+def _check_found(image: str | None, has_captions: bool, features: ColumnFeatures, name: str) -> None:
     if image is None:
         raise InputError(
             f"{name} has no column of images among {', '.join(features)}: make one with "

@@ -10,7 +10,7 @@ import datasets
 import pyarrow as pa
 
 from ..core.errors import InputError
-from .columns import column_batches, struct_field
+from .columns import Row, Rows, column_batches, struct_field
 from .finding import Found
 from .folders import say_once
 from .loading import silenced
@@ -39,7 +39,7 @@ class RowSplits:
     depth: int | None = None
     classes: tuple[str, ...] = ()
 
-    def of(self, record: dict[str, Any], where: str) -> str:
+    def of(self, record: Row, where: str) -> str:
         """
         Raises:
             InputError: an image that lies in no folder of a split.
@@ -62,7 +62,7 @@ class RowSplits:
         ]
 
 
-def row_splits_of(rows: Any, first: dict[str, Any] | None, image: str, files: Found) -> RowSplits | None:
+def row_splits_of(rows: Rows, first: Row | None, image: str, files: Found) -> RowSplits | None:
     """How rows are of several splits: by the folders that their images lie in, or by a column that is called so; None
     where they are one set, or where the files themselves were chosen by split."""
     if files.kind in ("hub", "opened") or files.split:
@@ -77,7 +77,7 @@ def row_splits_of(rows: Any, first: dict[str, Any] | None, image: str, files: Fo
     return by_column or _by_paths(rows, first, image)
 
 
-def _by_column(rows: Any, files: Found) -> RowSplits | None:
+def _by_column(rows: Rows, files: Found) -> RowSplits | None:
     feature = (rows.features or {}).get(_COLUMN)
     classes = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else ()
     names, are_all = _distinct(rows, _COLUMN, lambda value: _named(value, classes))
@@ -88,7 +88,7 @@ def _by_column(rows: Any, files: Found) -> RowSplits | None:
     return None
 
 
-def _by_paths(rows: Any, first: dict[str, Any] | None, image: str) -> RowSplits | None:
+def _by_paths(rows: Rows, first: Row | None, image: str) -> RowSplits | None:
     """By the first part of the paths at which the names of splits differ."""
     value = first_value(rows, first, image)
     if not _folders(value) and (not isinstance(value, str) or len(value) > _LONGEST_PATH):
@@ -106,11 +106,11 @@ def _by_paths(rows: Any, first: dict[str, Any] | None, image: str) -> RowSplits 
     return None
 
 
-def _is_relative(path: Any) -> bool:
+def _is_relative(path: object) -> bool:
     return isinstance(path, str) and not path.startswith("/")
 
 
-def _distinct(rows: Any, column: str, of: Callable[[Any], Any]) -> tuple[dict[Any, None], bool]:
+def _distinct(rows: Rows, column: str, of: Callable[[Any], Any]) -> tuple[dict[Any, None], bool]:
     """(what a column's values tell, whether of all rows): of a stream the first ones are read."""
     if isinstance(rows, datasets.Dataset):
         return dict.fromkeys(map(of, _values(rows, column))), True
@@ -139,14 +139,14 @@ def _first_values(rows: datasets.IterableDataset, column: str) -> Iterator[Any]:
             yield record.get(column)
 
 
-def first_value(rows: Any, first: dict[str, Any] | None, column: str) -> Any:
+def first_value(rows: Rows, first: Row | None, column: str) -> Any:
     """Of a column, undecoded."""
     if first is not None:
         return first.get(column)
     return next((values[0].as_py() for _, values in column_batches(rows, column) if len(values)), None)
 
 
-def _named(value: Any, classes: tuple[str, ...]) -> str:
+def _named(value: object, classes: tuple[str, ...]) -> str:
     if isinstance(value, int) and 0 <= value < len(classes):
         value = classes[value]
     return canonical(value.strip()) if isinstance(value, str) else _NO_SPLIT
@@ -164,7 +164,7 @@ def _plain(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return struct_field(values, "path") if pa.types.is_struct(values.type) else values
 
 
-def _folders(value: Any) -> tuple[str, ...]:
+def _folders(value: object) -> tuple[str, ...]:
     """Of a path, or of an image that has one."""
     path = value.get("path") if isinstance(value, dict) else value
     if not isinstance(path, str) or len(path) > _LONGEST_PATH:

@@ -22,8 +22,11 @@ from .column_checks import (
 )
 from .columns import (
     AskedColumns,
+    ColumnFeatures,
     Columns,
     ColumnSettings,
+    Row,
+    Rows,
     as_list,
     column_batches,
     column_names,
@@ -100,7 +103,7 @@ class Source:
     def captions(self, row: int) -> list[str]:
         return self.captions_of(self.rows[row])
 
-    def captions_of(self, record: dict[str, Any]) -> list[str]:
+    def captions_of(self, record: Row) -> list[str]:
         """Of a row of `rows`: its captions, or the name of its class where the source has no captions."""
         if self.caption_column:
             return [caption for caption in as_list(value_of(record, self.caption_column)) if caption]
@@ -111,7 +114,7 @@ class Source:
             return [label for label in labels if isinstance(label, str)]
         return []
 
-    def label_of(self, record: dict[str, Any]) -> int | str | list[int | str]:
+    def label_of(self, record: Row) -> int | str | list[int | str]:
         """Of a row of `rows`: the number of its class, or what stands there where the classes are not known; of
         several, the list."""
         label = value_of(record, self.label_column) if self.label_column else None
@@ -154,7 +157,7 @@ class Source:
         """Where a row stands in what the user gave."""
         return row if self.row_numbers is None else int(self.row_numbers[row])
 
-    def picture_name(self, record: dict[str, Any]) -> str:
+    def picture_name(self, record: Row) -> str:
         """Its file, from the source's folder on: where that lies is nobody's business."""
         name = image_name(record[self.image_column])
         return str(Path(name).relative_to(self.name)) if Path(name).is_relative_to(self.name) else name
@@ -192,7 +195,7 @@ class Source:
                 self._check(record, where)
                 yield record
 
-    def _check(self, record: dict[str, Any], where: str) -> None:
+    def _check(self, record: Row, where: str) -> None:
         """What `open_source` checks of all rows where it does not stream."""
         if self.caption_column:
             captions = as_list(value_of(record, self.caption_column))
@@ -289,7 +292,7 @@ class _Wanted(NamedTuple):
     captions_required: bool
     labels_required: bool
 
-    def find(self, features: dict[str, Any]) -> Columns:
+    def find(self, features: ColumnFeatures) -> Columns:
         return find_columns(features, self.columns, self.captions_required, self.name, self.labels_required)
 
 
@@ -304,11 +307,11 @@ class _Read(NamedTuple):
         splits: which of several splits each row is of.
     """
 
-    rows: Any
+    rows: Rows
     found: Columns
     taken: str
-    every: Any = None
-    first: dict[str, Any] | None = None
+    every: Rows = None
+    first: Row | None = None
     splits: RowSplits | None = None
 
 
@@ -348,7 +351,7 @@ def _read_files(files: Found, wanted: _Wanted, data_config: str | None) -> _Read
     return _with_columns(every, first_record(every, wanted.name, files.files), taken, files, wanted)
 
 
-def _with_columns(every: Any, first: dict[str, Any] | None, taken: str, files: Found, wanted: _Wanted) -> _Read:
+def _with_columns(every: Rows, first: Row | None, taken: str, files: Found, wanted: _Wanted) -> _Read:
     found = wanted.find(column_names(every, first))
     check_address(first_value(every, first, found.image), found.image, wanted.name)
     splits = row_splits_of(every, first, found.image, files)
@@ -388,7 +391,7 @@ def _names_of_classes(read: _Read, name: str, given: Sequence[str] | None) -> li
     return own if own and set(own) <= set(names) and holds_classes(read.rows, read.found.label) else names or None
 
 
-def _folder_of(files: Found, rows: Any, image: str) -> Path:
+def _folder_of(files: Found, rows: Rows, image: str) -> Path:
     """What relative paths start from."""
     if files.kind in ("hub", "imagefolder", "opened"):
         return Path()
@@ -402,7 +405,7 @@ def _folder_of(files: Found, rows: Any, image: str) -> Path:
     return folders[0]
 
 
-def _rows_of_split(source: Source, every: Any, splits: RowSplits, asked: str | Sequence[str]) -> Source:
+def _rows_of_split(source: Source, every: Rows, splits: RowSplits, asked: str | Sequence[str]) -> Source:
     """The part of a source whose rows are of several splits."""
     if source.streaming:
         if asked == ALL:
@@ -446,7 +449,7 @@ def _no_captions(source: Source) -> InputError:
     )
 
 
-def _select(rows: Any, columns: Sequence[str | None], first: dict[str, Any] | None) -> Any:
+def _select(rows: Rows, columns: Sequence[str | None], first: Row | None) -> Any:
     """Only the columns that are used, pictures undecoded: another one may be costly, or not decodable here."""
     known = dict(rows.features) if rows.features else first
     tops = (find_path(known, column)[0] for column in columns if column)
@@ -456,12 +459,12 @@ def _select(rows: Any, columns: Sequence[str | None], first: dict[str, Any] | No
     return rows
 
 
-def holds_classes(rows: Any, label: str | None) -> bool:
+def holds_classes(rows: Rows, label: str | None) -> bool:
     """Whether a label column is known to be one of classes, or of lists of them."""
     return isinstance(of_list(feature_of(rows, label)), datasets.ClassLabel)
 
 
-def _class_names(rows: Any, label: str | None, name: str) -> list[str] | None:
+def _class_names(rows: Rows, label: str | None, name: str) -> list[str] | None:
     """Of a `ClassLabel`; of names that stand in the column themselves, where it can be read to its end."""
     feature = of_list(feature_of(rows, label))
     if isinstance(feature, datasets.ClassLabel):
@@ -474,7 +477,7 @@ def _class_names(rows: Any, label: str | None, name: str) -> list[str] | None:
     return sorted({trimmed(name) for name in names} - {""}) or None if are_names else None
 
 
-def _by_name(rows: Any, label: str | None, first: dict[str, Any] | None) -> bool:
+def _by_name(rows: Rows, label: str | None, first: Row | None) -> bool:
     """Whether labels are names, as far as it is known."""
     feature = of_list(feature_of(rows, label))
     if isinstance(feature, datasets.Value):

@@ -12,8 +12,10 @@ from transformers import BaseImageProcessor
 from ..core.digests import content_id
 from ..core.errors import InputError
 from .augmentation import Augmentation
+from .columns import Row
 from .dataset import check_captioned
 from .draws import CaptionDraw, ImageDraw
+from .items import Item, Skipped
 from .sources import Source
 from .weights import check_weights
 
@@ -29,7 +31,7 @@ class Shard:
     number: int
 
 
-Row = tuple[Shard, int, dict[str, Any]]  # where it stands, and what stands there
+ShardRow = tuple[Shard, int, Row]  # where it stands, and what stands there
 
 
 class Part(NamedTuple):
@@ -98,7 +100,7 @@ class StreamedImages(torch.utils.data.IterableDataset):
         if not 0 <= self.part.rank < self.part.world_size:
             raise InputError(f"rank must be from 0 to {self.part.world_size - 1}, not {self.part.rank}")
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Item]:
         worker = torch.utils.data.get_worker_info()
         workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
         reader, readers = self.part.rank * workers + worker_id, self.part.world_size * workers
@@ -109,8 +111,8 @@ class StreamedImages(torch.utils.data.IterableDataset):
         while True:
             yield next(generator.choices(streams, self.weights)[0])
 
-    def _endless(self, pool: list[Shard], reader: int, readers: int) -> Iterator[dict[str, Any]]:
-        skipped: list[tuple[int, str, str]] = []
+    def _endless(self, pool: list[Shard], reader: int, readers: int) -> Iterator[Item]:
+        skipped: list[Skipped] = []
         for epoch in itertools.count():
             readable = False
             rows = part_of_epoch(pool, reader, readers, epoch, self._generator("shards", epoch))
@@ -123,18 +125,18 @@ class StreamedImages(torch.utils.data.IterableDataset):
             if not readable:
                 self._look_for_a_readable_picture(pool)
 
-    def _item(self, row: Row, epoch: int) -> dict[str, Any]:
+    def _item(self, row: ShardRow, epoch: int) -> Item:
         shard, place, record = row
         item = self._drawn(shard.source, record, shard.number * _ROWS_OF_A_SHARD + place, epoch)
         where = f"{shard.source.shard_name(shard.index)}: row {place + 1}"
         return item | {"skipped": [(number, f"{where}: {name}", why) for number, name, why in item["skipped"]]}
 
-    def _drawn(self, source: Source, record: dict[str, Any], row: int, epoch: int) -> dict[str, Any]:
+    def _drawn(self, source: Source, record: Row, row: int, epoch: int) -> Item:
         return {"row": row} | self.draw(source, record, row, epoch)
 
     def _look_for_a_readable_picture(self, pool: list[Shard]) -> None:
         """This reader's part had none, which is a fault only where the others' have none either."""
-        broken: list[tuple[int, str, str]] = []
+        broken: list[Skipped] = []
         for row in part_of_epoch(pool, 0, 1, 0, random.Random(0)):
             item = self._item(row, 0)
             if "pixel_values" in item:
@@ -160,12 +162,14 @@ class StreamedPairs(StreamedImages):
         super()._check()
         self.choose = CaptionDraw(self.draw.seed)
 
-    def _drawn(self, source: Source, record: dict[str, Any], row: int, epoch: int) -> dict[str, Any]:
+    def _drawn(self, source: Source, record: Row, row: int, epoch: int) -> Item:
         caption = self.choose(source.captions_of(record), row, epoch)
         return {"captions": [caption]} | super()._drawn(source, record, row, epoch)
 
 
-def part_of_epoch(pool: list[Shard], reader: int, readers: int, epoch: int, generator: random.Random) -> Iterator[Row]:
+def part_of_epoch(
+    pool: list[Shard], reader: int, readers: int, epoch: int, generator: random.Random
+) -> Iterator[ShardRow]:
     """The rows of one of several readers; `generator` orders the shards, for all readers alike."""
     shards = pool.copy()
     generator.shuffle(shards)
@@ -181,8 +185,8 @@ def part_of_epoch(pool: list[Shard], reader: int, readers: int, epoch: int, gene
             yield shard, row, record
 
 
-def _shuffled(rows: Iterable[Row], size: int, generator: random.Random) -> Iterator[Row]:
-    buffer: list[Row] = []
+def _shuffled(rows: Iterable[ShardRow], size: int, generator: random.Random) -> Iterator[ShardRow]:
+    buffer: list[ShardRow] = []
     for row in rows:
         if len(buffer) < size:
             buffer.append(row)

@@ -1,11 +1,9 @@
 """Text that a tokenizer takes; what is none is refused in a line that says where it stands."""
 
-from typing import Any
-
 from ..core.errors import InputError
 
 
-def check_text(text: Any, where: str, what: str = "a caption") -> None:
+def check_text(text: object, where: str, what: str = "a caption") -> None:
     """
     Args:
         where: begins the complaint: "a.tar: sample '000'".

@@ -1,7 +1,7 @@
 """Addresses of images in the web, which is not fetched."""
 
 import re
-from typing import Any
+from typing import TypeGuard
 
 from ..core.errors import InputError, shortened
 
@@ -9,11 +9,11 @@ _WEB = re.compile(r"(https?|ftps?)://", re.IGNORECASE)
 ADVICE = "the web is not fetched: get the images first, for example with img2dataset"
 
 
-def is_web_address(value: Any) -> bool:
+def is_web_address(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(_WEB.match(value.strip()))
 
 
-def check_address(value: Any, column: str, name: str) -> None:
+def check_address(value: object, column: str, name: str) -> None:
     """
     Args:
         value: the first of a column of images.

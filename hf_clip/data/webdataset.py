@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from ..core.errors import InputError, first_line
-from .columns import value_of
+from .columns import ColumnFeatures, Row, value_of
 from .image_files import image_suffixes
 from .tars import read_tar
 from .text import check_text, trimmed
@@ -38,7 +38,7 @@ def part_names(files: Sequence[Path], asked: Iterable[str | None] = ()) -> list[
     return list(names)
 
 
-def _dotted(name: str, value: Any) -> Iterator[str]:
+def _dotted(name: str, value: object) -> Iterator[str]:
     """Names of what stands in a structure, at any depth."""
     for field, inner in value.items() if isinstance(value, dict) else ():
         yield f"{name}.{field}"
@@ -54,7 +54,7 @@ def open_shards(
         InputError: a shard that is damaged, or a part of a sample that is not what it should be; with the shard and
             the sample. When reading, where `streaming`.
     """
-    columns: dict[str, Any] = {image: datasets.Image(decode=False)}
+    columns: ColumnFeatures = {image: datasets.Image(decode=False)}
     if caption:
         columns[caption] = datasets.List(datasets.Value("string"))
     numbers = several = False
@@ -78,11 +78,11 @@ def read_rows(
     numbers: bool,
     several: bool,
     reading: int,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """The rows of shards given as (path, bytes, time of change); of labels `_kind_of_labels` says the kind."""
     for file, key, parts in _samples([Path(path) for path, *_ in shards]):
         where = f"{file}: sample {key!r}"
-        row: dict[str, Any] = {image: _picture(where, key, parts, image)}
+        row: Row = {image: _picture(where, key, parts, image)}
         if caption:
             row[caption] = _captions(where, _value(file, key, parts, caption))
         if label:
@@ -122,7 +122,7 @@ def _is_hidden(folder: str) -> bool:
     return folder not in (".", "..") and folder.startswith((".", "__MACOSX", "PaxHeaders"))
 
 
-def _picture(where: str, key: str, parts: dict[str, bytes], image: str) -> dict[str, Any] | None:
+def _picture(where: str, key: str, parts: dict[str, bytes], image: str) -> dict[str, str | bytes] | None:
     found = [image] if image in parts else [part for part in parts if image == PICTURE and _is_picture(part)]
     if len(found) > 1:
         raise InputError(f"{where} has {len(found)} pictures: set image_column to one of {found}")
@@ -181,7 +181,7 @@ def _label(where: str, value: Any, numbers: bool, several: bool) -> Any:
     return trimmed(value)
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """A class number stands as text in a part of its own ("cls")."""
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
 

@@ -12,6 +12,7 @@ from ..core.digests import digest_of
 from ..core.errors import InputError
 from .dataset import ImageRows
 from .drawn import Drawn
+from .items import Item, Skipped
 from .sources import Source
 from .streaming import StreamedImages
 
@@ -52,7 +53,7 @@ def gathered(which: np.ndarray, read: Callable[[int, np.ndarray], list]) -> list
     return items
 
 
-def is_wrapper(dataset: Any) -> bool:
+def is_wrapper(dataset: object) -> bool:
     """Whether it is a `Subset` or a `ConcatDataset`, and gives the items that torch's would."""
     return any(
         isinstance(dataset, kind)
@@ -91,7 +92,7 @@ def _places(dataset: Any, sets: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([which for which, _ in parts]), np.concatenate([rows for _, rows in parts])
 
 
-def _chosen(indices: Any, count: int) -> np.ndarray:
+def _chosen(indices: Sequence[int], count: int) -> np.ndarray:
     """A Subset's indices, (positions,)."""
     chosen = np.asarray(indices)
     if chosen.size == 0:
@@ -103,12 +104,12 @@ def _chosen(indices: Any, count: int) -> np.ndarray:
     return chosen
 
 
-def holds_ours(dataset: Any) -> bool:
+def holds_ours(dataset: object) -> bool:
     """Whether it is one of our sets, or holds one, at any depth."""
     return isinstance(dataset, _OURS) or _held(dataset) is not None
 
 
-def check_no_source(dataset: Any) -> None:
+def check_no_source(dataset: object) -> None:
     """
     Raises:
         InputError: it is a source, which has rows, but no items.
@@ -120,7 +121,7 @@ def check_no_source(dataset: Any) -> None:
         )
 
 
-def check_kind(dataset: Any) -> None:
+def check_kind(dataset: object) -> None:
     """
     Raises:
         InputError: it is a bare source; it holds one of our sets, but is none of the wrappers that are known: it would
@@ -135,7 +136,7 @@ def check_kind(dataset: Any) -> None:
         )
 
 
-def _held(dataset: Any) -> Any:
+def _held(dataset: object) -> object:
     """The first of our sets that one of another kind holds, at any depth; None where there is none."""
     waiting, seen = [dataset], set()
     while waiting:
@@ -180,7 +181,7 @@ class WrappedPairs(Drawn):
     def __len__(self) -> int:
         return len(self.layout)
 
-    def at(self, positions: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def at(self, positions: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         for position in positions:
             if not 0 <= position < len(self):
                 raise IndexError(f"position {position} of {len(self)}")
@@ -190,12 +191,12 @@ class WrappedPairs(Drawn):
             for item, position, epoch in zip(items, positions, epochs, strict=True)
         ]
 
-    def read(self, positions: Sequence[int], epochs: Sequence[int]) -> list[dict[str, Any]]:
+    def read(self, positions: Sequence[int], epochs: Sequence[int]) -> list[Item]:
         """Each set within is asked once."""
         at, draws = np.asarray(positions, dtype=np.int64), np.asarray(epochs)
         rows = self.layout.rows[at]
 
-        def read(which: int, places: np.ndarray) -> list[dict[str, Any]]:
+        def read(which: int, places: np.ndarray) -> list[Item]:
             within = self.layout.sets[which]
             name = name_of(within) if len(self.layout.sets) > 1 else ""
             items = _items_of(within, rows[places].tolist(), draws[places].tolist())
@@ -203,7 +204,7 @@ class WrappedPairs(Drawn):
 
         return gathered(self.layout.which[at], read)
 
-    def _next_readable(self, item: dict[str, Any], position: int, epoch: int) -> dict[str, Any]:
+    def _next_readable(self, item: Item, position: int, epoch: int) -> Item:
         skipped = list(item["skipped"])
         for further in range(1, len(self)):
             (item,) = self.read([(position + further) % len(self)], [epoch])
@@ -230,7 +231,7 @@ class WrappedPairs(Drawn):
         return lengths.tolist()
 
 
-def as_pairs(dataset: Any) -> Any:
+def as_pairs(dataset: Dataset) -> Any:
     """What training reads of a data set: of torch's wrappers around sets that have hooks, what hands these on.
 
     Raises:
@@ -245,7 +246,7 @@ def as_pairs(dataset: Any) -> Any:
     return WrappedPairs(layout) if any(hooked) else dataset
 
 
-def _with_hooks(dataset: Any) -> Any:
+def _with_hooks(dataset: Dataset) -> Any:
     if not hasattr(dataset, "set_epoch"):
         check_kind(dataset)
     return dataset
@@ -255,7 +256,7 @@ def row_span_of(dataset: Any) -> int:
     return dataset.row_span if isinstance(dataset, ImageRows | Drawn) else len(dataset)
 
 
-def name_of(dataset: Any) -> str:
+def name_of(dataset: object) -> str:
     """What its source was called by the user."""
     return dataset.name if isinstance(dataset, ImageRows | Drawn) else type(dataset).__name__
 
@@ -272,7 +273,7 @@ def renumbered(item: Any, start: int, name: str = "") -> Any:
     return item | {"row": start + item["row"], "skipped": skipped} if "row" in item else item | {"skipped": skipped}
 
 
-def named(entry: tuple[int, str, str], name: str) -> tuple[int, str, str]:
+def named(entry: Skipped, name: str) -> Skipped:
     """(row, name, reason) of an image that was skipped, its name beginning with its source's, if given, and the row.
 
     A stream's or a mixture's says them already.
@@ -294,5 +295,5 @@ def items_at(dataset: Any, rows: list[int]) -> list[Any]:
     return dataset.__getitems__(rows) if hasattr(dataset, "__getitems__") else [dataset[row] for row in rows]
 
 
-def _is_readable(item: Any) -> bool:
+def _is_readable(item: object) -> bool:
     return not isinstance(item, dict) or "skipped" not in item or "image_id" in item
