@@ -12,6 +12,7 @@ from transformers import (
 
 from .core.version import __version__ as __version__
 from .models.configuration_hf_clip import HFClipConfig
+from .models.loss_hf_clip import Loss
 from .models.modeling_hf_clip import (
     HFClipModel,
     HFClipOutput,
@@ -81,6 +82,7 @@ __all__ = [
     "HFClipTrainingArguments",
     "HFClipVisionModelWithProjection",
     "HubTarget",
+    "Loss",
     "PublishOptions",
     "convert_model",
     "convert_model_and_processor",

@@ -17,6 +17,7 @@ from ready_processes import ready_context
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from toy_loss import TOY
 
 from hf_clip import HFClipModel
 from hf_clip.core.errors import InputError
@@ -60,7 +61,8 @@ class Step:
         wrapping: "ddp", or "fsdp2": raw `fully_shard`.
         sizes: how many of the pairs each process has.
         tile_size, chunk_size: of the loss, and of the gradient cache; default: neither.
-        own: the loss is a `compute_loss_func`, which computes the "whole" on each process, or a "share".
+        own: the loss is a `compute_loss_func`, which computes the "whole" on each process, or a "share"; or "toy":
+            a loss from outside.
     """
 
     wrapping: str
@@ -86,7 +88,11 @@ class Step:
 def small_model(loss: str) -> HFClipModel:
     """In float64, with as few blocks as there can be; BatchNorm in eval mode."""
     text, vision = tiny_text_config(num_hidden_layers=1), tiny_vision_config(depths=[1, 1, 1, 1])
-    return tiny_model(loss=loss, text_config=text, vision_config=vision).eval().double()
+    settings = TOY.settings() if loss == TOY.name else {"loss": loss}
+    model = tiny_model(**settings, text_config=text, vision_config=vision).eval().double()
+    if loss == TOY.name:
+        model.use_loss(TOY)
+    return model
 
 
 @functools.cache
@@ -118,19 +124,19 @@ def take_steps(rank: int, world_size: int, folder: str, steps: list[Step]) -> No
 
 
 def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torch.Tensor:
-    from hf_clip.models.losses_hf_clip import LOSSES
     from hf_clip.training.distributed import gather_batch, global_contrastive_loss
     from hf_clip.training.gradient_cache import GradientCache
-    from hf_clip.training.own_loss import own_loss
+    from hf_clip.training.own_loss import loss_to_train, own_loss
 
     inputs = step.inputs(rows)
     cache = GradientCache(inputs, step.chunk_size) if step.chunk_size else None
     output = cache.embed(model) if cache else model(**inputs, return_logits=False)
-    if step.own:
+    if step.own in ("whole", "share"):
         world = gather_batch(output.image_embeds, output.text_embeds, **step.ids(rows))
         loss = own_loss(functools.partial(_own, step.own, rows), output, world)
     else:
-        loss = global_contrastive_loss(output, LOSSES[step.loss], **step.ids(rows), tile_size=step.tile_size)
+        trained = loss_to_train(small_model(step.loss), step.tile_size)
+        loss = global_contrastive_loss(output, trained, **step.ids(rows), tile_size=step.tile_size)
     loss.backward()
     if cache:
         cache.backward(model)
@@ -178,8 +184,9 @@ def local_loss(rank: int, world_size: int, folder: str) -> None:
         Path(folder, f"{rank}.txt").write_text(str(error))
 
 
-def train_and_evaluate(rank: int, world_size: int, folder: str, data: str, steps: int) -> None:
-    """The Trainer over `world_size` processes on a global batch of 6, the image tower's BatchNorm in eval mode."""
+def train_and_evaluate(rank: int, world_size: int, folder: str, data: str, steps: int, toy: bool = False) -> None:
+    """The Trainer over `world_size` processes on a global batch of 6, the image tower's BatchNorm in eval mode; with a
+    loss from outside in float64."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"}
     from training_runs import make_trainer
 
@@ -195,6 +202,7 @@ def train_and_evaluate(rank: int, world_size: int, folder: str, data: str, steps
         save_strategy="steps",
         save_steps=steps,
         use_cpu=True,
+        **({"model": tiny_model().double(), "trainer": {"loss": TOY}} if toy else {}),
     )
     trainer.train()
     metrics = trainer.evaluate()

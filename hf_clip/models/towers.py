@@ -11,6 +11,7 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, 
 from ..core.errors import InputError, first_line
 from .configuration_hf_clip import HFClipConfig
 from .image_processors import square_image_processor
+from .loss_hf_clip import Loss
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
 from .text_lengths import TextPolicy, fit_policy, trained_policy
@@ -41,7 +42,7 @@ class PairSettings(InputSettings, total=False):
     projection: str | None
     text_pooling: str | None
     vision_pooling: str | None
-    loss: str | None
+    loss: Loss | str | None
     logit_scale_init_value: float | None
     logit_scale_max: float | str | None
     logit_bias_init_value: float | None
@@ -59,7 +60,7 @@ def create_model_and_processor(
         text_model: a Hub id or a folder, `scratch/` before it for random weights; what sentence-transformers saved
             brings its pooling along. Of a checkpoint with both towers (CLIP, SigLIP), each takes its side.
         settings: [`PairSettings`]: `image_size`, `text_padding`, `max_text_length`, and fields of [`HFClipConfig`]:
-            `projection_dim`, `text_pooling`, `projection`, …
+            `projection_dim`, `text_pooling`, `projection`, `loss` (also a [`Loss`] of your own), …
 
     Raises:
         InputError: for a tower that cannot be opened or a setting that does not exist, naming the choices.
@@ -67,11 +68,15 @@ def create_model_and_processor(
     inputs, config = _sort_settings(settings)
     vision = _open_image_tower(vision_model, inputs.get("image_size"), config.get("vision_pooling"))
     text = _open_text_tower(text_model, config.get("text_pooling"))
-    poolings = _given({"vision_pooling": vision.pooling, "text_pooling": text.pooling})
+    fields = _given({"vision_pooling": vision.pooling, "text_pooling": text.pooling})
+    loss = settings.get("loss")
+    if isinstance(loss, Loss):
+        fields |= loss.settings()
     with _pair_errors():
         model = HFClipModel.from_vision_text_pretrained(
-            vision_model=vision.model, text_model=text.model, **(poolings | config)
+            vision_model=vision.model, text_model=text.model, **(fields | config)
         )
+        _use_loss(model, loss)
         policy = trained_policy(text.model, text.max_length)
         return model, _make_processor(model, vision.image_processor, text.tokenizer, policy, inputs)
 
@@ -115,6 +120,7 @@ def open_model_and_processor(
     with _pair_errors():
         if towers:
             model = _with_towers(model, towers, _given(poolings))
+        _use_loss(model, settings.get("loss"))
         return model, _make_processor(model, image_processor, tokenizer, policy, inputs)
 
 
@@ -134,6 +140,12 @@ def _with_towers(
     _, unexpected = new.load_state_dict(kept, strict=False)
     assert not unexpected
     return new.eval()
+
+
+def _use_loss(model: HFClipModel, loss: Loss | str | None) -> None:
+    """One of hf_clip's is there already, by the name in the configuration."""
+    if isinstance(loss, Loss):
+        model.use_loss(loss)
 
 
 def _make_processor(
@@ -173,6 +185,8 @@ def _sort_settings(settings: PairSettings) -> tuple[InputSettings, dict[str, Any
         "default_text_length": settings.get("default_text_length"),
     }
     config = {name: value for name, value in settings.items() if name not in inputs}
+    if isinstance(config.get("loss"), Loss):
+        config["loss"] = config["loss"].name
     unknown = config.keys() - HFClipConfig.__dataclass_fields__.keys()
     if unknown:
         raise InputError(f"unknown setting {min(unknown)!r}: not a field of HFClipConfig")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from ..core.errors import InputError
 from ..models.configuration_hf_clip import HFClipConfig
@@ -15,6 +16,8 @@ from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
 from ..publishing.card.citations import is_citation
 from .distributed import GatheredBatch
 from .processes import mean_of_processes
+
+logger = logging.get_logger(__name__)
 
 # ---- loss ---------------------------------------------------------------------------------------------------------
 
@@ -30,7 +33,8 @@ def use_loss(model: HFClipModel, given: Loss | LossFunction | str) -> None:
     try:
         loss = given if isinstance(given, Loss | str) else _loss_of_function(given, model.config)
         name = loss if isinstance(loss, str) else loss.name
-        if name != model.config.loss and hasattr(model, "peft_config"):
+        another = name != model.config.loss
+        if another and hasattr(model, "peft_config"):
             raise InputError(
                 f"loss {name}: an adapter is saved without the configuration that says so: call use_loss of the base "
                 "model, save that, and lay the adapter over it"
@@ -39,6 +43,11 @@ def use_loss(model: HFClipModel, given: Loss | LossFunction | str) -> None:
     except ValueError as error:
         raise InputError(str(error)) from error
     own = model.own_loss
+    if another and (model.logit_scale != own.logit_scale_init_value).any():
+        logger.warning(
+            f"the temperature stays as it was trained: a new model of the loss {own.name} would begin at "
+            f"logit_scale {own.logit_scale_init_value:.4g}"
+        )
     if unknown := [each for each in own.citations if not is_citation(each)]:
         raise InputError(f"loss {own.name}: unknown citation {unknown[0]!r}: give BibTeX, which begins with @")
 

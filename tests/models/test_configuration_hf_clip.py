@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CODE, tiny_text_config, tiny_vision_config
+from toy_loss import TOY
 from transformers import AutoConfig, CLIPTextConfig, GPT2Config, ViTConfig
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
@@ -71,3 +72,28 @@ def test_no_cap_stays_no_cap_when_saved(tmp_path):
     HFClipConfig(loss="sigmoid", logit_scale_max=3.0, logit_scale_init_value=0.0).save_pretrained(tmp_path)
     loaded = HFClipConfig.from_pretrained(tmp_path)
     assert (loaded.loss, loaded.logit_scale_max, loaded.logit_scale_init_value) == ("sigmoid", 3.0, 0.0)
+
+
+def test_probabilities_are_those_of_the_loss():
+    assert (HFClipConfig().probabilities, HFClipConfig(loss="sigmoid").probabilities) == ("softmax", "sigmoid")
+    with pytest.raises(ValueError, match="probabilities 'sigmoid' contradict the loss infonce, whose are 'softmax'"):
+        HFClipConfig(probabilities="sigmoid")
+    with pytest.raises(ValueError, match="unknown probabilities 'softmin': choose one of softmax, sigmoid"):
+        HFClipConfig(loss="mine", probabilities="softmin")
+
+
+def test_an_unknown_loss_is_one_of_somebody_s_own_only_if_it_says_what_its_scores_mean(tmp_path):
+    with pytest.raises(ValueError, match="unknown loss 'sgmoid': choose one of infonce, sigmoid"):
+        HFClipConfig(loss="sgmoid")
+    HFClipConfig(**TOY.settings()).save_pretrained(tmp_path)
+    opened = HFClipConfig.from_pretrained(tmp_path)
+    assert {name: getattr(opened, name) for name in TOY.settings()} == TOY.settings()
+    capless = HFClipConfig(loss="mine", probabilities="softmax", logit_scale_max=None)
+    capless.save_pretrained(tmp_path)
+    opened = HFClipConfig.from_pretrained(tmp_path)
+    assert (opened.logit_scale_max, opened.logit_bias_init_value) == (None, None)
+
+
+def test_a_bias_that_infonce_was_saved_with_is_none():
+    """Before losses said whether they have one, every configuration had a value for it."""
+    assert HFClipConfig(logit_bias_init_value=-10.0).logit_bias_init_value is None

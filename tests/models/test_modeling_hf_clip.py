@@ -1,5 +1,6 @@
 """The model against transformers' own dual encoder and CLIP, and what is promised of any dtype, device and mode."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from conftest import tiny_inputs, tiny_model, tiny_text_config, tiny_vision_conf
 from model_checks import batch_of, check_export
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from toy_loss import TOY
 from transformers import (
     AutoModel,
     BertModel,
@@ -369,3 +371,76 @@ def test_no_rows_give_no_embeddings_zero_gradients_and_leave_the_statistics():
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
     for name, value in model.named_buffers():
         assert torch.equal(value, before[name]), name
+
+
+# ---- a loss from outside ------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_was_never_trained_begins_where_its_loss_says():
+    model = tiny_model()
+    model.use_loss(TOY)
+    assert (model.logit_scale.item(), model.logit_bias.item()) == (1.0, -0.5)
+    assert {name: getattr(model.config, name) for name in TOY.settings()} == TOY.settings()
+    assert model.logit_bias.requires_grad
+    output = model(**tiny_inputs(), return_loss=True)
+    expected = TOY(output.image_embeds, output.text_embeds, model.logit_scale, model.logit_bias) / 4
+    torch.testing.assert_close(output.loss, expected)
+    model.use_loss("infonce")
+    assert (model.config.loss, model.logit_bias, model.config.logit_bias_init_value) == ("infonce", None, None)
+    assert model.logit_scale.item() == pytest.approx(math.log(1 / 0.07))
+    assert "logit_bias" not in model.state_dict()
+
+
+def test_a_temperature_that_was_trained_stays():
+    model = tiny_model()
+    with torch.no_grad():
+        model.logit_scale.fill_(3.0)
+    model.use_loss(TOY)
+    assert (model.logit_scale.item(), model.logit_bias.item(), model.config.logit_scale_max) == (3.0, -0.5, 1.01)
+
+
+def test_settings_of_one_s_own_stay_with_a_loss_of_the_same_name():
+    model = tiny_model(**(TOY.settings() | {"logit_scale_max": None, "logit_scale_init_value": 2.0}))
+    model.use_loss(TOY)
+    assert (model.config.logit_scale_max, model.logit_scale.item()) == (None, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probabilities": "softmax"}, "its probabilities were 'sigmoid', not 'softmax'"),
+        ({"logit_bias_init_value": None}, "it had a logit_bias: give this one another name"),
+        ({"name": "infonce"}, "'infonce' is a loss of hf_clip's: give yours another name"),
+    ],
+)
+def test_another_loss_of_a_name_that_is_taken_is_refused(change, message):
+    model = tiny_model(**TOY.settings())
+    with pytest.raises(ValueError, match=message):
+        model.use_loss(dataclasses.replace(TOY, **change))
+    assert model.own_loss is None
+
+
+@torch.no_grad()
+def test_opened_without_its_loss_it_embeds_and_has_its_probabilities_and_says_what_is_missing(tmp_path):
+    model = tiny_model().eval()
+    model.use_loss(TOY)
+    model.save_pretrained(tmp_path)
+    opened = HFClipModel.from_pretrained(tmp_path)
+    found, expected = opened(**tiny_inputs()), model(**tiny_inputs())
+    assert torch.equal(found.logits_per_image, expected.logits_per_image)
+    assert torch.equal(opened.probabilities(found.logits_per_image), expected.logits_per_image.sigmoid())
+    assert {name: getattr(opened.config, name) for name in TOY.settings()} == TOY.settings()
+    with pytest.raises(
+        ValueError,
+        match=r"made for the loss 'toy_hinge', which is not here: give it with model\.use_loss\(…\) or HFClipTrainer",
+    ):
+        opened(**tiny_inputs(), return_loss=True)
+    opened.use_loss(TOY)
+    assert torch.equal(opened(**tiny_inputs(), return_loss=True).loss, model(**tiny_inputs(), return_loss=True).loss)
+
+
+def test_probabilities_are_as_the_loss_has_them():
+    logits = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    softmax, sigmoid, sure = tiny_model(), tiny_model(loss="sigmoid"), 1 / (1 + math.exp(-1))
+    assert softmax.probabilities(logits).tolist() == [pytest.approx([1 - sure, sure]), [0.5, 0.5]]
+    assert sigmoid.probabilities(logits).tolist() == [pytest.approx([sure, 1 / (1 + math.exp(-2))]), [0.5, 0.5]]

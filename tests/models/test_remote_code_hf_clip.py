@@ -9,6 +9,7 @@ import torch
 from conftest import CODE, tiny_inputs, tiny_model
 from PIL import Image
 from strangers import run_stranger
+from toy_loss import TOY
 from transformers import PreTrainedConfig
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -144,6 +145,14 @@ def embed(folder):
     with torch.no_grad():
         return model, model(**given).to_tuple()[0]
 
+toy = AutoModel.from_pretrained("toy", **trusted).eval()
+with torch.no_grad():
+    logits = toy(**inputs, **pixels).logits_per_image
+found["toy"] = logits, toy.probabilities(logits)
+try:
+    toy(**inputs, **pixels, return_loss=True)
+except ValueError as error:
+    found["missing"] = str(error)
 for folder in ("model", "text", "vision"):
     model, found[folder] = embed(folder)
     model.save_pretrained(f"{folder}_again")
@@ -168,6 +177,9 @@ def test_a_stranger_opens_each_class_and_saves_what_others_open(processor, tmp_p
     for side, half in HALVES.items():
         half.from_pretrained(tmp_path / "model").save_pretrained(tmp_path / side)
     model.config.save_pretrained(tmp_path / "config")
+    toy = tiny_model().eval()
+    toy.use_loss(TOY)
+    toy.save_pretrained(tmp_path / "toy")
     torch.save(inputs, tmp_path / "inputs.pt")
     image = Image.linear_gradient("L").convert("RGB")
     image.save(tmp_path / "image.png")
@@ -181,5 +193,8 @@ def test_a_stranger_opens_each_class_and_saves_what_others_open(processor, tmp_p
     said = {entry["label"]: entry["score"] for entry in found["scores"]}
     assert [said["a b"], said["c"]] == pytest.approx(logits.softmax(1)[0].tolist(), abs=1e-5)
     assert found["config"] == "HFClipModel"
+    logits = toy(**inputs).logits_per_image
+    torch.testing.assert_close(found["toy"], (logits, logits.sigmoid()))
+    assert "the loss 'toy_hinge', which is not here: give it with model.use_loss(…)" in found["missing"]
     for folder in ("model_again", "text_again", "config_again", "config_of_model"):
         assert code_in(tmp_path / folder) == CODE, folder

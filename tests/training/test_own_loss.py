@@ -1,12 +1,21 @@
-"""`compute_loss_func`: our own formula given as one's own loss trains what ours trains, over processes too."""
+"""A loss of one's own, as `loss` and as `compute_loss_func`: our formulas, so given, train what ours train."""
 
+import dataclasses
+import json
+
+import peft
 import processes
 import pytest
 import torch
 from conftest import tiny_inputs, tiny_model, write_pictures
+from PIL import Image
 from processes import ONE_EMPTY, UNEQUAL, one_process
+from ready_processes import run_command
+from toy_loss import CITATION, TOY, squared_hinge
 from training_runs import cached_trainer, make_trainer
+from transformers.utils import logging
 
+from hf_clip import HFClipModel, HFClipTrainer
 from hf_clip.core.errors import InputError
 from hf_clip.models.infonce_hf_clip import contrastive_loss
 from hf_clip.training.distributed import gather_batch
@@ -120,6 +129,218 @@ def test_a_batch_without_pairs_is_a_loss_of_zero():
     assert loss == 0
 
 
+# ---- loss ---------------------------------------------------------------------------------------------------------
+
+
+def ours(image_embeds, text_embeds, logit_scale, logit_bias, batch, tile_size=None):
+    """InfoNCE, as a function of one's own."""
+    assert image_embeds.dtype == batch.text_embeds.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+    return contrastive_loss(image_embeds, text_embeds, logit_scale, logit_bias, batch, tile_size)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss_tile_size": 2},
+        {"gradient_cache_chunk_size": 2},
+        {"gradient_accumulation_steps": 2, "num_train_epochs": 4},
+        {"mask_duplicates": False},
+        {"bf16": True},
+    ],
+    ids=str,
+)
+def test_a_function_of_one_s_own_trains_what_the_same_loss_of_ours_trains(settings, tmp_path, data):
+    settings = {"num_train_epochs": 2, "eval_strategy": "epoch"} | settings
+    expected_weights, expected = trained(make_trainer(tmp_path / "ours", data, **settings))
+    own, logs = trained(make_trainer(tmp_path / "own", data, trainer={"loss": ours}, **settings))
+    for name, weight in expected_weights.items():
+        torch.testing.assert_close(own[name], weight, rtol=1e-4, atol=1e-6, msg=name)
+    for one, other in zip(logs, expected, strict=True):
+        for name in {"loss", "grad_norm", "eval_loss"} & other.keys():
+            assert one[name] == pytest.approx(other[name], rel=1e-4), name
+
+
+def test_the_formula_of_the_toy_is_what_is_trained_and_evaluated(tmp_path, data):
+    """By hand, pair by pair: the first loss that is logged, and `eval_loss`."""
+    settings = {"per_device_train_batch_size": 8, "max_steps": 1, "learning_rate": 0.0}
+    trainer = make_trainer(tmp_path / "run", data, trainer={"loss": TOY}, **settings)
+    model = trainer.model.eval()
+    embeddings = trainer.embed(trainer.get_eval_dataloader())
+    scores = 2.718281828 * embeddings.image_embeds @ embeddings.text_embeds.T - 0.5
+    captions, expected = "abcaabde", 0.0
+    for i in range(8):
+        for j in range(8):
+            if i == j or captions[i] != captions[j]:
+                expected += max(0.0, 1 - (1 if i == j else -1) * scores[i, j].item()) ** 2
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected / 8, rel=1e-5)
+    assert (model.logit_scale.item(), model.config.loss) == (1.0, "toy_hinge")
+
+
+def test_its_cap_holds(tmp_path, data):
+    capped = dataclasses.replace(TOY, logit_scale_max=0.9)
+    trainer = make_trainer(tmp_path / "run", data, trainer={"loss": capped}, max_steps=1)
+    trainer.train()
+    assert trainer.model.logit_scale.item() == pytest.approx(0.9)
+
+
+def test_of_a_plain_function_all_else_is_the_model_s(tmp_path, data):
+    model = tiny_model(loss="sigmoid", logit_bias_init_value=-3.0)
+    trainer = make_trainer(tmp_path / "run", data, model=model, trainer={"loss": squared_hinge})
+    config = trainer.model.config
+    assert (config.loss, config.probabilities, config.logit_scale_max) == ("squared_hinge", "sigmoid", None)
+    assert trainer.model.logit_bias.item() == -3.0
+
+
+def test_one_of_ours_is_given_by_name(tmp_path, data):
+    trainer = make_trainer(tmp_path / "run", data, trainer={"loss": "sigmoid"})
+    assert (trainer.model.config.loss, trainer.model.logit_bias.item()) == ("sigmoid", -10)
+
+
+def test_what_a_loss_leaves_unused_has_a_gradient_of_zero(tmp_path, data):
+    def pull(image_embeds, text_embeds, logit_scale, logit_bias, batch):
+        return -(image_embeds * text_embeds).sum()
+
+    for chunk in (None, 2):
+        settings = {"gradient_cache_chunk_size": chunk, "trainer": {"loss": pull}}
+        trainer = make_trainer(tmp_path / f"{chunk}", data, model=tiny_model(loss="sigmoid"), **settings)
+        before = trainer.model.logit_scale.item()
+        trainer.train()
+        assert (trainer.model.logit_scale.item(), trainer.model.logit_bias.item()) == (before, -10)
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "message"),
+    [
+        ("sgmoid", {}, "unknown loss 'sgmoid': choose one of infonce, sigmoid"),
+        (3, {}, "loss is 3: give a name"),
+        (torch.nn.CrossEntropyLoss(), {}, r"loss is CrossEntropyLoss\(\): give a name"),
+        (lambda a, b, c, d, batch: a.sum(), {}, "loss is a function without a name"),
+        (infonce, {}, r"loss infonce: its function cannot be called with \(image_embeds"),
+        (dataclasses.replace(TOY, citations=("sigllip",)), {}, "loss toy_hinge: unknown citation 'sigllip'"),
+        (TOY, {"loss_tile_size": 4}, "loss_tile_size is for losses that have tiles, and toy_hinge has none"),
+        (TOY, {"trainer": {"compute_loss_func": infonce}}, "loss and compute_loss_func both say"),
+        (None, {"loss_tile_size": 4, "trainer": {"compute_loss_func": infonce}}, "and compute_loss_func has none"),
+    ],
+)
+def test_what_is_no_loss_or_would_have_no_effect_is_refused(loss, settings, message, tmp_path, data):
+    with pytest.raises(InputError, match=message):
+        make_trainer(tmp_path / "run", data, **(settings | {"trainer": {"loss": loss} | settings.get("trainer", {})}))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda embeds: embeds.sum(1), r"returns a tensor of \(4,\): it must be a tensor of one number"),
+        (lambda embeds: 1.0, "returns a float"),
+        (lambda embeds: embeds.detach().sum(), "returns a loss without gradient"),
+    ],
+)
+def test_what_a_function_may_not_return(returned, message, tmp_path, data):
+    def mine(image_embeds, text_embeds, logit_scale, logit_bias, batch):
+        return returned(image_embeds)
+
+    with pytest.raises(InputError, match=f"loss mine {message}"):
+        make_trainer(tmp_path / "run", data, trainer={"loss": mine}).train()
+
+
+class WithDeepSpeed(HFClipTrainer):
+    def create_accelerator_and_postprocess(self):
+        super().create_accelerator_and_postprocess()
+        self.is_deepspeed_enabled = True
+
+
+def test_deepspeed_is_refused(tmp_path, data):
+    parts = make_trainer(tmp_path / "run", data)
+    given = {"train_dataset": parts.train_dataset, "processing_class": parts.processing_class}
+    with pytest.raises(InputError, match="loss is for runs without DeepSpeed"):
+        WithDeepSpeed(tiny_model(), parts.args, loss=TOY, **given)
+
+
+def test_an_adapter_cannot_say_its_loss(tmp_path, data):
+    base, config = tiny_model(), peft.LoraConfig(r=2, target_modules=r"text_model\..*\.query")
+    with pytest.raises(InputError, match="loss toy_hinge: an adapter is saved without the configuration"):
+        make_trainer(tmp_path / "run", data, model=peft.get_peft_model(base, config), trainer={"loss": TOY})
+    base.use_loss(TOY)
+    adapted = peft.get_peft_model(base, config)
+    make_trainer(tmp_path / "run", data, model=adapted, max_steps=1, trainer={"loss": TOY}).train()
+
+
+def test_a_temperature_that_was_trained_stays_and_is_spoken_of(tmp_path, data, caplog, monkeypatch):
+    monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
+    monkeypatch.setattr(logging.get_logger("hf_clip"), "propagate", True)
+    model = tiny_model()
+    with torch.no_grad():
+        model.logit_scale.fill_(3.0)
+    make_trainer(tmp_path / "run", data, model=model, trainer={"loss": TOY})
+    assert "a new model of the loss toy_hinge would begin at logit_scale 1" in caplog.text
+    caplog.clear()
+    make_trainer(tmp_path / "run", data, trainer={"loss": TOY})
+    assert "would begin" not in caplog.text
+
+
+def test_resumed_with_it_a_run_ends_with_its_weights_and_without_it_is_refused(tmp_path, data):
+    settings = {"num_train_epochs": 2, "save_strategy": "epoch", "trainer": {"loss": TOY}}
+    whole = make_trainer(tmp_path / "run", data, **settings)
+    whole.train()
+    checkpoint = str(tmp_path / "run" / "checkpoint-2")
+    again = make_trainer(tmp_path / "again", data, **settings)
+    again.train(resume_from_checkpoint=checkpoint)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], weight), name
+    with pytest.raises(InputError, match="-2 was trained with the loss toy_hinge, and this run has infonce"):
+        make_trainer(tmp_path / "other", data).train(resume_from_checkpoint=checkpoint)
+    opened = HFClipModel.from_pretrained(checkpoint)
+    with pytest.raises(InputError, match="the loss 'toy_hinge', which is not here: give it with"):
+        make_trainer(tmp_path / "opened", data, model=opened)
+
+
+def test_each_model_that_a_search_makes_has_it(tmp_path, data):
+    trainer = make_trainer(
+        tmp_path / "run", data, max_steps=1, trainer={"loss": TOY, "model_init": lambda: tiny_model()}
+    )
+    trainer.train()
+    assert (trainer.model.config.loss, trainer.model.own_loss) == ("toy_hinge", TOY)
+
+
+# ---- without the loss ---------------------------------------------------------------------------------------------
+
+
+def test_what_was_trained_with_it_is_used_by_those_who_do_not_have_it(tmp_path, data):
+    trainer = make_trainer(tmp_path / "run", data, max_steps=1, trainer={"loss": TOY})
+    trainer.train()
+    trainer.save_model()
+    trainer.create_model_card()
+    model = trainer.model.eval()
+    image = str(data / "0.png")
+    done = run_command("classify", image, "--model", str(tmp_path / "run"), "--labels", "red, blue", "--json")
+    answer = json.loads(done.stdout)
+    shown = trainer.processing_class(images=Image.open(image), text=["red", "blue"], return_tensors="pt")
+    scores = model(**shown).logits_per_image.sigmoid()[0].tolist()
+    assert list(answer["results"][0]["scores"].values()) == pytest.approx(scores, rel=1e-4)
+    assert answer["independent"]
+
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "cosine / 0.3679 ── plus bias: squared hinge of every pair" in card
+    assert "The model was trained with a toy of a loss, of every pair: the sigmoid of a logit says" in card
+    assert CITATION in card
+    assert "infonce" not in card.casefold()
+    assert "sigmoid()[0]" in card
+
+
+# ---- in several processes -----------------------------------------------------------------------------------------
+
+
+def test_the_trainer_on_two_processes_trains_a_loss_from_outside_as_one_does(tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=7)
+    for count in (2, 1):
+        processes.run(processes.train_and_evaluate, count, str(tmp_path), str(data), 3, True)
+    two, one = (torch.load(tmp_path / f"trained-{count}.pt") for count in (2, 1))
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weight, rtol=1e-7, atol=1e-10, msg=name)
+    assert two["metrics"]["eval_loss"] == pytest.approx(one["metrics"]["eval_loss"], rel=1e-6)
+
+
 OWN_STEPS = [
     processes.Step(wrapping, sizes, chunk_size=chunk, own=own)
     for wrapping, sizes, chunk, own in [
@@ -130,6 +351,11 @@ OWN_STEPS = [
         ("ddp", ONE_EMPTY[2], 3, "share"),
         ("fsdp2", UNEQUAL[2], None, "whole"),
     ]
+]
+OWN_STEPS += [
+    processes.Step(wrapping, sizes, TOY.name, chunk_size=chunk, own="toy")
+    for wrapping in ("ddp", "fsdp2")
+    for sizes, chunk in ((UNEQUAL[2], None), (ONE_EMPTY[2], 3))
 ]
 
 
@@ -145,7 +371,7 @@ def results(tmp_path_factory):
 )
 def test_two_processes_compute_what_one_would(number, results):
     """Every process all pairs, or each its own rows from `offset` on: value and every gradient, in float64."""
-    expected_loss, expected_grads = one_process()
+    expected_loss, expected_grads = one_process(OWN_STEPS[number].loss)
     for rank, steps in enumerate(results):
         torch.testing.assert_close(steps[number]["loss"], expected_loss)
         for name, grad in expected_grads.items():

@@ -8,6 +8,12 @@ import torch
 from cards import EXPORT, NAME, TRAINING, bare_folder, card, metadata, put, rows, section, tidy
 from conftest import tiny_model
 from safetensors.torch import save_file
+from toy_loss import TOY
+
+from hf_clip.publishing.card.render import CardDetails
+from hf_clip.publishing.clip.card import citations
+from hf_clip.publishing.clip.loss_words import LossWords
+
 
 from hf_clip.publishing.card.facts import CardDetails
 from hf_clip.publishing.clip.card import Tower, TowerFacts, citations
@@ -118,6 +124,25 @@ def test_the_sigmoid_loss_and_a_fixed_length_are_explained(tmp_path, processor):
     assert "sigmoid loss of every pair" in text
     assert "2303.15343" in text
     assert "1807.03748" not in text
+
+
+def test_a_loss_from_outside_is_in_the_card_as_the_run_has_said(tmp_path):
+    tiny_model(**TOY.settings()).config.save_pretrained(tmp_path)
+    said = LossWords.of(TOY).to_json()
+    text = card(tmp_path, training={"loss": said | {"sentence": "A toy.", "citations": ["@misc{a, url={/a/b}}"]}})
+    tidy(text)
+    assert "plus bias: squared hinge of every pair" in text
+    assert "\nA toy: the sigmoid of a logit says of a label by itself whether it fits" in text
+    assert "@misc{a, url={" in text
+    for training in ({}, {"loss": said | {"name": "another"}}):
+        text = card(tmp_path, training=training)
+        assert "The model was trained with the loss toy_hinge, which is not part of hf_clip: the sigmoid" in text
+    alone = {"probabilities": "softmax", "logit_bias_init_value": None}
+    tiny_model(**(TOY.settings() | alone)).config.save_pretrained(tmp_path)
+    text = card(tmp_path, training={"loss": said})
+    assert "\nThe model was trained with a toy of a loss, of every pair.\n" in text
+    assert "softmax(dim=1)[0]" in text
+    assert "plus bias" not in text
 
 
 def tower(kind: str, name: str | None) -> Tower:
