@@ -185,8 +185,8 @@ def _sort_settings(settings: PairSettings) -> tuple[InputSettings, dict[str, Any
         "default_text_length": settings.get("default_text_length"),
     }
     config = {name: value for name, value in settings.items() if name not in inputs}
-    if isinstance(config.get("loss"), Loss):
-        config["loss"] = config["loss"].name
+    if isinstance(loss := config.get("loss"), Loss):
+        config["loss"] = loss.name
     unknown = config.keys() - HFClipConfig.__dataclass_fields__.keys()
     if unknown:
         raise InputError(f"unknown setting {min(unknown)!r}: not a field of HFClipConfig")
