@@ -1,7 +1,11 @@
 """Two towers paired, and a trained pair with another tower."""
 
+import dataclasses
+
 import pytest
 import torch
+from PIL import Image
+from toy_loss import TOY
 from transformers import (
     AutoModel,
     ViTConfig,
@@ -79,6 +83,28 @@ def test_another_tower_for_a_side_leaves_the_other_as_it_was_trained(side, tower
     assert other.config.projection_dim == 24
     with pytest.raises(InputError, match=r"projection_dim=7 contradicts the trained model .* which has 24"):
         open_model_and_processor(str(tmp_path / "pair"), projection_dim=7)
+
+
+def test_a_loss_of_one_s_own_is_the_pair_s_from_the_start(tower_folders, tmp_path):
+    model, processor = create_model_and_processor(*tower_folders, projection_dim=24, loss=TOY)
+    assert {name: getattr(model.config, name) for name in TOY.settings()} == TOY.settings()
+    assert (model.logit_scale.item(), model.logit_bias.item()) == (1.0, -0.5)
+    inputs = processor(images=Image.new("RGB", (32, 32)), text=["a"], return_tensors="pt")
+    assert model(**inputs, return_loss=True).loss > 0
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "pair")
+    opened, _ = open_model_and_processor(str(tmp_path / "pair"), loss=TOY)
+    assert opened.own_loss is TOY
+    exchanged, _ = open_model_and_processor(str(tmp_path / "pair"), vision_model=tower_folders[0], loss=TOY)
+    assert (exchanged.own_loss, exchanged.config.loss, exchanged.logit_bias.item()) == (TOY, "toy_hinge", -0.5)
+    without, _ = open_model_and_processor(str(tmp_path / "pair"), vision_model=tower_folders[0])
+    assert (without.config.probabilities, without.logit_bias.item()) == ("sigmoid", -0.5)
+    with pytest.raises(InputError, match="loss='infonce' contradicts the trained model"):
+        open_model_and_processor(str(tmp_path / "pair"), loss="infonce")
+    with pytest.raises(InputError, match="'sigmoid' is a loss of hf_clip's: give yours another name"):
+        create_model_and_processor(*tower_folders, loss=dataclasses.replace(TOY, name="sigmoid"))
+    with pytest.raises(InputError, match="unknown loss 'sgmoid': choose one of infonce, sigmoid"):
+        create_model_and_processor(*tower_folders, loss="sgmoid")
 
 
 def test_a_size_that_a_vit_refuses_is_refused_before_training(tower_folders, tmp_path):

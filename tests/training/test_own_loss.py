@@ -261,6 +261,7 @@ def test_an_adapter_cannot_say_its_loss(tmp_path, data):
     base, config = tiny_model(), peft.LoraConfig(r=2, target_modules=r"text_model\..*\.query")
     with pytest.raises(InputError, match="loss toy_hinge: an adapter is saved without the configuration"):
         make_trainer(tmp_path / "run", data, model=peft.get_peft_model(base, config), trainer={"loss": TOY})
+    base = tiny_model()
     base.use_loss(TOY)
     adapted = peft.get_peft_model(base, config)
     make_trainer(tmp_path / "run", data, model=adapted, max_steps=1, trainer={"loss": TOY}).train()

@@ -10,13 +10,9 @@ from conftest import tiny_model
 from safetensors.torch import save_file
 from toy_loss import TOY
 
-from hf_clip.publishing.card.render import CardDetails
-from hf_clip.publishing.clip.card import citations
-from hf_clip.publishing.clip.loss_words import LossWords
-
-
 from hf_clip.publishing.card.facts import CardDetails
 from hf_clip.publishing.clip.card import Tower, TowerFacts, citations
+from hf_clip.publishing.clip.loss_words import LossWords
 
 
 @pytest.fixture
