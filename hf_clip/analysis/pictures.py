@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evaluation.charts import FAINT, FRAME, INK, MODELS, RIGHT, WRONG, dress, house_style, new_figure, save_figure
 from ..evaluation.outcome import Outcome
-from .analyze import Rows
+from .measures import Rows
 
 _COLUMNS = 6
 

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ..core.temporary import temporary_folder
 from ..evaluation.markdown import escaped, table
 from ..evaluation.outcome import Outcome
 from ..evaluation.report import PAGE, PICTURES, can_draw, place_pictures, remove_pictures, written_pictures
-from .analyze import Rows
+from .measures import Rows
 
 RESULTS, SCORES, SUSPECTS = "analysis.json", "scores.csv", "mislabelled.csv"
 EXTREMES = 6  # pictures named at either end of a word pair
@@ -27,9 +27,10 @@ class AnalysisReport:
     Args:
         model, data: their names.
         pairs: of opposite prompts, in the order of the outcome.
-        outcome: of `analyze`.
+        outcome: of `measure_all`.
         rows: what is analysed, as a reader calls it.
         top: how many rows are listed of each kind.
+        pictures: file names, as `write` has drawn them; undrawn: why there are none, if it would have.
     """
 
     model: str
@@ -38,6 +39,8 @@ class AnalysisReport:
     outcome: Outcome
     rows: Rows
     top: int = 20
+    pictures: list[str] = field(default_factory=list)
+    undrawn: str = ""
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Writes every file, each whole or not at all, and removes what only an earlier report in the folder has.
@@ -46,14 +49,12 @@ class AnalysisReport:
             What `analysis.json` holds.
         """
         earlier, before = (folder / RESULTS).is_file(), written_pictures(folder / RESULTS)
-        results = self.results()
         with temporary_folder() as aside:
             if self.rows.source and can_draw():
-                results["pictures"] = self.draw(aside)
+                self.pictures = self.draw(aside)
             elif self.rows.source:
-                results["notes"].append(
-                    "No pictures were drawn: matplotlib is not installed (pip install matplotlib)."
-                )
+                self.undrawn = "No pictures were drawn: matplotlib is not installed (pip install matplotlib)."
+            results = self.results()
             text = json_text(results)
             place_pictures(results["pictures"], aside, folder / PICTURES)
         replace_file(folder / SCORES, self._write_scores)
@@ -87,7 +88,7 @@ class AnalysisReport:
         return drawn
 
     def results(self) -> dict[str, Any]:
-        """What `analysis.json` holds, before pictures are drawn."""
+        """What `analysis.json` holds."""
         details, metrics = self.outcome.details, self.outcome.metrics
         listed = min(self.top, len(details.get("mislabelled", ())))
         return {
@@ -110,8 +111,8 @@ class AnalysisReport:
                 for image in details["outliers"][: self.top]
             ],
             "protocol": self.outcome.protocol,
-            "notes": list(self.outcome.notes),
-            "pictures": [],
+            "notes": [*self.outcome.notes, *([self.undrawn] if self.undrawn else [])],
+            "pictures": self.pictures,
             "skipped": [list(entry) for entry in self.rows.embeddings.skipped],
         }
 

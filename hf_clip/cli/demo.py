@@ -1,5 +1,6 @@
 """`hf-clip demo`: trains BERT × ResNet on OpenMoji, measures it on unseen concepts, opens it as others would."""
 
+import argparse
 import hashlib
 import importlib
 import json
@@ -12,6 +13,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..core.temporary import temporary_folder
+from .command import Command
 from .output import Printer, metric_rows
 from .parsing import Parser
 
@@ -34,70 +36,81 @@ print(json.dumps(answers))
 """
 
 
-def run(arguments: list[str], printer: Printer) -> None:
-    settings = _parser().parse_args(arguments)
-    start = time.monotonic()
-    folder = Path(settings.output_dir)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} already exists: give another --output_dir, or remove it")
-    if not settings.epochs > 0:
-        raise InputError(f"--epochs must be more than 0, not {settings.epochs:g}")
-    text_model = _find_minilm()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+class Demo(Command):
+    name, help = "demo", "train BERT × ResNet on OpenMoji and show what it finds"
 
-    from transformers import set_seed
+    def add_arguments(self, parser: Parser) -> None:
+        parser.add_argument("--output_dir", default="hf_clip_demo")
+        parser.add_argument(
+            "--seed", type=int, default=0, help="of the weights, of the data order and of the held-out tenth"
+        )
+        parser.add_argument("--epochs", type=float, default=EPOCHS)
 
-    from ..data.openmoji import ATTRIBUTION, write_openmoji
-    from ..data.sources import open_source
-    from ..embeddings.encode import embed_source
-    from ..evaluation.tasks.retrieval import evaluate_retrieval
-    from ..models.towers import create_model_and_processor
-    from ..training.contrastive import HFClipTrainer
-    from ..training.data_sets import Drawing, training_pairs
-    from ..training.facts import Origin
-    from ..training.run import Interrupted, train
+    def run(self, settings: argparse.Namespace, printer: Printer) -> None:
+        start = time.monotonic()
+        folder = Path(settings.output_dir)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} already exists: give another --output_dir, or remove it")
+        if not settings.epochs > 0:
+            raise InputError(f"--epochs must be more than 0, not {settings.epochs:g}")
+        text_model = _find_minilm()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written: {error.strerror}") from error
 
-    counts = write_openmoji(folder / "data", seed=settings.seed)
-    train_source, unseen = open_source(folder / "data" / "train"), open_source(folder / "data" / "unseen")
-    set_seed(settings.seed)
-    model, processor = create_model_and_processor(VISION_MODEL, text_model, image_size=IMAGE_SIZE, projection_dim=256)
-    untrained = evaluate_retrieval(embed_source(model, processor, unseen)).metrics
-    args, augmentation = _recipe(folder / "model", settings.seed, settings.epochs)
-    trainer = HFClipTrainer(
-        model,
-        args,
-        train_dataset=training_pairs([train_source], processor, args, Drawing(augmentation)),
-        eval_dataset=unseen,
-        processing_class=processor,
-        origin=Origin(
-            VISION_MODEL,
-            "sentence-transformers/all-MiniLM-L6-v2",
-            data="OpenMoji pictures with the names of the emoji package",
-            eval_data="OpenMoji pictures of concepts that training never saw, with their names",
-            credit=ATTRIBUTION,
-            pictures_may_be_shown=True,
-        ),
-    )
-    try:
-        metrics = train(trainer)
-    except Interrupted as error:
-        raise Interrupted(f"stopped; remove {folder} and start again") from error
-    answers = _classify_in_a_new_process(folder / "model", folder / "data" / "unseen")
-    result = {
-        "pictures": counts,
-        "metrics": metrics,
-        "untrained": untrained,
-        "answers": answers,
-        "seconds": round(time.monotonic() - start),
-        "output_dir": str(folder),
-    }
-    if settings.json:
-        printer.json(result)
-    else:
-        _print(printer, result, folder, ATTRIBUTION)
+        from transformers import set_seed
+
+        from ..data.openmoji import ATTRIBUTION, write_openmoji
+        from ..data.sources import open_source
+        from ..embeddings.encode import embed_source
+        from ..evaluation.tasks.retrieval import evaluate_retrieval
+        from ..models.towers import create_model_and_processor
+        from ..training.contrastive import HFClipTrainer
+        from ..training.data_sets import Drawing, training_pairs
+        from ..training.facts import Origin
+        from ..training.run import Interrupted, train
+
+        counts = write_openmoji(folder / "data", seed=settings.seed)
+        train_source, unseen = open_source(folder / "data" / "train"), open_source(folder / "data" / "unseen")
+        set_seed(settings.seed)
+        model, processor = create_model_and_processor(
+            VISION_MODEL, text_model, image_size=IMAGE_SIZE, projection_dim=256
+        )
+        untrained = evaluate_retrieval(embed_source(model, processor, unseen)).metrics
+        args, augmentation = _recipe(folder / "model", settings.seed, settings.epochs)
+        trainer = HFClipTrainer(
+            model,
+            args,
+            train_dataset=training_pairs([train_source], processor, args, Drawing(augmentation)),
+            eval_dataset=unseen,
+            processing_class=processor,
+            origin=Origin(
+                VISION_MODEL,
+                "sentence-transformers/all-MiniLM-L6-v2",
+                data="OpenMoji pictures with the names of the emoji package",
+                eval_data="OpenMoji pictures of concepts that training never saw, with their names",
+                credit=ATTRIBUTION,
+                pictures_may_be_shown=True,
+            ),
+        )
+        try:
+            metrics = train(trainer)
+        except Interrupted as error:
+            raise Interrupted(f"stopped; remove {folder} and start again") from error
+        answers = _classify_in_a_new_process(folder / "model", folder / "data" / "unseen")
+        result = {
+            "pictures": counts,
+            "metrics": metrics,
+            "untrained": untrained,
+            "answers": answers,
+            "seconds": round(time.monotonic() - start),
+            "output_dir": str(folder),
+        }
+        if settings.json:
+            printer.json(result)
+        else:
+            _print(printer, result, folder, ATTRIBUTION)
 
 
 def _recipe(folder: Path, seed: int, epochs: float) -> tuple[Any, Any]:
@@ -178,12 +191,4 @@ def _print(printer: Printer, result: dict[str, Any], folder: Path, attribution: 
     printer.line(f"took {result['seconds']} s. {attribution}")
 
 
-def _parser() -> Parser:
-    parser = Parser("hf-clip demo", description=__doc__)
-    parser.add_argument("--output_dir", default="hf_clip_demo")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the weights, of the data order and of the held-out tenth"
-    )
-    parser.add_argument("--epochs", type=float, default=EPOCHS)
-    parser.add_flag("--json", help="one JSON object on stdout")
-    return parser
+COMMAND = Demo()

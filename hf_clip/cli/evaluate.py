@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import InputError
+from .command import Command
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, embed_options, positive_int
 
@@ -14,26 +15,73 @@ if TYPE_CHECKING:
     from ..evaluation.records import Results
 
 
-def run(arguments: list[str], printer: Printer) -> None:
-    settings = _parser().parse_args(arguments)
+class Evaluate(Command):
+    name, help = "evaluate", "measure a trained model on captioned pictures"
 
-    from ..evaluation.evaluate import evaluate
-    from ..evaluation.report import PAGE, skipped_lines
+    def add_arguments(self, parser: Parser) -> None:
+        add_shared_settings(parser, several_models=True)
+        add_data_settings(parser, ", or a folder that `hf-clip embed` wrote")
+        parser.add_argument(
+            "--task",
+            nargs="+",
+            help="such as retrieval, zero-shot, knn, linear-probe, or module:Class of a task of your own; a name that "
+            "is none is answered with those that are; default: retrieval where there are captions, zero-shot with "
+            "classes",
+        )
+        parser.add_argument(
+            "--output", default="hf_clip_evaluation", help="folder for results.json, report.md, pictures"
+        )
+        parser.add_argument(
+            "--k", type=positive_int, nargs="+", help="of recall@k; default: 1 5 10, as far as they go"
+        )
+        parser.add_argument(
+            "--languages",
+            nargs="+",
+            default=[],
+            metavar="LANGUAGE=COLUMN",
+            help="retrieval by language: zh=captions.zh …",
+        )
+        parser.add_argument(
+            "--class_names",
+            help="file of the classes in order: .txt with a class a line (names apart by |), .json, .yaml",
+        )
+        parser.add_argument(
+            "--templates", default="photo", help="a named set, a file, open_clip/NAME, or a sentence with {} in it"
+        )
+        parser.add_argument(
+            "--train_data", help="labelled pictures for knn and linear-probe; default: parts of --data"
+        )
+        parser.add_argument("--train_split", help="of train_data, where it has several; default: train")
+        parser.add_argument("--validation_data", help="to choose the probe's strength; default: a part of train_data")
+        parser.add_argument("--validation_split", help="of validation_data, where it has several; default: validation")
+        parser.add_argument(
+            "--features", choices=("projected", "pooled"), default="projected", help="of knn and linear-probe"
+        )
+        parser.add_argument("--neighbours", type=positive_int, default=20, help="that vote in knn")
+        parser.add_argument(
+            "--shots", type=positive_int, nargs="+", default=[], help="pictures a class of few-shot probes"
+        )
+        parser.add_argument("--seeds", type=positive_int, default=3, help="draws of each few-shot probe")
+        parser.add_argument("--resamples", type=positive_int, default=2000, help="of the confidence intervals")
 
-    results = evaluate(
-        settings.model,
-        settings.data,
-        _settings_of(settings),
-        output=settings.output,
-        options=embed_options(settings),
-    )
-    if settings.json:
-        printer.json(results.to_json() | {"output": settings.output})
-        return
-    _print(printer, results)
-    for line in skipped_lines(results):
-        printer.line(f"skipped {line}")
-    printer.line(f"figures, protocol and pictures: {Path(settings.output) / PAGE}")
+    def run(self, settings: argparse.Namespace, printer: Printer) -> None:
+        from ..evaluation.evaluate import evaluate
+        from ..evaluation.report import PAGE, skipped_lines
+
+        results = evaluate(
+            settings.model,
+            settings.data,
+            _settings_of(settings),
+            output=settings.output,
+            options=embed_options(settings),
+        )
+        if settings.json:
+            printer.json(results.to_json() | {"output": settings.output})
+            return
+        _print(printer, results)
+        for line in skipped_lines(results):
+            printer.line(f"skipped {line}")
+        printer.line(f"figures, protocol and pictures: {Path(settings.output) / PAGE}")
 
 
 def _settings_of(settings: argparse.Namespace) -> "EvaluationSettings":
@@ -70,43 +118,6 @@ def _print(printer: Printer, results: "Results") -> None:
             printer.line(f"{where}: {note}")
 
 
-def _parser() -> Parser:
-    parser = Parser("hf-clip evaluate", description=__doc__)
-    add_shared_settings(parser, several_models=True)
-    add_data_settings(parser, ", or a folder that `hf-clip embed` wrote")
-    parser.add_argument(
-        "--task",
-        nargs="+",
-        help="such as retrieval, zero-shot, knn, linear-probe, or module:Class of a task of your own; a name that is "
-        "none is answered with those that are; default: retrieval where there are captions, zero-shot with classes",
-    )
-    parser.add_argument("--output", default="hf_clip_evaluation", help="folder for results.json, report.md, pictures")
-    parser.add_argument("--k", type=positive_int, nargs="+", help="of recall@k; default: 1 5 10, as far as they go")
-    parser.add_argument(
-        "--languages", nargs="+", default=[], metavar="LANGUAGE=COLUMN", help="retrieval by language: zh=captions.zh …"
-    )
-    parser.add_argument(
-        "--class_names", help="file of the classes in order: .txt with a class a line (names apart by |), .json, .yaml"
-    )
-    parser.add_argument(
-        "--templates", default="photo", help="a named set, a file, open_clip/NAME, or a sentence with {} in it"
-    )
-    parser.add_argument("--train_data", help="labelled pictures for knn and linear-probe; default: parts of --data")
-    parser.add_argument("--train_split", help="of train_data, where it has several; default: train")
-    parser.add_argument("--validation_data", help="to choose the probe's strength; default: a part of train_data")
-    parser.add_argument("--validation_split", help="of validation_data, where it has several; default: validation")
-    parser.add_argument(
-        "--features", choices=("projected", "pooled"), default="projected", help="of knn and linear-probe"
-    )
-    parser.add_argument("--neighbours", type=positive_int, default=20, help="that vote in knn")
-    parser.add_argument(
-        "--shots", type=positive_int, nargs="+", default=[], help="pictures a class of few-shot probes"
-    )
-    parser.add_argument("--seeds", type=positive_int, default=3, help="draws of each few-shot probe")
-    parser.add_argument("--resamples", type=positive_int, default=2000, help="of the confidence intervals")
-    return parser
-
-
 def _pairs(settings: list[str]) -> dict[str, str]:
     """Columns by language."""
     pairs: dict[str, str] = {}
@@ -117,3 +128,6 @@ def _pairs(settings: list[str]) -> dict[str, str]:
             raise InputError(f"--languages names {language} twice: give one column for each language")
         pairs[language] = column
     return pairs
+
+
+COMMAND = Evaluate()

@@ -2,26 +2,13 @@
 
 import atexit
 import contextlib
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from ..core.errors import InputError
+from .commands import COMMANDS, find_command
 from .output import Printer
-
-COMMANDS = {
-    "demo": "train BERT × ResNet on OpenMoji and show what it finds",
-    "train": "train a text tower and an image tower on captioned pictures",
-    "embed": "write the embeddings of pictures and captions to parquet",
-    "evaluate": "measure a trained model on captioned pictures",
-    "analyze": "find what stands out in a data set: word pairs, likely mislabelled rows, outliers",
-    "classify": "choose the label that fits a picture best",
-    "convert": "make a CLIP, SigLIP or dual encoder of transformers an hf_clip model",
-    "export": "write a trained model as ONNX",
-    "publish": "send a trained model with its card to the Hub, in one commit",
-    "recipe": "list settings that were tried, for --recipe, and configurations for `accelerate launch`",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     asks_for_help = {"-h", "--help"}.intersection(arguments)
     with Printer() as printer, contextlib.redirect_stdout(sys.stdout if asks_for_help else sys.stderr):
         try:
-            command = importlib.import_module(f".{arguments[0]}", __package__)
-            return command.run(arguments[1:], printer) or 0
+            command = find_command(arguments[0])
+            command.run(command.parse(arguments[1:]), printer)
+            return 0
         except (InputError, FloatingPointError) as error:
             print(f"hf-clip {arguments[0]}: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
@@ -76,7 +64,7 @@ def console() -> None:
 
 
 def _usage() -> str:
-    lines = "\n".join(f"  {name:10} {purpose}" for name, purpose in COMMANDS.items())
+    lines = "\n".join(f"  {name:10} {find_command(name).help}" for name in COMMANDS)
     return f"usage: hf-clip COMMAND …\n\n{lines}\n\n`hf-clip COMMAND --help` lists a command's settings."
 
 

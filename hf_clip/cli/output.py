@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from ..core.stdout import silence_below_python
+
 
 class Printer:
     """Writes to the stdout that was there when it was made, wherever libraries' output has been sent since."""
@@ -38,12 +40,6 @@ class Printer:
 
     def json(self, value: Any) -> None:
         self.line(json.dumps(value, ensure_ascii=False))
-
-
-def silence_below_python() -> None:
-    """What C++ prints on stdout goes to stderr: of several processes gloo greets each (seen in torch 2.8 to 2.10)."""
-    sys.stdout.flush()
-    os.dup2(2, 1)
 
 
 def _is_descriptor(stream: TextIO, number: int) -> bool:

@@ -167,7 +167,6 @@ def add_shared_settings(parser: Parser, several_models: bool = False) -> None:
         parser.add_argument("--model", required=True, nargs="+", help="folders or Hub ids of trained models")
     else:
         parser.add_argument("--model", required=True, help="folder or Hub id of a trained model")
-    parser.add_flag("--json", help="one JSON object on stdout")
 
 
 def add_data_settings(parser: Parser, more: str = "", required: bool = True) -> None:
@@ -227,13 +226,3 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
-
-
-def open_model(folder: str) -> tuple[Any, Any]:
-    """A trained model, in evaluation mode on the GPU if there is one, and its processor."""
-    import torch
-
-    from ..models.towers import open_model_and_processor
-
-    model, processor = open_model_and_processor(folder)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), processor  # type: ignore[arg-type]

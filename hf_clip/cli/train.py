@@ -1,21 +1,23 @@
 """`hf-clip train`: trains a text tower and an image tower on captioned pictures."""
 
+import argparse
 import dataclasses
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.errors import InputError
-from ..data.augmentation import Augmentation
-from ..evaluation.tasks.registry import TASKS
 from ..models.losses_hf_clip import LOSSES
-from ..models.tower_sources.registry import tower_names
-from ..training.arguments import HFClipTrainingArguments
-from ..training.named_sets import of_no_set, set_of
+from .command import Command
 from .output import Printer, metric_rows
-from .parsing import DataclassParser
+from .parsing import DataclassParser, Parser
+
+if TYPE_CHECKING:
+    from ..data.augmentation import Augmentation
+    from ..training.arguments import HFClipTrainingArguments
 
 _LOSSES = " or ".join(f"{name} ({loss.label})" for name, loss in LOSSES.items())
 _DEFAULT_TOWERS = {"vision_model": "microsoft/resnet-50", "text_model": "google-bert/bert-base-uncased"}
@@ -98,8 +100,36 @@ class OutputSettings:
     json: bool = field(default=False, metadata={"help": "One JSON object on stdout."})
 
 
-def run(arguments: list[str], printer: Printer) -> None:
-    towers, data, augmentation, output, args, settings = parse(arguments)
+class TrainSettings(NamedTuple):
+    """What a command line and its files say.
+
+    Args:
+        kept: the settings that as such a file make the same run.
+    """
+
+    towers: TowerSettings
+    data: DataSettings
+    augmentation: "Augmentation"
+    output: OutputSettings
+    args: "HFClipTrainingArguments"
+    kept: dict[str, Any]
+
+
+class Train(Command):
+    name, help = "train", "train a text tower and an image tower on captioned pictures"
+
+    def add_arguments(self, parser: Parser) -> None:
+        """None: they are the fields of dataclasses."""
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        return argparse.Namespace(said=parse(arguments))
+
+    def run(self, settings: argparse.Namespace, printer: Printer) -> None:
+        _run(settings.said, printer)
+
+
+def _run(said: TrainSettings, printer: Printer) -> None:
+    towers, data, augmentation, output, args, settings = said
 
     # Random heads and towers come from the seed; the Trainer sets it again, but only after they are made.
     from transformers import set_seed
@@ -148,7 +178,7 @@ def run(arguments: list[str], printer: Printer) -> None:
     printer.line(f"model, metrics and pictures: {args.output_dir}")
 
 
-def _check_hub(args: HFClipTrainingArguments) -> None:
+def _check_hub(args: "HFClipTrainingArguments") -> None:
     """A run that is to be pushed can be, as far as that is known before it."""
     if args.push_to_hub and args.should_save:
         from ..publishing.hub import HubTarget, look_first
@@ -171,7 +201,7 @@ def _print_metrics(printer: Printer, name: str, metrics: dict[str, Any]) -> None
     printer.table(["", "model", "chance"], metric_rows(metrics))
 
 
-def _open_sources(data: DataSettings, args: HFClipTrainingArguments) -> tuple[list[Any], Any]:
+def _open_sources(data: DataSettings, args: "HFClipTrainingArguments") -> tuple[list[Any], Any]:
     from ..data.named_splits import TRAINING
     from ..data.sources import open_source
     from ..data.split import split_by_image
@@ -228,14 +258,14 @@ def _missing(towers: TowerSettings, choices: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in choices.items() if name in vars(towers) and vars(towers)[name] is None}
 
 
-def parse(
-    arguments: list[str],
-) -> tuple[TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments, dict[str, Any]]:
-    """The settings of a command line and its files, and as a mapping that as such a file makes the same run.
-
+def parse(arguments: Sequence[str]) -> TrainSettings:
+    """
     Raises:
         InputError: for what cannot be; a misspelt setting with the nearest right one.
     """
+    from ..data.augmentation import Augmentation
+    from ..training.arguments import HFClipTrainingArguments
+
     kinds = (TowerSettings, DataSettings, Augmentation, OutputSettings, HFClipTrainingArguments)
     parser = DataclassParser(kinds, description=__doc__, prog="hf-clip train")
     parser.add_recipe()
@@ -253,18 +283,21 @@ def parse(
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise InputError(str(error)) from error
     _check_values(towers, data, args)
-    return towers, data, augmentation, output, args, _to_keep(values, (towers, data, augmentation))
+    kept = _to_keep(values, (towers, data, augmentation), args)
+    return TrainSettings(towers, data, augmentation, output, args, kept)
 
 
 def _tower_help(side: str) -> str:
+    from ..models.tower_sources.registry import tower_names
+
     default = _DEFAULT_TOWERS[f"{side}_model"]
     return f"{tower_names(side)}; scratch/ before a name asks for random weights. Default: {default}."
 
 
-def _to_keep(values: dict[str, Any], own: tuple[Any, ...]) -> dict[str, Any]:
+def _to_keep(values: dict[str, Any], own: tuple[Any, ...], args: "HFClipTrainingArguments") -> dict[str, Any]:
     """All settings of our own, and those of the Trainer that are not its defaults; no secrets."""
     kept = {setting.name: values[setting.name] for part in own for setting in dataclasses.fields(part)}
-    for setting in dataclasses.fields(HFClipTrainingArguments):
+    for setting in dataclasses.fields(args):
         default = setting.default if setting.default_factory is dataclasses.MISSING else setting.default_factory()
         if setting.init and (setting.name == "seed" or values[setting.name] != default):
             kept[setting.name] = _as_text(values[setting.name])
@@ -279,7 +312,7 @@ def _as_text(value: Any) -> Any:
     return value.value if isinstance(value, enum.Enum) else value
 
 
-def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainingArguments) -> None:
+def _check_values(towers: TowerSettings, data: DataSettings, args: "HFClipTrainingArguments") -> None:
     positive = {
         "projection_dim": towers.projection_dim,
         "image_size": towers.image_size,
@@ -299,12 +332,15 @@ def _check_values(towers: TowerSettings, data: DataSettings, args: HFClipTrainin
         _check_best(args, list(_named(data.eval_data or [""])))
 
 
-def _check_best(args: HFClipTrainingArguments, names: list[str]) -> None:
+def _check_best(args: "HFClipTrainingArguments", names: list[str]) -> None:
     """Whether a task has such a figure; whether the data do is seen when they are open.
 
     Args:
         names: of the evaluation sets.
     """
+    from ..evaluation.tasks.registry import TASKS
+    from ..training.named_sets import of_no_set, set_of
+
     metric = args.metric_for_best_model.removeprefix("eval_")
     name = set_of(metric, names)
     if name is None:
@@ -314,3 +350,6 @@ def _check_best(args: HFClipTrainingArguments, names: list[str]) -> None:
     if re.sub(r"@\d+$", "@K", own) not in known:
         of_set = f", after {name}_" if name else ""
         raise InputError(f"unknown metric_for_best_model {metric!r}: choose one of {', '.join(known)}{of_set}")
+
+
+COMMAND = Train()

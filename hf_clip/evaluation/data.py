@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeGuard
 
 from transformers import PreTrainedModel
 
 from ..core.errors import InputError
+from ..data.given import Data, called
 from ..data.named_splits import ANY
-from ..data.opened import Opened, is_opened, name_of_rows
 from ..data.sources import Source, holds_classes, open_source
 from ..embeddings.encode import Embeddings, embed_source, with_labels
 from ..embeddings.options import EmbedOptions
@@ -21,8 +21,6 @@ from .records import DataFacts
 from .tasks.registry import TASKS, find_task, suiting, tasks_for
 from .tasks.task import Protocol
 
-# What `open_source` takes, a folder that `hf-clip embed` wrote, or what is opened already.
-Data: TypeAlias = str | Path | Opened | Source
 # A name that no column has: `None` would find the usual one, and what is not read need not be in order.
 _NO_COLUMN = ""
 
@@ -103,7 +101,7 @@ class EvaluationData:
             self._open()
         if not (self.tasks or self.languages):
             raise InputError(
-                f"{_called(data)} has no captions and no named classes: give data that have either, class_names for "
+                f"{called(data)} has no captions and no named classes: give data that have either, class_names for "
                 "labels that are numbers, or a task"
             )
         self.fingerprints = {name: data_facts(source)["fingerprint"] for name, source in self.languages.items()}
@@ -250,12 +248,6 @@ def _is_stored(data: Data | None) -> TypeGuard[str | Path]:
     return isinstance(data, str | Path) and Path(data, MANIFEST).is_file()
 
 
-def _called(data: Data) -> str:
-    if isinstance(data, Source):
-        return data.name
-    return name_of_rows(data) if is_opened(data) else str(data)
-
-
 def _facts_of_stored(path: str | Path) -> DataFacts:
     return DataFacts.from_json(read_manifest(Path(path))["data"] | {"split": "as embedded"}, str(Path(path, MANIFEST)))
 
@@ -284,14 +276,14 @@ def _check_use(data: Data, settings: EvaluationSettings, options: EmbedOptions) 
         return
     kind = "is opened already" if isinstance(data, Source) else "holds embeddings"
     if settings.languages:
-        raise InputError(f"{_called(data)} {kind}: for languages give the data set by name")
+        raise InputError(f"{called(data)} {kind}: for languages give the data set by name")
     useless: dict[str, object] = {"caption_column": settings.caption_column, "split": settings.split}
     if all(_is_stored(each) or isinstance(each, Source) for each in given):
         useless |= {"image_column": settings.image_column, "label_column": settings.label_column}
     if len(stored) == len(given):
         useless |= {"strict": options.strict}
     if names := [name for name, value in useless.items() if value]:
-        raise InputError(f"{_called(data)} {kind}, so {', '.join(names)} can change nothing: leave out")
+        raise InputError(f"{called(data)} {kind}, so {', '.join(names)} can change nothing: leave out")
 
 
 def _learners(role: str) -> str:

@@ -10,12 +10,13 @@ from transformers.utils import logging
 from ..core.errors import InputError
 from ..core.public import public_name
 from ..core.temporary import temporary_folder
+from ..data.given import Data
 from ..data.sources import Source
 from ..embeddings.options import EmbedOptions
 from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
 from ..models.trained import TrainedModel, name_of, open_trained
-from .data import Data, EvaluationData, EvaluationSettings
+from .data import EvaluationData, EvaluationSettings
 from .outcome import Outcome
 from .prompts import open_templates
 from .records import ModelFacts, Results

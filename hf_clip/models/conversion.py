@@ -2,8 +2,11 @@
 
 import contextlib
 import copy
+import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from transformers import (
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from ..core.atomic import staged
 from ..core.errors import InputError, first_line
 from ..core.public import is_path
 from .configuration_hf_clip import HFClipConfig
@@ -29,6 +33,7 @@ from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor, tokenizer_limit
 from .reading import LoadReport, load_with_report, read_json, without_load_report
 from .text_lengths import FIXED_LENGTH, TextPolicy, fit_policy
+from .towers import open_model_and_processor
 
 # Of the largest logit: what fp32 leaves of sums that were added in another order.
 TOLERANCE = 1e-5
@@ -56,7 +61,7 @@ def convert_model_and_processor(name: str) -> tuple[HFClipModel, HFClipProcessor
     Raises:
         InputError: for what cannot be carried over, naming it, or what gives other logits then.
     """
-    source, processor = open_source(name)
+    source, processor = open_checkpoint(name)
     expected = example_logits(source, processor)
     model = convert_model(source)
     relative_difference(example_logits(model, processor), expected)
@@ -92,6 +97,53 @@ def convert_model(source: DualEncoder) -> HFClipModel:
     return model.eval()
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """
+    Attributes:
+        folder: where the model lies.
+        kind: the checkpoint's class.
+        difference: of its logits on an example from the checkpoint's, as a part of the largest.
+    """
+
+    folder: Path
+    kind: str
+    difference: float
+
+
+def convert_into(folder: str | Path, name: str) -> Conversion:
+    """Writes a checkpoint into a new folder as an HFClip with the same logits.
+
+    Args:
+        name: a Hub id or a folder.
+
+    Raises:
+        InputError: see [`convert_model_and_processor`]; a folder that holds something, before anything is loaded.
+    """
+    folder = _new_folder(Path(folder))
+    source, processor = open_checkpoint(name)
+    expected = example_logits(source, processor)
+    model = convert_model(source)
+    with staged(folder) as aside:
+        model.save_pretrained(aside)
+        processor.save_pretrained(aside)
+        # What was saved, not what is in memory: that is what others will open.
+        difference = relative_difference(example_logits(*open_model_and_processor(str(aside))), expected)
+    return Conversion(folder, type(source).__name__, difference)
+
+
+def _new_folder(folder: Path) -> Path:
+    """Refused before anything is loaded, rather than after."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output_dir {folder} is a file: give a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"output_dir {folder} is not empty: give another, so that nothing in it is overwritten")
+    above = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"output_dir {folder} cannot be made: {above} is no folder that can be written to")
+    return folder
+
+
 def _origin(*configs: PreTrainedConfig) -> str:
     """The first Hub id that they remember; a folder's path is nobody else's business, and would be saved."""
     names = [config._name_or_path for config in configs]
@@ -105,7 +157,7 @@ def _settings(config: PreTrainedConfig) -> dict[str, Any]:
     return {"projection_dim": config.projection_dim, "logit_scale_init_value": config.logit_scale_init_value}
 
 
-def open_source(name: str) -> tuple[DualEncoder, HFClipProcessor]:
+def open_checkpoint(name: str) -> tuple[DualEncoder, HFClipProcessor]:
     """A checkpoint as transformers opens it, in fp32 and in evaluation mode, and the processor it is to have.
 
     Raises:
@@ -256,9 +308,11 @@ def relative_difference(logits: Tensor, expected: Tensor) -> float:
 
 __all__ = [
     "TOLERANCE",
+    "Conversion",
+    "convert_into",
     "convert_model",
     "convert_model_and_processor",
     "example_logits",
-    "open_source",
+    "open_checkpoint",
     "relative_difference",
 ]

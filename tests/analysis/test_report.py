@@ -9,7 +9,7 @@ from conftest import write_pictures
 from rendering import HOSTILE, Page, rendered
 from torch.nn.functional import normalize
 
-from hf_clip.analysis.analyze import Rows, analyze
+from hf_clip.analysis.measures import Rows, measure_all
 from hf_clip.analysis.report import AnalysisReport, page
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import Embeddings
@@ -31,7 +31,7 @@ def report(tmp_path) -> AnalysisReport:
         caption_ids=places, skipped=[(30, HOSTILE[0], HOSTILE[3])],
     )  # fmt: skip
     pairs = [(HOSTILE[0], HOSTILE[7]), (HOSTILE[8], HOSTILE[9])]
-    outcome = analyze(embeddings, normalize(torch.randn(2, 2, 8, generator=generator)), 1.0)
+    outcome = measure_all(embeddings, normalize(torch.randn(2, 2, 8, generator=generator)), 1.0)
     source = Rows(open_source(folder), embeddings)
     return AnalysisReport(HOSTILE[3], HOSTILE[5], pairs, outcome, source, top=count)
 

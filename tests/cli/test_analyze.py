@@ -215,7 +215,7 @@ def test_embeddings_of_another_model(command, model_folder, pictures, tmp_path, 
     tiny_model(seed=1).save_pretrained(model_folder)
     capsys.readouterr()
     command[command.index("--data") + 1] = folder
-    assert "was embedded by another model than --model" in complaint(command, capsys)
+    assert "was embedded by another model: " in complaint(command, capsys)
 
 
 def test_several_captions_each(command, processor, tmp_path, out, capsys):
@@ -275,7 +275,7 @@ def test_libraries_noise_is_not_on_stdout(command, monkeypatch, capsys):
         print("a library's noise")
         return embed_source(*args, **kwargs)
 
-    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", noisy)
+    monkeypatch.setattr(hf_clip.analysis.analyze, "embed_source", noisy)
     assert main([*command, "--json"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1
@@ -284,9 +284,9 @@ def test_libraries_noise_is_not_on_stdout(command, monkeypatch, capsys):
 
 @pytest.mark.parametrize("text", ["a happy face", "a/b/c", "a cat/", " / a dog", "/", "the same / the same"])
 def test_what_is_not_two_opposites(command, text, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hf_clip.embeddings.encode, "embed_source", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(hf_clip.analysis.analyze, "embed_source", lambda *args, **kwargs: 1 / 0)
     expected = "is not two opposites with one / between them, such as 'a happy face / a sad face'"
-    assert complaint([*command, "--pairs", text], capsys) == f"--pairs {text.strip()!r} {expected}"
+    assert complaint([*command, "--pairs", text], capsys) == f"pairs {text.strip()!r} {expected}"
     (tmp_path / "pairs.txt").write_text(f"good / bad\n\n{text}\n")
     line = complaint([*command, "--pairs", str(tmp_path / "pairs.txt")], capsys)
     assert line == f"{tmp_path / 'pairs.txt'}: line 3: {text.strip()!r} {expected}"
@@ -313,7 +313,7 @@ def test_an_empty_file_of_pairs(command, tmp_path, capsys):
 
 def test_a_file_in_the_place_of_the_output(command, out, capsys):
     out.write_text("mine")
-    assert complaint(command, capsys) == f"--output {out} is no folder that can be written: Not a directory"
+    assert complaint(command, capsys) == f"output {out} is no folder that can be written: Not a directory"
     assert out.read_text() == "mine"
 
 
@@ -338,7 +338,7 @@ def test_labels_are_captions(command, pictures, tmp_path, out, capsys):
 
 
 def test_a_pair_that_reads_the_same_is_refused_and_a_cut_one_is_said(drawn, command, capsys):
-    assert "--pairs 'A cat / a cat': the model reads both sides as the same" in complaint(
+    assert "pairs 'A cat / a cat': the model reads both sides as the same" in complaint(
         [*command, "--pairs", "A cat / a cat"], capsys
     )
     assert main([*command, "--pairs", f"a cat / {'a ' * 70}", "--json"]) == 0

@@ -125,14 +125,14 @@ def test_broken_pictures_are_skipped_and_named(model_folder, files, tmp_path, ca
 
 def test_not_one_readable_picture(model_folder, tmp_path, capsys):
     assert complaint(model_folder, [str(tmp_path / "a.png")], capsys) == (
-        f"no picture can be read; {tmp_path}/a.png: No such file or directory"
+        f"no image can be read; {tmp_path}/a.png: No such file or directory"
     )
 
 
 @pytest.mark.parametrize(
     ("labels", "settings", "message"),
     [
-        ("a cat", [], "--labels 'a cat' holds 1: give two or more to choose among"),
+        ("a cat", [], "labels 'a cat' holds 1: give two or more to choose among"),
         (" , ,", [], "holds 0: give two or more"),
         ("cat, cat", [], "holds 1: give two or more"),
         ("missing.txt", [], "labels file 'missing.txt' cannot be read"),
@@ -141,9 +141,9 @@ def test_not_one_readable_picture(model_folder, tmp_path, capsys):
         (
             "a, caf\udce9",
             [],
-            r"--labels: 'caf\udce9' has half of a surrogate pair ('\udce9') in it, which no tokenizer",
+            r"labels: 'caf\udce9' has half of a surrogate pair ('\udce9') in it, which no tokenizer",
         ),
-        ("a, b", ["--template", "\udce9 {}"], r"--template has half of a surrogate pair ('\udce9') in it"),
+        ("a, b", ["--template", "\udce9 {}"], r"template has half of a surrogate pair ('\udce9') in it"),
         ("a, b", ["--top", "0"], "argument --top: '0' is not a whole number of 1 or more"),
         ("a, b", ["--model", "missing"], "model 'missing' cannot be opened"),
     ],

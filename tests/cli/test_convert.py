@@ -12,7 +12,7 @@ from source_models import SOURCES, assert_same, clip, save, siglip, their_inputs
 from transformers import AutoModel
 
 from hf_clip import HFClipModel
-from hf_clip.cli.convert import run
+from hf_clip.cli.convert import COMMAND
 from hf_clip.cli.main import main
 from hf_clip.cli.output import Printer
 from hf_clip.core.errors import InputError
@@ -21,7 +21,7 @@ from hf_clip.models import conversion
 
 def convert(*arguments: str) -> None:
     with Printer() as printer:
-        run(list(arguments), printer)
+        COMMAND.run(COMMAND.parse(arguments), printer)
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "bert × vit"])
@@ -51,12 +51,12 @@ def test_says_what_was_measured_and_what_comes_next(tmp_path, capsys):
 
 
 def test_a_folder_that_holds_something_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "open_source", None)
+    monkeypatch.setattr(conversion, "open_checkpoint", None)
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"--output_dir .*ours is not empty: give another"):
+    with pytest.raises(InputError, match=r"output_dir .*ours is not empty: give another"):
         convert("--model", "no/such", "--output_dir", str(tmp_path / "ours"))
-    with pytest.raises(InputError, match=r"--output_dir .*notes.txt is a file: give a folder"):
+    with pytest.raises(InputError, match=r"output_dir .*notes.txt is a file: give a folder"):
         convert("--model", "no/such", "--output_dir", str(tmp_path / "ours" / "notes.txt"))
     with pytest.raises(InputError, match=r"cannot be made: .*notes.txt is no folder that can be written to"):
         convert("--model", "no/such", "--output_dir", str(tmp_path / "ours" / "notes.txt" / "more"))
@@ -115,5 +115,5 @@ def test_a_complaint_is_one_line(tmp_path, capsys):
     capsys.readouterr()
     assert main(["convert", "--model", str(tmp_path), "--output_dir", folder]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith(f"hf-clip convert: --output_dir {folder} is not empty")
+    assert printed.err.startswith(f"hf-clip convert: output_dir {folder} is not empty")
     assert (printed.out, printed.err.count("\n")) == ("", 1)

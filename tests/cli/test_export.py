@@ -92,7 +92,7 @@ def test_into_the_models_own_folder(quick, model_folder, capsys):
 
 def test_of_a_hub_id_into_a_folder_of_its_name(quick, model_folder, processor, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hf_clip.cli.export.open_model", lambda name: (tiny_model(), processor))
+    monkeypatch.setattr("hf_clip.publishing.export.open_trained", lambda name: (tiny_model(), processor))
     assert as_json(capsys, "--model", "user/clip")["output"] == "clip_onnx"
     assert names(tmp_path / "clip_onnx") == EXPORTED
 
@@ -136,10 +136,10 @@ def test_other_files_are_not_overwritten(quick, model_folder, tmp_path, capsys):
     output.mkdir()
     (output / "notes.txt").write_text("mine")
     said = complaint(capsys, "--model", model_folder, "--output", output)
-    assert said == f"{output} holds notes.txt, which no export wrote: give another folder by --output"
+    assert said == f"{output} holds notes.txt, which no export wrote: give another folder by output"
     assert names(output) == {"notes.txt"}
     said = complaint(capsys, "--model", model_folder, "--output", output / "notes.txt")
-    assert said == f"--output {output / 'notes.txt'} is a file: give a folder"
+    assert said == f"output {output / 'notes.txt'} is a file: give a folder"
 
 
 @pytest.mark.parametrize(

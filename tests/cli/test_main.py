@@ -9,16 +9,23 @@ import sys
 import pytest
 
 import hf_clip
-from hf_clip.cli import evaluate
-from hf_clip.cli.main import COMMANDS, main
+from hf_clip.cli.commands import COMMANDS, find_command
+from hf_clip.cli.main import main
 from hf_clip.core.errors import InputError
+
+
+def instead_of_evaluate(monkeypatch, run) -> None:
+    """The command does something else, of whatever settings."""
+    command = find_command("evaluate")
+    monkeypatch.setattr(command, "parse", list)
+    monkeypatch.setattr(command, "run", run)
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
 def test_help_lists_every_command(arguments, capsys):
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {command} " in out for command in ("demo", "train", "embed", "evaluate", "classify"))
+    assert all(f"\n  {name:10} {find_command(name).help}\n" in out for name in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -54,26 +61,26 @@ def test_an_unknown_command(capsys):
     ],
 )
 def test_what_went_wrong_is_one_line(error, code, line, monkeypatch, capsys):
-    def fail(arguments, printer):
+    def fail(settings, printer):
         raise error
 
-    monkeypatch.setattr(evaluate, "run", fail)
+    instead_of_evaluate(monkeypatch, fail)
     assert main(["evaluate"]) == code
     assert capsys.readouterr() == ("", line)
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch):
-    monkeypatch.setattr(evaluate, "run", lambda arguments, printer: 1 / 0)
+    instead_of_evaluate(monkeypatch, lambda settings, printer: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["evaluate"])
 
 
 def test_only_results_go_to_stdout(monkeypatch, capsys):
-    def run(arguments, printer):
+    def run(settings, printer):
         print("a library's noise")
-        printer.line(f"result of {arguments}")
+        printer.line(f"result of {settings}")
 
-    monkeypatch.setattr(evaluate, "run", run)
+    instead_of_evaluate(monkeypatch, run)
     assert main(["evaluate", "--x"]) == 0
     assert capsys.readouterr() == ("result of ['--x']\n", "a library's noise\n")
 
@@ -85,7 +92,8 @@ import hf_clip
 from hf_clip.cli import evaluate
 from hf_clip.cli.main import main
 
-evaluate.run = lambda arguments, printer: [printer.line("x" * 999) for _ in range(999)]
+evaluate.COMMAND.parse = list
+evaluate.COMMAND.run = lambda settings, printer: [printer.line("x" * 999) for _ in range(999)]
 sys.exit(main(["evaluate"]))
 """
     reading, writing = os.pipe()

@@ -6,9 +6,8 @@ import pytest
 import yaml
 from conftest import tiny_model
 
-from hf_clip.cli.classify import _parser as classify_parser
-from hf_clip.cli.evaluate import _parser as evaluate_parser
-from hf_clip.cli.main import COMMANDS, main
+from hf_clip.cli.commands import COMMANDS, find_command
+from hf_clip.cli.main import main
 from hf_clip.cli.train import parse
 from hf_clip.core.errors import InputError
 
@@ -81,7 +80,7 @@ def test_lists_where_the_trainer_takes_a_text_or_a_list(words, file, tmp_path):
 
 def test_the_command_line_stands_above_the_file(file):
     config = file("model: a\ndata: b\nk: [1, 7]\njson: true\nbatch_size: 5\n")
-    settings = evaluate_parser().parse_args(["--config", config])
+    settings = find_command("evaluate").parse(["--config", config])
     assert (settings.model, settings.data, settings.k, settings.json, settings.batch_size) == (
         ["a"],
         "b",
@@ -89,14 +88,14 @@ def test_the_command_line_stands_above_the_file(file):
         True,
         5,
     )
-    settings = evaluate_parser().parse_args(["--k", "3", "--config", config, "--no-json", "--data", "c"])
+    settings = find_command("evaluate").parse(["--k", "3", "--config", config, "--no-json", "--data", "c"])
     assert (settings.model, settings.data, settings.k, settings.json) == (["a"], "c", [3], False)
 
 
 def test_positional_settings(file):
     config = file("images: [a.png, 1.png]\nmodel: m\nlabels: a, b\n")
-    assert classify_parser().parse_args(["--config", config]).images == ["a.png", "1.png"]
-    assert classify_parser().parse_args(["c.png", "--config", config]).images == ["c.png"]
+    assert find_command("classify").parse(["--config", config]).images == ["a.png", "1.png"]
+    assert find_command("classify").parse(["c.png", "--config", config]).images == ["c.png"]
 
 
 def test_evaluation_data_in_a_file_are_evaluated_each_epoch(file):

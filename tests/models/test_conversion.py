@@ -34,7 +34,7 @@ from hf_clip.models.conversion import (
     convert_model,
     convert_model_and_processor,
     example_logits,
-    open_source,
+    open_checkpoint,
     relative_difference,
 )
 
@@ -146,7 +146,7 @@ def test_the_zero_shot_pipeline_answers_as_before(tmp_path):
     ],
 )
 def test_texts_are_padded_and_cut_as_the_source_was_trained(source, told, padding, length, tmp_path):
-    _, processor = open_source(save(tmp_path, source(), length=told))
+    _, processor = open_checkpoint(save(tmp_path, source(), length=told))
     assert (processor.text_padding, processor.max_text_length) == (padding, length)
     tokens = processor(text=["a", "a b"])["input_ids"]
     assert [len(ids) for ids in tokens] == ([4, 4] if padding == "longest" else [length, length])

@@ -15,15 +15,15 @@ from torch import tensor
 from torch.nn.functional import normalize
 
 from hf_clip.analysis import pictures as analysis_pictures
-from hf_clip.analysis.analyze import (
+from hf_clip.analysis.measures import (
     Rows,
-    analyze,
     best_fitting,
     clip_score,
     find_mislabelled,
     find_outliers,
     fit_shares,
     measure_agreement,
+    measure_all,
     measure_word_pairs,
     neighbour_cosines,
     score_word_pairs,
@@ -319,7 +319,7 @@ def test_best_fitting_whatever_the_blocks(block):
 
 def test_all_figures_of_a_data_set():
     embeddings, _ = planted(0.1, count=100)
-    outcome = analyze(embeddings, random_unit(2, 64)[None], 2.0)
+    outcome = measure_all(embeddings, random_unit(2, 64)[None], 2.0)
     assert outcome.metrics["images"] == outcome.metrics["captions"] == 100
     parts = [find_mislabelled(embeddings), find_outliers(embeddings), measure_agreement(embeddings)]
     for part in parts:
@@ -331,7 +331,7 @@ def test_all_figures_of_a_data_set():
 
 
 def test_pictures_alone():
-    outcome = analyze(embedded(random_unit(12), torch.empty(0, 8)), random_unit(2, seed=1)[None], 2.0)
+    outcome = measure_all(embedded(random_unit(12), torch.empty(0, 8)), random_unit(2, seed=1)[None], 2.0)
     assert "clip_score_mean" not in outcome.metrics
     assert "estimated_mislabelled" not in outcome.metrics
     assert outcome.metrics["word_pair_1_mean"] == pytest.approx(outcome.details["word_pairs"].mean())
@@ -339,7 +339,7 @@ def test_pictures_alone():
 
 
 def test_one_picture():
-    outcome = analyze(embedded(on_circle(0), on_circle(0)))
+    outcome = measure_all(embedded(on_circle(0), on_circle(0)))
     assert len(outcome.details["outliers"]) == 0
     assert outcome.notes == ["There is one picture: nothing to be far from."]
     assert "NaN" not in json.dumps(outcome.metrics)
@@ -375,7 +375,7 @@ def eight(tmp_path) -> tuple[Rows, Outcome]:
     source = open_source(write_pictures(tmp_path / "data"))
     images = on_circle(0, 45, 90, 135, 180, 225, 270, 315)
     embeddings = embedded(images, images[[4, 1, 2, 3, 0, 5, 6, 7]])
-    return Rows(source, embeddings), analyze(embeddings, on_circle(10, 190)[None], 1.0)
+    return Rows(source, embeddings), measure_all(embeddings, on_circle(10, 190)[None], 1.0)
 
 
 def shown(axes) -> tuple[tuple[int, ...], list[str]]:
