@@ -22,14 +22,19 @@ from .models.modeling_hf_clip import (
 from .models.processing_hf_clip import HFClipProcessor
 
 if TYPE_CHECKING:
+    from .analysis.analyze import analyze as analyze
     from .data.collator import HFClipCollator as HFClipCollator
+    from .data.sources import open_source as open_source
+    from .embeddings.embed import embed as embed
     from .embeddings.options import EmbedOptions as EmbedOptions
+    from .evaluation.classify import classify as classify
     from .evaluation.data import EvaluationSettings as EvaluationSettings
     from .evaluation.evaluate import evaluate as evaluate
     from .models.conversion import convert_model as convert_model
     from .models.conversion import convert_model_and_processor as convert_model_and_processor
     from .models.towers import create_model_and_processor as create_model_and_processor
     from .publishing.card.facts import CardDetails as CardDetails
+    from .publishing.export import export as export
     from .publishing.hub import HubTarget as HubTarget
     from .publishing.publish import publish as publish
     from .publishing.staging import PublishOptions as PublishOptions
@@ -46,10 +51,15 @@ _LATER = {
     "HFClipTrainingArguments": ".training.arguments",
     "HubTarget": ".publishing.hub",
     "PublishOptions": ".publishing.staging",
+    "analyze": ".analysis.analyze",
+    "classify": ".evaluation.classify",
     "convert_model": ".models.conversion",
     "convert_model_and_processor": ".models.conversion",
     "create_model_and_processor": ".models.towers",
+    "embed": ".embeddings.embed",
     "evaluate": ".evaluation.evaluate",
+    "export": ".publishing.export",
+    "open_source": ".data.sources",
     "publish": ".publishing.publish",
 }
 
@@ -84,9 +94,14 @@ __all__ = [
     "HubTarget",
     "Loss",
     "PublishOptions",
+    "analyze",
+    "classify",
     "convert_model",
     "convert_model_and_processor",
     "create_model_and_processor",
+    "embed",
     "evaluate",
+    "export",
+    "open_source",
     "publish",
 ]

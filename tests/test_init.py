@@ -31,3 +31,23 @@ def test_every_public_name_is_there_and_documented(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'HFClipModell'"):
         _ = hf_clip.HFClipModell
+
+
+def test_no_module_hides_a_public_name():
+    """Importing a module makes an attribute of its package: one of ours, or Hugging Face's `evaluate`, could go."""
+    code = """
+import importlib, pkgutil, sys
+import hf_clip
+for module in pkgutil.walk_packages(hf_clip.__path__, "hf_clip."):
+    if not module.name.endswith((".__main__", ".onnx.example")):
+        importlib.import_module(module.name)
+for name in ("embed", "evaluate", "analyze", "classify", "publish", "export", "convert_model", "open_source"):
+    function = getattr(hf_clip, name)
+    assert callable(function) and function.__name__ == name, name
+import evaluate
+assert "hf_clip" not in evaluate.__file__, evaluate.__file__
+from hf_clip.evaluation import hf_metrics
+assert hf_metrics.evaluate is evaluate
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
