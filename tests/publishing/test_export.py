@@ -32,11 +32,11 @@ def test_by_name_opened_and_by_command_it_is_the_same(model_folder, processor, t
     assert capsys.readouterr().out == ""
     assert found.folder == model_folder / "onnx"
     assert found.files == file_sizes(found.folder)
-    assert found.facts == json.loads((found.folder / "export.json").read_text())
+    assert found.record.to_json() == json.loads((found.folder / "export.json").read_text())
     assert main(["export", "--model", str(model_folder), "--output", str(tmp_path / "by_command"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"output": str(tmp_path / "by_command"), **found.facts}
+    assert json.loads(capsys.readouterr().out) == {"output": str(tmp_path / "by_command"), **found.record.to_json()}
     opened = hf_clip.export((tiny_model(), processor), tmp_path / "opened")
-    assert opened.facts["model"] == {"name": "HFClipModel", "digest": found.facts["model"]["digest"]}
+    assert (opened.record.model.name, opened.record.model.digest) == ("HFClipModel", found.record.model.digest)
 
 
 @pytest.mark.usefixtures("_quick")
