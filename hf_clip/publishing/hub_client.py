@@ -1,7 +1,7 @@
 """The questions to the Hub: whose the token is, what is there, and a push: one atomic commit, none where none is due.
 
 `hub_process` runs them in a process of its own: of hf_clip this imports its siblings `hub_*`, and of `core` only
-`errors` and `public`.
+`errors`, `public` and `records`.
 """
 
 import json
@@ -25,6 +25,8 @@ from .hub_calls import AGAIN, FAILURES, Stumbled, asked, bounded, called
 from .hub_contents import File, Head, Kinds, digests, head_of, is_sha, left_by_us, refuse_to_replace
 from .hub_errors import REFUSALS, explain, logs_without_secrets
 
+Tell = Callable[[str], object]  # hears what is being done
+
 
 @dataclass(frozen=True)
 class Target:
@@ -42,7 +44,7 @@ class Target:
         return self.revision in (None, "main")
 
 
-def answer(question: dict[str, Any], tell: Callable[[str], Any] = lambda doing: None) -> dict[str, Any]:
+def answer(question: dict[str, Any], tell: Tell = lambda doing: None) -> dict[str, object]:
     """
     Args:
         question: ask ("look", "open" or "push"), hub, token, the fields of a `Target` and of its `Kinds`, and what
@@ -58,7 +60,7 @@ def answer(question: dict[str, Any], tell: Callable[[str], Any] = lambda doing: 
         about.pop("token"),
         Target(**about.pop("target"), kinds=Kinds(**about.pop("kinds"))),
     )
-    questions: dict[str, Callable[..., Any]] = {"look": look, "open": open_repository, "push": push}
+    questions: dict[str, Callable[..., object]] = {"look": look, "open": open_repository, "push": push}
     ask = questions[about.pop("ask")]
     try:
         with logs_without_secrets(token), bounded(hub):
@@ -67,7 +69,7 @@ def answer(question: dict[str, Any], tell: Callable[[str], Any] = lambda doing: 
         return {"error": without_secrets(explain(error, hub, target.repo_id), token)}
 
 
-def look(api: HfApi, target: Target, tell: Callable[[str], Any]) -> str:
+def look(api: HfApi, target: Target, tell: Tell) -> str:
     """The name with its namespace, where nothing that can be known beforehand speaks against a push; makes nothing."""
     tell("asking whose the token is")
     name = _full_name(api, target.repo_id)
@@ -80,14 +82,14 @@ def look(api: HfApi, target: Target, tell: Callable[[str], Any]) -> str:
     return name
 
 
-def open_repository(api: HfApi, target: Target, tell: Callable[[str], Any]) -> str:
+def open_repository(api: HfApi, target: Target, tell: Tell) -> str:
     """The same; the repository is made where it is not there."""
     name = look(api, target, tell)
     tell("making the repository")
     return _open(api, name, target)[0]
 
 
-def push(api: HfApi, target: Target, tell: Callable[[str], Any], *, folder: str, message: str) -> dict[str, Any]:
+def push(api: HfApi, target: Target, tell: Tell, *, folder: str, message: str) -> dict[str, object]:
     """The fields of a `Publication`."""
     additions = _additions(Path(folder))
     tell("looking at what the repository holds")
@@ -125,7 +127,7 @@ def _full_name(api: HfApi, repo_id: str) -> str:
     return repo_id if "/" in repo_id else f"{user}/{repo_id}"
 
 
-def _role(who: Any) -> Any:
+def _role(who: object) -> object:
     for key in ("auth", "accessToken", "role"):
         who = who.get(key) if isinstance(who, dict) else None
     return who
@@ -204,7 +206,7 @@ class _Push:
         self.removed = gone
         self.operations = [*changed, *(CommitOperationDelete(path, is_folder=False) for path in sorted(gone))]
 
-    def do(self, tell: Callable[[str], Any]) -> dict[str, Any]:
+    def do(self, tell: Tell) -> dict[str, object]:
         if not self.operations:
             return _publication(self._page, self.head.sha, changed=False)
         if self.target.create_pr and (proposed := self._proposed()):
@@ -218,7 +220,7 @@ class _Push:
                 raise
             return made
 
-    def _commit(self, tell: Callable[[str], Any]) -> dict[str, Any]:
+    def _commit(self, tell: Tell) -> dict[str, object]:
         where: dict[str, Any] = {"revision": self.target.revision, "create_pr": self.target.create_pr}
         changed = [operation for operation in self.operations if isinstance(operation, CommitOperationAdd)]
         tell("uploading")
@@ -240,7 +242,7 @@ class _Push:
     def _page(self) -> str:
         return f"{self.api.endpoint}/{self.name}" + ("" if self.target.on_main else f"/tree/{self.target.revision}")
 
-    def _proposed(self) -> dict[str, Any] | None:
+    def _proposed(self) -> dict[str, object] | None:
         """The open pull request of this title that holds all this already."""
         with suppress(*FAILURES):  # a Hub may take pull requests and not list them
             wanted: dict[str, Any] = {"discussion_type": "pull_request", "discussion_status": "open"}
@@ -250,7 +252,7 @@ class _Push:
                     return _publication(pull.url, head.sha, changed=True, pull_request=pull.url)
         return None
 
-    def _landed(self) -> dict[str, Any] | None:
+    def _landed(self) -> dict[str, object] | None:
         """The branch, if it has a new head that holds what was to be published."""
         with suppress(*FAILURES):
             head = head_of(self.api, self.name, self.target.revision)
@@ -263,7 +265,7 @@ class _Push:
         return same and not self.removed & head.files.keys()
 
 
-def _publication(url: str, revision: str, changed: bool, pull_request: str | None = None) -> dict[str, Any]:
+def _publication(url: str, revision: str, changed: bool, pull_request: str | None = None) -> dict[str, object]:
     return {"url": url, "revision": revision, "changed": changed, "pull_request": pull_request}
 
 
@@ -280,7 +282,7 @@ def _is_same(addition: CommitOperationAdd, file: File | None) -> bool:
         return False
     if file.sha256:
         return file.sha256 == addition.upload_info.sha256.hex()
-    return file.blob_id is not None and file.blob_id == digests(Path(str(addition.path_or_fileobj)))["blob_id"]
+    return file.blob_id is not None and file.blob_id == digests(Path(str(addition.path_or_fileobj))).blob_id
 
 
 # ---- as a process ---------------------------------------------------------------------------------------------------
@@ -293,7 +295,7 @@ def main() -> None:
     question = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_stdin, daemon=True).start()
 
-    def say(what: dict[str, Any]) -> None:
+    def say(what: dict[str, object]) -> None:
         channel.write(json.dumps(what) + "\n")
         channel.flush()
 

@@ -4,17 +4,18 @@ import hashlib
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi, ModelInfo, hf_hub_url
+from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile, RepoSibling
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
 from ..core.errors import InputError
+from ..core.records import Record
 from .hub_calls import Stumbled, asked, called
 
 MANIFEST = "publication.json"  # what of a repository hf_clip has put there
@@ -48,6 +49,26 @@ _KINDS = {
     "vocab*": "a tokenizer",
     "*": "files that hf_clip did not put there",
 }
+
+
+@strict
+@dataclass
+class Digests(Record):
+    """Both by which a Hub tells of a file: git's own, and of what is in LFS or Xet the SHA-256."""
+
+    blob_id: str | None = None
+    sha256: str | None = None
+
+
+@strict
+@dataclass
+class PublishedFiles(Record):
+    """What a publication has left, as `publication.json` lists it: by path."""
+
+    version = 1
+
+    published_with: str = "hf_clip"
+    files: dict[str, Digests] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,13 +122,13 @@ def head_of(api: HfApi, name: str, revision: str | None = None) -> Head | None:
     return Head(str(info.sha), info.private, _files(api, name, info))
 
 
-def is_sha(value: Any) -> bool:
+def is_sha(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40}", value) is not None
 
 
 def _files(api: HfApi, name: str, info: ModelInfo) -> dict[str, File]:
     """The files of a commit; their digests where the Hub tells them."""
-    listed: list[tuple[Any, Any]] | None = None
+    listed: list[tuple[str, RepoSibling | RepoFile]] | None = None
     if info.siblings is not None:
         listed = [(file.rfilename, file) for file in info.siblings]
     if not listed or not all(_file(file).is_known() for _, file in listed):
@@ -138,7 +159,7 @@ def left_by_us(api: HfApi, name: str, head: Head, kinds: Kinds) -> set[str]:
     """The files that an earlier publication has left, as it left them.
 
     Raises:
-        InputError: the repository holds none of ours, but other files than anybody's.
+        InputError: the repository holds none of ours, but other files than anybody's; or a list that is none.
     """
     others = [path for path in head.files if not ANYBODYS.fullmatch(path)]
     if not others:
@@ -150,9 +171,9 @@ def left_by_us(api: HfApi, name: str, head: Head, kinds: Kinds) -> set[str]:
     if not is_whole and not is_adapter:
         raise InputError(f"{name} holds {_describe(others, kind)}: give another name, or --overwrite (overwrite=True)")
     checkpoints = {path for path in others if _CHECKPOINTS.match(path)}
-    listed = _read_json(api, name, MANIFEST, head)
-    if isinstance(listed, dict) and isinstance(listed.get("files"), dict):
-        left = {path for path, entry in listed["files"].items() if _is_as_left(entry, head.files.get(path))}
+    if (listed := _read_json(api, name, MANIFEST, head)) is not None:
+        files = PublishedFiles.from_json(listed, f"{MANIFEST} of {name}").files
+        left = {path for path, digests in files.items() if _is_as_left(digests, head.files.get(path))}
         return left | checkpoints | {MANIFEST}
     # Published before there were such lists: by its names, but never an adapter beside a whole model, nor the reverse.
     left = {path for path in others if kinds.has(path)}
@@ -164,15 +185,13 @@ def _is_published(head: Head) -> bool:
     return MANIFEST in head.files or "processing_hf_clip.py" in head.files
 
 
-def _is_as_left(entry: Any, file: File | None) -> bool:
-    if file is None or not isinstance(entry, dict):
+def _is_as_left(digests: Digests, file: File | None) -> bool:
+    if file is None:
         return False
-    if file.sha256:
-        return file.sha256 == entry.get("sha256")
-    return file.blob_id in (None, entry.get("blob_id"))
+    return file.sha256 == digests.sha256 if file.sha256 else file.blob_id in (None, digests.blob_id)
 
 
-def _describe(files: list[str], kind: Any) -> str:
+def _describe(files: list[str], kind: object) -> str:
     """What a repository looks like, and the first of its files."""
     looks = next(pattern for pattern in _KINDS if any(fnmatchcase(path, pattern) for path in files))
     said = _KINDS[looks] + (f" (model_type {kind!r})" if looks == "config.json" else "")
@@ -194,7 +213,7 @@ def refuse_to_replace(name: str, replaced: list[str], ours: Collection[str]) -> 
         )
 
 
-def _read_json(api: HfApi, name: str, path: str, head: Head) -> Any:
+def _read_json(api: HfApi, name: str, path: str, head: Head) -> object:
     """A small file's value; None where it is not there, or no JSON."""
     if path not in head.files:
         return None
@@ -216,15 +235,13 @@ def write_manifest(folder: Path) -> None:
     """Writes into a folder that is to be published what it holds, so that the next publication knows it again."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     listed = {name: digests(path) for name, path in files.items() if name not in (MANIFEST, "README.md")}
-    text = json.dumps({"published_with": "hf_clip", "files": listed}, indent=1, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    PublishedFiles(files=listed).write(folder / MANIFEST)
 
 
-def digests(file: Path) -> dict[str, str]:
-    """Both by which a Hub tells of a file: git's own, and of what is in LFS or Xet the SHA-256."""
+def digests(file: Path) -> Digests:
     blob, whole = hashlib.sha1(b"blob %d\0" % file.stat().st_size), hashlib.sha256()
     with file.open("rb") as content:
         while part := content.read(1 << 20):
             blob.update(part)
             whole.update(part)
-    return {"blob_id": blob.hexdigest(), "sha256": whole.hexdigest()}
+    return Digests(blob.hexdigest(), whole.hexdigest())

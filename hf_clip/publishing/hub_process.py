@@ -1,5 +1,6 @@
 """Runs a question to the Hub in a process of its own, which can be ended: threads that wait for a server cannot."""
 
+import io
 import json
 import os
 import shutil
@@ -7,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled
@@ -83,7 +84,7 @@ def end_all() -> None:
 
 
 @contextmanager
-def _process(hub: str) -> Iterator[Any]:
+def _process(hub: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", _PROGRAM, _PACKAGE],
         stdin=subprocess.PIPE,
@@ -120,19 +121,19 @@ def _environment(hub: str) -> dict[str, str]:
     }
 
 
-def _started(function: Any, *arguments: Any) -> threading.Thread:
+def _started(function: Callable[..., None], *arguments: object) -> threading.Thread:
     thread = threading.Thread(target=function, args=arguments, daemon=True)
     thread.start()
     return thread
 
 
-def _hear(pipe: Any, told: list[dict[str, Any]]) -> None:
+def _hear(pipe: IO[bytes], told: list[dict[str, Any]]) -> None:
     with suppress(ValueError):  # a line cut by the end, or a pipe that is closed
         for line in pipe:
             told.append(json.loads(line))
 
 
-def _show(pipe: Any, token: str) -> None:
+def _show(pipe: io.BufferedReader, token: str) -> None:
     """What the process says on stderr, on this one's, without secrets; a progress bar that was cut ends its line."""
     waiting, last = b"", b"\n"
     with pipe:

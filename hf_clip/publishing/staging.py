@@ -84,7 +84,7 @@ def stage(
     with _one_line(saved.folder):
         target.mkdir(parents=True, exist_ok=True)
         details = _Staging(saved, target, options, copy).fill()
-        facts = write_card(SavedModel(target, saved.family), details, run_examples=options.run_examples)
+        facts = write_card(SavedModel(target), details, run_examples=options.run_examples)
         write_manifest(target)
         refuse_secrets(target, saved.folder, token)
     return facts

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from functools import partial
@@ -41,7 +40,7 @@ from .processes import (
 from .pushes import in_own_words, remove_staging
 from .resumable import ResumableTrainer, last_checkpoint
 from .search import check_search, objective_of
-from .skipped import SKIPPED_IMAGES, SkippedImages, UnreadInEvaluation
+from .skipped import SKIPPED_IMAGES, SkippedImages, SkippedRecord, UnreadInEvaluation
 
 # What a batch says beside the inputs of a model.
 _NOT_OF_THE_MODEL = ("rows", "image_ids", "skipped")
@@ -419,7 +418,7 @@ class BaseTrainer(ResumableTrainer):
         """Which images were skipped."""
         skipped = self.skipped_images.in_all_processes()
         if self.args.should_save:
-            (folder / SKIPPED_IMAGES).write_text(json.dumps(skipped))
+            SkippedRecord(skipped).write(folder / SKIPPED_IMAGES)
 
     def use_checkpoint(self, folder: Path) -> None:
         """Pushes it, as `hub_strategy` says."""

@@ -14,14 +14,14 @@ from transformers.utils import logging
 
 from ..core.atomic import STAGING
 from ..core.errors import InputError, first_line
-from ..core.public import public_name, refuse_secrets, skipped_in_public, without_folders
+from ..core.public import public_name, refuse_secrets, without_folders
 from ..core.temporary import temporary_folder
 from ..publishing.card.facts import CardDetails
 from ..publishing.hub import HubTarget, Publication, push_folder
 from ..publishing.hub_process import end_all
 from ..publishing.saved_model import SavedModel
 from ..publishing.staging import PublishOptions, link_or_copy, stage
-from .skipped import SKIPPED_IMAGES
+from .skipped import SKIPPED_IMAGES, SkippedRecord
 
 logger = logging.get_logger(__name__)
 
@@ -185,8 +185,7 @@ def _link_checkpoint(checkpoint: Path, aside: Path, name: str) -> None:
             state["best_model_checkpoint"] = public_name(state.get("best_model_checkpoint") or "") or None
             place.write_text(json.dumps(without_folders(state), indent=2))
         elif file.name == SKIPPED_IMAGES:
-            skipped = skipped_in_public(json.loads(file.read_text()))
-            place.write_text(json.dumps(skipped))
+            SkippedRecord.read(file).in_public().write(place)
         else:
             is_settings = file.name.endswith("config.json") and staged.is_file()
             link_or_copy(staged if is_settings else file, place)

@@ -618,6 +618,41 @@ def test_beside_our_publication_files_of_the_users_stay_and_do_not_hinder(hub, f
     assert published(hub) == contents(other) | {"notes.txt": b"n"}
 
 
+def test_a_list_without_a_version_is_one_of_before(hub, folder):
+    write_manifest(folder)
+    push(hub, folder)
+    said = json.loads(published(hub)["publication.json"])
+    assert said.pop("format_version") == 1
+    hub.commit(NAME, {"publication.json": json.dumps(said).encode(), "vocab.txt": b"the user's"})
+    other = write_folder(folder.parent / "other", version=1)
+    write_manifest(other)
+    assert push(hub, other).changed
+    assert published(hub)["vocab.txt"] == b"the user's"
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [1],
+        {"files": []},
+        {"files": {"config.json": 3}},
+        {"files": {"config.json": {"sha256": 3}}},
+        {"format_version": 9},
+    ],
+    ids=str,
+)
+def test_a_list_of_another_shape_is_refused_in_one_line(listed, hub, folder, refused):
+    write_manifest(folder)
+    push(hub, folder)
+    hub.commit(NAME, {"publication.json": json.dumps(listed).encode()})
+    other = write_folder(folder.parent / "other", version=1)
+    write_manifest(other)
+    message = refused(push, hub, other)
+    assert "publication.json of user/name" in message
+    assert "\n" not in message
+    assert push(hub, other, overwrite=True).changed
+
+
 def test_another_model_where_ours_was_is_not_replaced(hub, folder, refused):
     write_manifest(folder)
     push(hub, folder)

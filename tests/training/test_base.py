@@ -101,7 +101,10 @@ def test_a_picture_that_cannot_be_read_is_counted(tmp_path, data):
     ((row, (name, reason)),) = trainer.skipped_images.items()
     assert (row, name) == (2, "2.png")
     assert "not a whole picture" in reason
-    assert json.loads((tmp_path / "run" / "checkpoint-2" / "skipped_images.json").read_text()) == [[2, name, reason]]
+    assert json.loads((tmp_path / "run" / "checkpoint-2" / "skipped_images.json").read_text()) == {
+        "format_version": 1,
+        "images": [[2, name, reason]],
+    }
     with pytest.raises(InputError, match=r"row 3: 2.png: .*mend or remove it, or leave out strict"):
         toy_trainer(tmp_path / "strict", data, strict=True).train()
 

@@ -61,7 +61,7 @@ def test_the_run_folder_holds_all_that_is_needed(tmp_path):
     assert json.loads((run / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["images"] == 7
     assert metrics["skipped_images"] == 1
-    assert metrics["skipped_training_images"] == [[1, "1.png", "the file is empty"]]
+    assert metrics["skipped_training_images"] == [(1, "1.png", "the file is empty")]
     assert json.loads((run / "arguments.json").read_text())["per_device_train_batch_size"] == 4
     readme = (run / "README.md").read_text()
     assert f"{metrics['image_retrieval_recall@1']:.3f}" in readme

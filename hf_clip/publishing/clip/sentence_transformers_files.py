@@ -45,7 +45,7 @@ def write_sentence_transformers_files(
         transformer["processing_kwargs"]["text"] = {"padding": "max_length"}
     if length := _max_length(config, processor):
         transformer["processor_kwargs"] = {"model_max_length": length}
-    files: dict[str, Any] = {
+    files: dict[str, object] = {
         "modules.json": [
             {"idx": 0, "name": "0", "path": "", "type": f"{_MODULES}.transformer.Transformer"},
             {"idx": 1, "name": "1", "path": "1_Normalize", "type": f"{_MODULES}.normalize.Normalize"},
