@@ -425,6 +425,12 @@ class BaseTrainer(ResumableTrainer):
         if self.args.push_to_hub:
             self.hub.push_checkpoint(folder)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves model and processor, and what is known of their training: all that evaluating and publishing need."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and not _internal_call and self.state.global_step:
+            self.hub.write_facts(Path(output_dir or self.args.output_dir))
+
     # ---- the Hub --------------------------------------------------------------------------------------------------
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:

@@ -109,6 +109,11 @@ class RunOnHub:
             look_first(target)
         return target
 
+    def write_facts(self, run: Path) -> None:
+        """`training.json`, of which a card is made."""
+        with staged(run) as folder:
+            self.trainer.training_facts().write(folder / TRAINING)
+
     def write_card(self, words: dict[str, Any]) -> None:
         """`training.json`, and the card.
 
@@ -116,8 +121,7 @@ class RunOnHub:
             InputError: they cannot be written.
         """
         try:
-            with staged(self.run) as folder:
-                self.trainer.training_facts().write(folder / TRAINING)
+            self.write_facts(self.run)
             write_card(SavedModel(self.run, self._family()), self._details(words), run_examples=False)
         except InputError:
             raise

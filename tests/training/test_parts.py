@@ -32,9 +32,10 @@ class Own:
     """A collator as a user writes it: pixels and tokens, and no more."""
 
     def __init__(self, processor, **more):
-        self.processor, self.more = processor, more
+        self.processor, self.more, self.calls = processor, more, 0
 
     def __call__(self, items):
+        self.calls += 1
         images, captions = [item["image"] for item in items], [item["caption"] for item in items]
         return dict(self.processor(images=images, text=captions, return_tensors="pt")) | self.more
 
@@ -66,6 +67,20 @@ def test_a_collator_of_one_s_own_trains_what_ours_trains(more, tmp_path, data, r
         for name in other:
             if "retrieval" in name or name in ("loss", "eval_loss", "eval_images", "eval_captions"):
                 assert one[name] == pytest.approx(other[name], rel=1e-4), name
+
+
+def test_with_a_collator_of_ones_own_a_run_resumes_where_it_was(tmp_path, data, rows, processor):
+    def trainer(name):
+        own = {"train_dataset": rows, "eval_dataset": None, "data_collator": Own(processor)}
+        return make_trainer(
+            tmp_path / name, data, trainer=own, num_train_epochs=2, save_strategy="steps", save_steps=3
+        )
+
+    whole, resumed = trainer("whole"), trainer("resumed")
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    expected = weights_of(whole.model)
+    assert all(torch.equal(value, expected[name]) for name, value in weights_of(resumed.model).items())
 
 
 def test_the_same_tokens_and_the_same_pixels_are_no_negatives():
