@@ -179,8 +179,9 @@ class EvaluationData:
 
     def _check_sizes(self) -> None:
         """Before the work, as far as it is known: pictures may yet be skipped."""
-        for task in self.tasks if self.test is not None else ():
-            find_task(task).check_size(self.settings, _count_images(self.test))
+        if self.test is not None:
+            for task in self.tasks:
+                find_task(task).check_size(self.settings, _count_images(self.test))
         for task in self.language_tasks:
             for source in self.languages.values():
                 find_task(task).check_size(self.settings, len(source))

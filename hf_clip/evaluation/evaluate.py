@@ -130,6 +130,7 @@ class _Measuring:
         self.embeddings, others = data.embed(self.model, self.processor)
         self.outcomes: dict[str, Outcome] = {}
         for task in data.tasks:
+            assert self.embeddings is not None, "only the tasks of languages do without"
             outcome = measure(
                 task,
                 self.model,

@@ -100,7 +100,7 @@ def _process(hub: str) -> Iterator[subprocess.Popen[bytes]]:
         _running.discard(process)
         process.kill()
         process.wait()
-        for pipe in (process.stdin, process.stdout):
+        for pipe in filter(None, (process.stdin, process.stdout)):
             with suppress(BrokenPipeError):
                 pipe.close()
 

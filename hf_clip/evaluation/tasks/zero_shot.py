@@ -262,7 +262,9 @@ class ZeroShot(ClassTask):
         templates = open_templates(given.protocol.templates)
         class_embeds, notes = embed_classes(given.model, given.processor, names, templates)
         temperature = given.temperature or temperature_of(given.model)
-        outcome = evaluate_zero_shot(embeddings, class_embeds, *temperature, given.model.config.probabilities)
+        outcome = evaluate_zero_shot(
+            embeddings, class_embeds, *temperature, given.model.config.probabilities or "softmax"
+        )
         outcome |= Outcome(notes=notes)
         outcome.protocol |= {
             "templates": "prompts of each class" if isinstance(templates, dict) else templates,

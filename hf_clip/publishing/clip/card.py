@@ -213,7 +213,7 @@ class Tower:
 
     @property
     def is_from_scratch(self) -> bool:
-        return bool(self.name) and self.name.startswith(FROM_SCRATCH)
+        return (self.name or "").startswith(FROM_SCRATCH)
 
     @property
     def opened_from(self) -> str:

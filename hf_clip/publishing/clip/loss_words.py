@@ -21,7 +21,7 @@ class LossWords(Record):
 
     @classmethod
     def of(cls, loss: Loss) -> "LossWords":
-        return cls(loss.name, loss.label, loss.sentence, list(loss.citations))
+        return cls(loss.name, loss.label, loss.sentence or "", list(loss.citations))
 
 
 def words_of_loss(name: str, said: LossWords | None) -> LossWords:
