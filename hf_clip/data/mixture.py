@@ -98,7 +98,7 @@ class MixedPairs(Drawn):
         return order[drawn % len(order)], drawn // len(order)
 
 
-def sets_within(dataset: Dataset) -> list[Any]:
+def sets_within(dataset: object) -> list[Any]:
     """What a training set draws from, through mixtures and torch's wrappers: each set once."""
     dataset = as_pairs(dataset)
     inner = dataset.datasets if isinstance(dataset, MixedPairs) else []

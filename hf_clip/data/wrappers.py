@@ -231,7 +231,7 @@ class WrappedPairs(Drawn):
         return lengths.tolist()
 
 
-def as_pairs(dataset: Dataset) -> Any:
+def as_pairs(dataset: object) -> Any:
     """What training reads of a data set: of torch's wrappers around sets that have hooks, what hands these on.
 
     Raises:
@@ -246,7 +246,7 @@ def as_pairs(dataset: Dataset) -> Any:
     return WrappedPairs(layout) if any(hooked) else dataset
 
 
-def _with_hooks(dataset: Dataset) -> Any:
+def _with_hooks(dataset: object) -> Any:
     if not hasattr(dataset, "set_epoch"):
         check_kind(dataset)
     return dataset

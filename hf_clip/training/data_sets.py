@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeGuard, Unpack
 
 from torch.utils.data import Dataset
 
@@ -127,17 +127,19 @@ class DataOpener:
         make = {"train_dataset": self.training_set, "eval_dataset": self.evaluation_set}
         return {name: make[name](data) for name, data in sets.items()}
 
-    def training_set(self, given: Any) -> Any:
+    def training_set(self, given: object) -> Any:
         """
         Raises:
-            InputError: as of `open_source` and `training_pairs`.
+            InputError: several by name; as of `open_source` and `training_pairs`.
         """
+        if _is_named(given):
+            raise InputError("train_dataset is a dict: give one data set, or several as MixedPairs")
         if not self._is_data(given):
             return self._chosen(given, TRAINING)
         source = given if isinstance(given, Source) else open_source(given, **self.columns)
         return training_pairs([source], self.processor, self.args)
 
-    def evaluation_set(self, given: Any) -> Any:
+    def evaluation_set(self, given: object) -> Any:
         """Of several by name, each.
 
         Raises:
@@ -155,23 +157,23 @@ class DataOpener:
             )
         return CaptionedImages(source, self.processor.image_processor)
 
-    def _is_data(self, given: Any) -> bool:
+    def _is_data(self, given: object) -> bool:
         if not (isinstance(given, Source) or self._opens(given)):
             return False
         if self.processor is None:
             raise no_processor()
         return True
 
-    def _chosen(self, given: Any, splits: Sequence[str]) -> Any:
+    def _chosen(self, given: object, splits: Sequence[str]) -> Any:
         """Of a dict of splits that goes into a user's collator, one."""
         is_dict = is_opened(given) and isinstance(given, Mapping)
         return rows_of_split(given, splits, name_of_rows(given))[0] if is_dict else given
 
-    def _opens(self, given: Any) -> bool:
+    def _opens(self, given: object) -> bool:
         """Whether it is a name, or rows that are not left to the user's collator."""
         return isinstance(given, str | Path) or (is_opened(given) and not self.takes_rows)
 
 
-def _is_named(given: Any) -> bool:
+def _is_named(given: object) -> TypeGuard[Mapping[str, object]]:
     """Whether it is several evaluation sets by name."""
     return isinstance(given, Mapping) and not is_opened(given)

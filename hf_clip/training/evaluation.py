@@ -35,6 +35,7 @@ from .half_precision import in_half_precision
 from .inherited import refuse_arguments
 from .loaders import make_loader, seed_of_workers
 from .own_metrics import own_metrics, predictions_of
+from .parts import check_pixels
 from .processes import check_same_rows, gather_objects, share_statistics, whole
 
 logger = logging.get_logger(__name__)
@@ -53,8 +54,13 @@ class EmbeddingTrainer(BaseTrainer):
 
     def set_to_evaluate(self, given: Any) -> Any:
         """A data set in place of what has to be opened; the name of one of several stays."""
-        is_name = isinstance(given, str) and isinstance(self.eval_dataset, dict) and given in self.eval_dataset
-        return given if is_name else self.opener.evaluation_set(given)
+        if isinstance(given, str) and isinstance(self.eval_dataset, dict) and given in self.eval_dataset:
+            return given
+        dataset = self.opener.evaluation_set(given)
+        processor: Any = self.processing_class
+        if processor is not None:
+            check_pixels("eval_dataset", dataset, processor)
+        return dataset
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the Trainer has it, of all that `eval_dataset` of the constructor takes."""

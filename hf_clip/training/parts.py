@@ -105,8 +105,19 @@ def _check_same_processor(processor: HFClipProcessor, model: Any, given: Mapping
             "makes it of the processor"
         )
     for name in ("train_dataset", "eval_dataset"):
-        if not all(_same_pixels(own, processor.image_processor) for own in _image_processors(given.get(name))):
-            raise InputError(f"{name} and processing_class have different image processors: give both the model's")
+        check_pixels(name, given.get(name), processor)
+
+
+def check_pixels(name: str, data: Any, processor: HFClipProcessor) -> None:
+    """
+    Args:
+        name: of the argument.
+
+    Raises:
+        InputError: data sets of ours with the image processor of another model.
+    """
+    if not all(_same_pixels(own, processor.image_processor) for own in _image_processors(data)):
+        raise InputError(f"{name} and processing_class have different image processors: give both the model's")
 
 
 def _image_processors(data: Any) -> list[Any]:

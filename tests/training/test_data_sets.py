@@ -10,6 +10,7 @@ from training_runs import make_processor
 from hf_clip import HFClipCollator, HFClipTrainer, HFClipTrainingArguments
 from hf_clip.core.errors import InputError
 from hf_clip.data import Augmentation, CaptionedImages, MixedPairs, StreamedPairs, TrainingPairs, open_source
+from hf_clip.models.image_processors import square_image_processor
 from hf_clip.training.data_sets import Drawing, training_pairs
 
 
@@ -104,6 +105,18 @@ def test_evaluation_takes_what_the_constructor_takes(folder, rows, make):
         trainer.evaluate("cats")
 
 
+def test_an_evaluation_set_of_another_image_size_is_refused_whenever_it_comes(folder, make):
+    larger = CaptionedImages(open_source(folder / "test"), square_image_processor(64))
+    message = "eval_dataset and processing_class have different image processors"
+    for given in (larger, {"larger": larger}):
+        with pytest.raises(InputError, match=message):
+            make(folder / "train", given)
+    trainer = make(folder / "train")
+    for entry in (trainer.evaluate, trainer.predict):
+        with pytest.raises(InputError, match=message):
+            entry(larger)
+
+
 def test_labels_are_opened_where_a_task_needs_them(tmp_path, folder, make):
     labelled = write_labelled_pictures(tmp_path / "labelled")
     assert make(folder / "train", labelled).eval_dataset.source.label_column is None
@@ -187,6 +200,7 @@ def test_columns_are_named_where_two_fit(rows, make):
             r"has the splits train, but no test or validation: set split to one",
         ),
         (lambda rows: ("no/such/folder", None), "no data at 'no/such/folder'"),
+        (lambda rows: ({"a": rows["train"]}, None), "train_dataset is a dict: give one data set, or several as Mixed"),
     ],
 )
 def test_data_that_will_not_do_are_refused_in_a_line(parts, message, rows, make):
