@@ -24,7 +24,7 @@ def draw_clip_scores(outcome: Outcome, file: Path) -> None:
     for scores, name, colour in ((mismatched, "with another's caption", FAINT), (own, "with its own", MODELS[0])):
         if len(scores):
             weights = np.full(len(scores), 100 / len(scores))
-            axes.hist(scores, edges, weights=weights, color=colour, alpha=0.6, label=name)
+            axes.hist(scores, edges.tolist(), weights=weights, color=colour, alpha=0.6, label=name)
     axes.set(xlabel="CLIPScore", ylabel="% of captions", title="How well pictures and captions agree")
     dress(axes)
     axes.legend(frameon=False)

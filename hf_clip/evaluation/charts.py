@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,12 @@ RIGHT, WRONG = "#1a7f37", "#b42318"
 # A colour a model, in the order given; from the eighth on they come round again.
 MODELS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#0a3069", "#9a6700")
 # The first has Latin, Greek, Cyrillic, Hebrew and Arabic; one of the others may have what it lacks.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_T = TypeVar("_T")
+
 _FONTS = (
     "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei",
     "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei", "Arial Unicode MS",
@@ -41,14 +47,14 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, layout: Any = "constrained") -> Any:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> "Figure":
     """Inches. Unknown to pyplot: no window, nothing to close, and the caller's backend stays as it is."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout=layout)
 
 
-def dress(*every: Any) -> None:
+def dress(*every: "Axes") -> None:
     """Two spines and a faint grid, below the data."""
     for axes in every:
         axes.spines[["top", "right"]].set_visible(False)
@@ -56,19 +62,19 @@ def dress(*every: Any) -> None:
         axes.set_axisbelow(True)
 
 
-def save_figure(figure: Any, file: Path) -> None:
+def save_figure(figure: "Figure", file: Path) -> None:
     """In the format of the suffix, whole or not at all; the folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     # The file written aside has another suffix.
     replace_file(file, lambda aside: figure.savefig(aside, dpi=120, format=file.suffix.removeprefix(".")))
 
 
-def _with_colours(models: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def _with_colours(models: dict[str, _T]) -> Iterator[tuple[str, str, _T]]:
     for colour, (model, data) in zip(itertools.cycle(MODELS), models.items(), strict=False):
         yield colour, model, data
 
 
-def _legend_below(figure: Any) -> None:
+def _legend_below(figure: "Figure") -> None:
     """One of all panels, outside, where no line is; as many columns as fit."""
     handles = {
         name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
@@ -139,7 +145,7 @@ def _log_arrangements(things: Tensor, drawn: Tensor) -> Tensor:
     return torch.lgamma(things.double() + 1) - torch.lgamma((things - drawn).clamp(min=0) + 1)
 
 
-def _count_on_a_log_axis(axes: Any, last: int) -> None:
+def _count_on_a_log_axis(axes: "Axes", last: int) -> None:
     steps = (1, 2, 5) if last < 1000 else (1,)
     ticks = [step * 10**power for power in range(len(str(last))) for step in steps if step * 10**power <= last]
     axes.set(xscale="log", xlim=(1, max(last, 2)))
@@ -170,7 +176,7 @@ def draw_similarities(
     save_figure(figure, file)
 
 
-def _draw_densities(axes: Any, positive: Tensor, negative: Tensor) -> None:
+def _draw_densities(axes: "Axes", positive: Tensor, negative: Tensor) -> None:
     import numpy as np
 
     fewest = min((len(values) for values in (positive, negative) if len(values)), default=0)
@@ -213,12 +219,14 @@ def draw_by_language(recalls: dict[str, dict[str, float]], chance: dict[str, flo
     for place, (colour, model, of_model) in enumerate(_with_colours(recalls)):
         below = (place - (len(recalls) - 1) / 2) * thickness
         values = {row: 100 * of_model[name] for row, name in enumerate(languages) if name in of_model}
-        axes.barh([row + below for row in values], values.values(), thickness, color=colour, label=model)
+        axes.barh([row + below for row in values], list(values.values()), thickness, color=colour, label=model)
         for row, value in values.items():
             beside = max(value, 100 * chance.get(languages[row], 0)), row + below
             axes.annotate(f"{value:.1f}", beside, (3, 0), textcoords="offset points", va="center", size=7, color=INK)
     ticks = {row: 100 * chance[name] for row, name in enumerate(languages) if name in chance}
-    axes.vlines(ticks.values(), [row - 0.45 for row in ticks], [row + 0.45 for row in ticks], "black", label="chance")
+    axes.vlines(
+        list(ticks.values()), [row - 0.45 for row in ticks], [row + 0.45 for row in ticks], "black", label="chance"
+    )
     axes.set(xlabel="%", xlim=(0, None), ylim=(len(languages) - 0.4, -0.6), title=f"recall@{k} by language")
     axes.set_yticks(range(len(languages)), languages)
     dress(axes)
@@ -289,7 +297,7 @@ def _confusion_shares(labels: Tensor, answers: Tensor, classes: int, shown: Tens
     return cells.view(len(shown), -1).double() / torch.bincount(labels, minlength=classes)[shown, None]
 
 
-def _write_cells(axes: Any, shares: Tensor) -> None:
+def _write_cells(axes: "Axes", shares: Tensor) -> None:
     for row, column in (shares > 0).nonzero().tolist():
         share = shares[row, column].item()
         axes.text(column, row, f"{share:.0f}", ha="center", va="center", size=9, color="white" if share > 55 else INK)

@@ -12,6 +12,7 @@ from ..core.public import public_name
 from ..core.temporary import temporary_folder
 from ..data.given import Data
 from ..data.sources import Source
+from ..embeddings.encode import Embeddings
 from ..embeddings.options import EmbedOptions
 from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
@@ -129,26 +130,23 @@ class _Measuring:
             facts.precision += ", stored as float16"
         self.embeddings, others = data.embed(self.model, self.processor)
         self.outcomes: dict[str, Outcome] = {}
-        for task in data.tasks:
-            assert self.embeddings is not None, "only the tasks of languages do without"
-            outcome = measure(
-                task,
-                self.model,
-                self.processor,
-                self.embeddings,
-                data.settings,
-                train=others.get("train"),
-                validation=others.get("validation"),
-            )
-            for role in find_task(task).learns_from:
-                if role in others:
-                    outcome.protocol[f"{role}_data"] = data.facts_by_role[role].to_json()
-            report.measured.append(Measured(facts, task, outcome))
-            self.outcomes[task] = outcome
+        if self.embeddings is not None:
+            for task in data.tasks:
+                self.outcomes[task] = self._outcome(task, self.embeddings, others)
+                report.measured.append(Measured(facts, task, self.outcomes[task]))
         report.skipped = self.embeddings.skipped if self.embeddings else []
         report.skipped_of = {role: other.skipped for role, other in others.items()}
         if data.languages:
             self._measure_languages(facts)
+
+    def _outcome(self, task: str, embeddings: Embeddings, others: dict[str, Embeddings]) -> Outcome:
+        learned_from = {"train": others.get("train"), "validation": others.get("validation")}
+        settings = self.data.settings
+        outcome = measure(task, self.model, self.processor, embeddings, settings, temperature=None, **learned_from)
+        for role in find_task(task).learns_from:
+            if role in others:
+                outcome.protocol[f"{role}_data"] = self.data.facts_by_role[role].to_json()
+        return outcome
 
     def _measure_languages(self, facts: ModelFacts) -> None:
         data, report = self.data, self.report

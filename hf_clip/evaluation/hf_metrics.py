@@ -11,7 +11,6 @@ right class: each two combine, and take each other's settings. `MeanAveragePreci
 
 import inspect
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any
 
 import evaluate
 import numpy as np
@@ -126,7 +125,7 @@ Returns:
 }"""
 
     def _compute(
-        self, predictions: np.ndarray, references: np.ndarray, ks: Any = None, image_ids: Any = None
+        self, predictions: np.ndarray, references: np.ndarray, ks: object = None, image_ids: object = None
     ) -> dict[str, float]:
         text_embeds, image_embeds = _unit_pairs(predictions, references)
         return {"clip_score": clip_score(image_embeds, text_embeds).double().mean().item()}
@@ -223,7 +222,7 @@ Returns:
     booktitle = {International Conference on Pattern Recognition}, pages = {3121--3124}, year = {2010}
 }"""
 
-    def _compute(self, predictions: np.ndarray, references: np.ndarray, ks: Any = None) -> dict[str, float]:
+    def _compute(self, predictions: np.ndarray, references: np.ndarray, ks: object = None) -> dict[str, float]:
         scores, labels = _scores(predictions, references)
         return {"mean_per_class_recall": mean_per_class_recall(class_ranks(scores, labels, tie=0) == 0, labels)}
 

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
 
 # Underscores inside words and most ampersands have no meaning: names of files stay readable.
 _MEANT = re.compile(r"[\\|`*<\[\]~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|^[#>+-]")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: Collection[int] = (0,)) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], left: Collection[int] = (0,)) -> str:
     """A table of cells that are Markdown already; users' text is `escaped` before.
 
     Args:
@@ -19,7 +18,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: Collection
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in [header, rules, *rows])
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 

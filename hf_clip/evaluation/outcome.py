@@ -19,7 +19,7 @@ class Outcome:
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, object] = field(default_factory=dict)
     shares: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

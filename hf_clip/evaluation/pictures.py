@@ -3,16 +3,20 @@
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..data.images import read_image
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings
 from .charts import FAINT, FRAME, INK, RIGHT, dress, house_style, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Queries:
 
 
 @house_style()
-def draw_training_curve(log_history: list[dict[str, Any]], file: Path, loss: str) -> None:
+def draw_training_curve(log_history: list[dict[str, float]], file: Path, loss: str) -> None:
     """Loss, in-batch accuracy and retrieval recall against the epoch.
 
     Args:
@@ -139,7 +143,7 @@ def best_and_worst(ranks: Tensor, margins: Tensor, count: int) -> tuple[Tensor, 
     return wide_first[ranks[wide_first] == 0][:count], worst[:count]
 
 
-def _draw_result(axes: Any, picture: Any, right: bool) -> None:
+def _draw_result(axes: "Axes", picture: Image.Image, right: bool) -> None:
     axes.imshow(picture)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
@@ -155,7 +159,7 @@ def _text_of(source: Source, embeddings: Embeddings, caption: int) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _picture_of(source: Source, embeddings: Embeddings, image: int) -> Any:
+def _picture_of(source: Source, embeddings: Embeddings, image: int) -> Image.Image:
     row = source.rows[int(embeddings.image_rows[image])]
     return read_image(row[source.image_column], source.folder)[0]
 

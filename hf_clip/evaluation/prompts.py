@@ -142,7 +142,7 @@ def _checked_template(template: str, where: str) -> str:
     return template
 
 
-def _checked_prompts(prompts: Any, where: str) -> list[str]:
+def _checked_prompts(prompts: object, where: str) -> list[str]:
     texts = [_text(prompt) for prompt in (prompts if isinstance(prompts, list) else [prompts])]
     if not texts or not all(texts):
         raise InputError(f"{where} has an empty prompt, or none: fill it in")
@@ -151,7 +151,7 @@ def _checked_prompts(prompts: Any, where: str) -> list[str]:
     return texts
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list | dict):
         raise InputError(f"{value!r} is no name and no sentence: give text, or a list of texts for each class")
     return "" if value is None else str(value).strip()

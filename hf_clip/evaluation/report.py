@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from transformers import PreTrainedModel
@@ -180,7 +179,7 @@ def skipped_lines(results: Results) -> list[str]:
     return [skipped_line(*entry) for entry in results.skipped] + others
 
 
-def _entries(skipped: Iterable[Sequence[Any]]) -> list[tuple[int, str, str]]:
+def _entries(skipped: Iterable[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
     """Of a loader that pins memory they are lists."""
     return [(row, name, reason) for row, name, reason in skipped]
 

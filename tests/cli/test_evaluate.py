@@ -358,7 +358,7 @@ def test_an_evaluation_takes_the_place_of_the_last(command, tmp_path, capsys):
         (["--task", "knn", "--validation_data", "x"], "validation_data needs train_data"),
         (["--task", "knn", "--train_data", "x", "--validation_data", "x"], "validation_data is for linear-probe"),
         (["--languages", "zh"], "--languages zh: give language=column, as in zh=captions.zh"),
-        (["--task", "captioning"], "no task 'captioning': choose one of retrieval, zero-shot, knn, linear-probe"),
+        (["--task", "captioning"], "no task 'captioning': choose one of retrieval, zero-shot"),
         (["--colour", "red"], "unknown setting --colour (see --help)"),
         (["--model", "missing"], "model 'missing' cannot be opened: give the folder or Hub id"),
         (["--data", "missing"], "no data at 'missing'"),

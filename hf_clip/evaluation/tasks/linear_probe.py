@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from .classes import (
     split_by_content,
     untrained,
 )
-from .task import Given, Protocol, check_features
+from .task import Given, Protocol
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -46,11 +46,9 @@ def evaluate_linear_probe(
     train: Labelled,
     test: Labelled,
     validation: Labelled | None = None,
+    protocol: Protocol | None = None,
     *,
-    features: str = "projected",
     split: str = "",
-    shots: Sequence[int] = (),
-    seeds: int = 3,
     seed: int = 0,
     classes: Sequence[str] | None = None,
 ) -> Outcome:
@@ -63,17 +61,16 @@ def evaluate_linear_probe(
     fifth of each class of train, drawn by the seed, one picture or more, is held out for the choice; of a class with
     one picture none is.
 
-    Few-shot: for each n of `shots`, `seeds` times n pictures of each class are drawn from train, and for the choice
-    of λ n or fewer from validation; the classifier is fitted on the n alone.
+    Few-shot: for each n of the protocol's `shots`, `seeds` times n pictures of each class are drawn from train, and
+    for the choice of λ n or fewer from validation; the classifier is fitted on the n alone.
 
     Fits stop where no component of the gradient of that sum is above 10⁻⁴, scikit-learn's default when the paper was
     written. Since 1.4 it looks at the gradient of the mean, and would stop far from the optimum where λ is small.
 
     Args:
         train, test, validation: of one model, alike processed.
-        features: what they are: "projected" (after the projection; brought to unit length here) or "pooled" (before).
+        protocol: features are "projected" (after the projection; brought to unit length here) or "pooled" (before).
         split: stands behind the features in the names of the figures: how train and test were come by.
-        seeds: how many draws of each n.
         classes: names, for the notes.
 
     Returns:
@@ -85,7 +82,8 @@ def evaluate_linear_probe(
         InputError: fewer than two classes in train, no test, no picture to choose λ by, features not finite, shots or
             seeds below 1.
     """
-    check_features(features)
+    protocol = protocol or Protocol()
+    features, shots, seeds = protocol.features, protocol.shots, protocol.seeds
     if min([seeds, *shots]) < 1:
         raise InputError(f"shots {list(shots)} and seeds {seeds}: give 1 or more of each")
     train, test = checked(train, "train"), _for_fits(checked(test, "test"), features)
@@ -105,7 +103,7 @@ def evaluate_linear_probe(
         strength = _choose_lambda(train, validation)
         outcome = _measure(_fit(whole, strength), test, prefix)
         for n in shots:
-            outcome |= _few_shot(train, validation, test, n, range(seeds), seed, prefix, classes)
+            outcome |= _few_shot(_Splits(train, validation, test), n, _Draws(seeds, seed), prefix, classes)
     outcome.notes += untrained(whole.labels, test.labels, classes)
     if strange := list_unknown(train.labels, validation.labels, classes):
         outcome.notes.append(f"validation has {strange} that train has not: wrong where λ is chosen, and in few-shot")
@@ -233,20 +231,25 @@ def _held_out(labels: Tensor, seed: int) -> Tensor:
     return _places(labels, np.random.default_rng(seed)) < wanted[labels]
 
 
-def _few_shot(
-    train: Labelled,
-    validation: Labelled,
-    test: Labelled,
-    n: int,
-    draws: range,
-    seed: int,
-    prefix: str,
-    classes: Sequence[str] | None,
-) -> Outcome:
+class _Splits(NamedTuple):
+    train: Labelled
+    validation: Labelled
+    test: Labelled
+
+
+class _Draws(NamedTuple):
+    """How many, and what they come from."""
+
+    number: int
+    seed: int
+
+
+def _few_shot(splits: _Splits, n: int, draws: _Draws, prefix: str, classes: Sequence[str] | None) -> Outcome:
     """The mean over the draws, and of two or more its sample deviation."""
+    train, validation, test = splits
     right, strengths = [], []
-    for draw in draws:
-        rng = np.random.default_rng((seed, n, draw))
+    for draw in range(draws.number):
+        rng = np.random.default_rng((draws.seed, n, draw))
         few = train[_places(train.labels, rng) < n]
         strengths.append(_choose_lambda(few, validation[_places(validation.labels, rng) < n]))
         right.append(_ranks(_fit(few, strengths[-1]), test) == 0)
@@ -257,7 +260,7 @@ def _few_shot(
         shares={name: mean_of(by_picture.mean(0))},
         protocol={f"{n}shot_lambda": strengths},
     )
-    if len(draws) > 1:
+    if draws.number > 1:
         outcome.metrics[f"{name}_deviation"] = by_picture.mean(1).std().item()
     counts = torch.bincount(train.labels)
     scarce = ((counts > 0) & (counts < n)).nonzero().flatten().tolist()
@@ -293,10 +296,8 @@ class LinearProbe(ClassTask):
             of_parts["train"],
             of_parts["test"],
             of_parts.get("validation"),
-            features=protocol.features,
+            protocol,
             split="" if train else "own_split",
-            shots=protocol.shots,
-            seeds=protocol.seeds,
             classes=parts["test"].class_names,
         )
         if train is None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -142,7 +141,7 @@ def measure(
     protocol: Protocol | None = None,
     *,
     temperature: tuple[Tensor, Tensor | None] | None = None,
-    **learned_from: Any,
+    **learned_from: Embeddings | None,
 ) -> Outcome:
     """Measures one task on embedded data.
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from ...core.errors import InputError
 from ...data.evaluation_set import EvaluationSet
 from ...embeddings.encode import Embeddings
 from .. import charts
+from ..intervals import Share
 from ..metrics import (
     average_precision_at_k,
     chance_recall_at_k,
@@ -153,7 +153,7 @@ def _ceilings(embeddings: Embeddings) -> dict[str, Tensor]:
     return {"image": places[own], "text": least.scatter_reduce(0, embeddings.text_to_image, others, "amin")}
 
 
-def _by_picture(way: str, scores: Tensor, embeddings: Embeddings, captions_of: Tensor) -> tuple[Any, Any]:
+def _by_picture(way: str, scores: Tensor, embeddings: Embeddings, captions_of: Tensor) -> Share:
     """(sums, counts), each (images,)."""
     if way == "text":
         return scores.numpy(), torch.ones_like(scores).numpy()

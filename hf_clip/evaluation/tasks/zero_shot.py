@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -221,7 +220,7 @@ def _several_labels(
             hits, named = hits + int((above & positive).sum()), named + int(above.sum())
     if not precisions:
         raise InputError("no picture has a label: there is nothing to measure")
-    metrics: dict[str, Any] = {
+    metrics: dict[str, float] = {
         "zero_shot_map": sum(precisions) / len(precisions),
         "zero_shot_map_chance": sum(shares) / len(shares),
     }
@@ -262,9 +261,8 @@ class ZeroShot(ClassTask):
         templates = open_templates(given.protocol.templates)
         class_embeds, notes = embed_classes(given.model, given.processor, names, templates)
         temperature = given.temperature or temperature_of(given.model)
-        outcome = evaluate_zero_shot(
-            embeddings, class_embeds, *temperature, given.model.config.probabilities or "softmax"
-        )
+        probabilities = given.model.config.probabilities or "softmax"  # never None: the loss's where nobody says
+        outcome = evaluate_zero_shot(embeddings, class_embeds, *temperature, probabilities)
         outcome |= Outcome(notes=notes)
         outcome.protocol |= {
             "templates": "prompts of each class" if isinstance(templates, dict) else templates,

@@ -16,8 +16,16 @@ from hf_clip.core.errors import InputError
 from hf_clip.evaluation.tasks import linear_probe
 from hf_clip.evaluation.tasks.classes import Labelled
 from hf_clip.evaluation.tasks.linear_probe import LAMBDAS, evaluate_linear_probe, search_peak
+from hf_clip.evaluation.tasks.task import Protocol
 
-pooled = partial(evaluate_linear_probe, features="pooled")
+
+def probe(train, test, validation=None, *, split="", seed=0, classes=None, **protocol):
+    return evaluate_linear_probe(
+        train, test, validation, Protocol(**protocol), split=split, seed=seed, classes=classes
+    )
+
+
+pooled = partial(probe, features="pooled")
 
 
 def clouds(counts: list[int], noise: float = 1.0, seed: int = 0, dim: int = 8) -> Labelled:
@@ -347,7 +355,7 @@ def broken(split: Labelled) -> Labelled:
 )
 def test_what_cannot_be_measured_is_refused(splits, settings, message):
     with pytest.raises(InputError, match=message):
-        evaluate_linear_probe(*splits, **settings)
+        probe(*splits, **settings)
 
 
 def test_labels_must_fit_the_features():
@@ -360,7 +368,7 @@ def test_labels_must_fit_the_features():
 @pytest.mark.parametrize("features", ["projected", "pooled"])
 def test_a_split_only_names_the_figures(features):
     first, second = (
-        evaluate_linear_probe(TRAIN, TEST, VALIDATION, features=features, split=split, shots=[1], seeds=1)
+        probe(TRAIN, TEST, VALIDATION, features=features, split=split, shots=[1], seeds=1)
         for split in ("", "own_split")
     )
     assert second.metrics == {
@@ -369,7 +377,7 @@ def test_a_split_only_names_the_figures(features):
     assert f"linear_probe_{features}_own_split_acc1" in second.metrics
     assert second.protocol == first.protocol
     with pytest.raises(InputError, match="'pooled_own_split': they are one of projected, pooled"):
-        evaluate_linear_probe(TRAIN, TEST, features="pooled_own_split")
+        probe(TRAIN, TEST, features="pooled_own_split")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
