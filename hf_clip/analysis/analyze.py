@@ -8,8 +8,9 @@ from ..core.public import public_name
 from ..data.given import Data, as_source, called
 from ..data.sources import Source
 from ..embeddings.encode import Embeddings, embed_source
+from ..embeddings.manifest import MANIFEST
 from ..embeddings.options import EmbedOptions
-from ..embeddings.store import MANIFEST, check_made_by, open_embeddings
+from ..embeddings.store import check_made_by, open_embeddings
 from ..evaluation.report_folder import prepare_folder
 from ..models.trained import TrainedModel, name_of, open_trained
 from .measures import Rows, measure_all

@@ -30,7 +30,7 @@ class Analyze(Command):
 
     def run(self, settings: argparse.Namespace, printer: Printer) -> None:
         from ..analysis.analyze import analyze
-        from ..embeddings.store import MANIFEST
+        from ..embeddings.manifest import MANIFEST
 
         stored = Path(settings.data, MANIFEST).is_file()
         report = analyze(

@@ -37,7 +37,7 @@ class Embed(Command):
         )
         if not processes().is_main_process:
             return
-        counts, skipped = store.manifest["counts"], store.manifest["skipped"]
+        counts, skipped = vars(store.manifest.counts), store.manifest.skipped
         if settings.json:
             printer.json({"output": settings.output, **counts, "skipped_rows": skipped})
             return

@@ -6,8 +6,8 @@ rows have the item's id, and a note on some. Which are a row's say `starts.npy` 
 caption may be the same without). `manifest.json` says what made it.
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,58 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
+from ..core.records import Record
 from ..core.segments import SegmentStore, map_array
 
 MANIFEST = "manifest.json"
+
+
+@strict
+@dataclass
+class FeatureTower(Record):
+    """The tower that ran: `digest` is of its weights and settings, `dtype` what it gives."""
+
+    type: str
+    digest: str
+    pooling: str
+    dtype: str
+
+
+@strict
+@dataclass
+class FeatureData(Record):
+    name: str
+    fingerprint: str
+
+
+@strict
+@dataclass
+class FeatureManifest(Record):
+    """
+    Args:
+        format: of what lies beside it.
+        side: "vision" or "text".
+        preprocessing: what was done to an item before the tower saw it.
+        rows: of the source, with `items` distinct captions or pictures.
+        width: of a vector.
+    """
+
+    version = 1
+
+    format: int
+    hf_clip: str
+    side: str
+    tower: FeatureTower
+    preprocessing: dict[str, object]
+    data: FeatureData
+    rows: int
+    items: int
+    width: int
+    segment_size: int
+    complete: bool = False
 
 
 class Features:
@@ -29,15 +76,14 @@ class Features:
     content, or of a caption's tokens; `notes[position]` says why a picture cannot be read.
 
     Raises:
-        InputError, OSError: a file is missing.
+        InputError, OSError: a file is missing, or another's.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        self.segment_size: int = manifest["segment_size"]
-        self.dtype: torch.dtype = getattr(torch, manifest["tower"]["dtype"])
-        self.width: int = manifest["width"]
+        manifest = FeatureManifest.read(folder / MANIFEST)
+        self.segment_size, self.width = manifest.segment_size, manifest.width
+        self.dtype: torch.dtype = getattr(torch, manifest.tower.dtype)
         self.starts, self.positions = (map_array(index_file(folder, name)) for name in ("starts", "positions"))
         self.cut = map_array(index_file(folder, "cut")) if index_file(folder, "cut").exists() else None
         segments = list(segments_of(folder, manifest))
@@ -68,9 +114,9 @@ class Features:
         return torch.from_numpy(found).to(self.dtype)
 
 
-def segments_of(folder: Path, manifest: dict[str, Any]) -> SegmentStore:
+def segments_of(folder: Path, manifest: FeatureManifest) -> SegmentStore:
     """A folder is called by the digest of what its vectors depend on."""
-    return SegmentStore(folder, manifest["items"], manifest["segment_size"], folder.name)
+    return SegmentStore(folder, manifest.items, manifest.segment_size, folder.name)
 
 
 def index_file(folder: Path, name: str) -> Path:

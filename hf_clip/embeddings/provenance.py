@@ -15,48 +15,34 @@ from ..data.sources import Source
 from ..data.split import content_keys
 from ..models.processing_hf_clip import HFClipProcessor
 from .encode import collator_of
-
-KIND = "embeddings"
-FORMAT = 3  # 1 had digests of the captions' letters, 2 the vectors within parquet files
-# What a resumed pass must have in common with the one before it.
-SAME = ("format", "model", "preprocessing", "dimension", "data", "class_names", "rows", "segment_size")
+from .manifest import FORMAT, KIND, EmbeddedBy, EmbeddedData, EmbeddingManifest, Preprocessing
 
 
 def describe(
     model: PreTrainedModel, processor: HFClipProcessor, source: Source, model_name: str, segment_size: int
-) -> dict[str, Any]:
+) -> EmbeddingManifest:
     """The manifest of a pass that has not begun."""
     collator = collator_of(model, processor)
-    return {
-        "kind": KIND,
-        "format": FORMAT,
-        "hf_clip": __version__,
-        "model": {
-            "name": public_name(model_name),
-            "revision": getattr(model.config, "_commit_hash", None),
-            "digest": weights_digest(model),
-        },
-        "preprocessing": {
-            "tokenizer": tokenizer_digest(collator.tokenizer),
-            "image_processor": json.loads(processor.image_processor.to_json_string()),
-            "max_caption_length": collator.max_length,
-            "padding": collator.padding,
-        },
-        "dimension": model.config.projection_dim,
-        "normalized": True,
-        "dtype": "float16",
-        "data": {"name": public_name(source.name), "fingerprint": _fingerprint(source)},
-        "class_names": source.class_names,
-        "captions_are_classes": not source.caption_column,
-        "rows": len(source),
-        "segment_size": segment_size,
-        "complete": False,
-    }
-
-
-def origin_of(manifest: dict[str, Any]) -> str:
-    """What the segments of a pass are known by."""
-    return digest_of([json.dumps([manifest[name] for name in SAME], sort_keys=True).encode()]).hex()
+    return EmbeddingManifest(
+        kind=KIND,
+        format=FORMAT,
+        hf_clip=__version__,
+        model=EmbeddedBy(public_name(model_name), getattr(model.config, "_commit_hash", None), weights_digest(model)),
+        preprocessing=Preprocessing(
+            tokenizer=tokenizer_digest(collator.tokenizer),
+            image_processor=json.loads(processor.image_processor.to_json_string()),
+            max_caption_length=collator.max_length,
+            padding=collator.padding,
+        ),
+        dimension=model.config.projection_dim,
+        normalized=True,
+        dtype="float16",
+        data=EmbeddedData(public_name(source.name), _fingerprint(source)),
+        class_names=source.class_names,
+        captions_are_classes=not source.caption_column,
+        rows=len(source),
+        segment_size=segment_size,
+    )
 
 
 def data_facts(source: Source) -> dict[str, Any]:

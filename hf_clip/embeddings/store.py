@@ -6,7 +6,6 @@ captions_cut, and the label where the source has one. `vectors.npy` has the imag
 `caption_vectors.npy` the captions', (captions, dimension), in the order of the rows: fp16, unit length.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,12 @@ import torch
 from transformers import PreTrainedModel
 
 from ..core.digests import weights_digest
-from ..core.errors import InputError, first_line
+from ..core.errors import InputError
 from ..core.segments import SegmentStore
 from ..data.columns import label_numbers
 from .encode import Embeddings
-from .provenance import FORMAT, KIND, origin_of
+from .manifest import EmbeddingManifest, read_manifest
 
-MANIFEST = "manifest.json"
 CAPTION_VECTORS = "caption_vectors"
 
 
@@ -40,8 +38,8 @@ class EmbeddingStore(SegmentStore):
         manifest: what `manifest.json` holds.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]):
-        super().__init__(folder, manifest["rows"], manifest["segment_size"], origin_of(manifest))
+    def __init__(self, folder: Path, manifest: EmbeddingManifest):
+        super().__init__(folder, manifest.rows, manifest.segment_size, manifest.origin)
         self.manifest = manifest
 
     @classmethod
@@ -53,7 +51,7 @@ class EmbeddingStore(SegmentStore):
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
-        if not manifest.get("complete"):
+        if not manifest.complete:
             raise InputError(f"{folder} is not finished: run the same `hf-clip embed` again, and it goes on")
         return cls(folder, manifest)
 
@@ -78,9 +76,9 @@ def open_embeddings(folder: str | Path) -> Embeddings:
         image_ids=_integers(table["image_id"]),
         caption_ids=_integers(pc.list_flatten(table["caption_ids"])),
         captions_cut=torch.tensor(pc.list_flatten(table["captions_cut"]).to_pylist(), dtype=torch.bool),
-        captions_are_classes=store.manifest["captions_are_classes"],
-        skipped=[(row, name, reason) for row, name, reason in store.manifest["skipped"]],
-        **_labels_of(table, store.manifest),
+        captions_are_classes=store.manifest.captions_are_classes,
+        skipped=store.manifest.skipped,
+        **_labels_of(table, store.manifest.class_names),
     )
 
 
@@ -92,9 +90,8 @@ def _integers(column: Any) -> torch.Tensor:
     return torch.from_numpy(column.to_numpy().astype("int64"))
 
 
-def _labels_of(table: pa.Table, manifest: dict[str, Any]) -> dict[str, Any]:
+def _labels_of(table: pa.Table, names: list[str] | None) -> dict[str, Any]:
     """The fields of `Embeddings` about labels, of a store that has them."""
-    names = manifest.get("class_names")
     if "label" not in table.column_names or not (names or pa.types.is_integer(table.schema.field("label").type)):
         return {}
     labels = label_numbers(table["label"], names)
@@ -106,25 +103,9 @@ def check_made_by(model: PreTrainedModel, folder: str | Path) -> None:
     Raises:
         InputError: another model's embeddings are in the folder.
     """
-    made_by, asked = read_manifest(Path(folder))["model"], weights_digest(model)
-    if made_by["digest"] != asked:
+    made_by, asked = read_manifest(Path(folder)).model, weights_digest(model)
+    if made_by.digest != asked:
         raise InputError(
-            f"{folder} was embedded by another model: {made_by['name']}, weights {made_by['digest']}, "
+            f"{folder} was embedded by another model: {made_by.name}, weights {made_by.digest}, "
             f"not {asked}: give that model, or embed again"
         )
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """
-    Raises:
-        InputError: it is missing, an older format's, or no manifest of embeddings.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder / MANIFEST} cannot be read: {first_line(error)}: embed again") from error
-    if isinstance(manifest, dict) and "dimension" in manifest and manifest.get("format") in range(1, FORMAT):
-        raise InputError(f"{folder} was embedded by an older hf_clip, in format {manifest['format']}: embed again")
-    if not isinstance(manifest, dict) or (manifest.get("kind"), manifest.get("format")) != (KIND, FORMAT):
-        raise InputError(f"{folder / MANIFEST} is no manifest of embeddings in format {FORMAT}: give another folder")
-    return manifest

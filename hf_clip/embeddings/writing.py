@@ -12,15 +12,16 @@ from transformers import PreTrainedModel
 
 from ..core.atomic import UNFINISHED
 from ..core.errors import InputError
-from ..core.json_files import flattened, write_json
+from ..core.json_files import flattened
 from ..core.segments import SEGMENTS, VECTORS, embed_by_segment
 from ..data.images import broken_picture
 from ..data.sources import Source
 from ..models.processing_hf_clip import HFClipProcessor
 from .encode import EmbeddedBatch, embed_batches
+from .manifest import MANIFEST, SAME, Counts, EmbeddingManifest, read_manifest
 from .options import EmbedOptions
-from .provenance import SAME, describe
-from .store import CAPTION_VECTORS, MANIFEST, EmbeddingStore, read_manifest
+from .provenance import describe
+from .store import CAPTION_VECTORS, EmbeddingStore
 
 Part = tuple[EmbeddedBatch, list[tuple[int, str, str]]]  # a batch, and (row, name, reason) of what was skipped
 
@@ -34,7 +35,7 @@ def write_embeddings(
     *,
     model_name: str = "",
     segment_size: int = 10_000,
-) -> dict[str, Any]:
+) -> EmbeddingManifest:
     """Embeds every picture of a source and its captions into a folder; what is there already and whole is kept.
 
     Where several processes run it (`accelerate launch`), each writes its share of the segments. The files are the same
@@ -62,11 +63,11 @@ def write_embeddings(
     for rows, parts in embed_by_segment(missing, options.batch_size, embed):
         _write_segment(store, rows, parts, source)
     state.wait_for_everyone()
-    manifest = store.manifest | _outcome(store)
-    if options.strict and manifest["skipped"]:  # by a pass before this one, which was not strict
-        raise broken_picture(*manifest["skipped"][0])
+    manifest = _completed(store)
+    if options.strict and manifest.skipped:  # by a pass before this one, which was not strict
+        raise broken_picture(*manifest.skipped[0])
     if state.is_main_process:
-        write_json(store.folder / MANIFEST, manifest)
+        manifest.write(store.folder / MANIFEST)
     state.wait_for_everyone()
     return manifest
 
@@ -91,11 +92,11 @@ def _prepare(store: EmbeddingStore) -> None:
         (folder / SEGMENTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}: give another folder") from error
-    write_json(folder / MANIFEST, store.manifest)
+    store.manifest.write(folder / MANIFEST)
 
 
-def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    old, new = flattened(before), flattened(now)
+def _check_same(folder: Path, before: EmbeddingManifest, now: EmbeddingManifest) -> None:
+    old, new = flattened(before.to_json()), flattened(now.to_json())
     for field in sorted(old.keys() | new.keys()):
         if field.split(".")[0] in SAME and old.get(field) != new.get(field):
             raise InputError(
@@ -146,16 +147,16 @@ def _path(source: Source, record: dict[str, Any]) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _outcome(store: EmbeddingStore) -> dict[str, Any]:
+def _completed(store: EmbeddingStore) -> EmbeddingManifest:
     """What the manifest says once all segments are there."""
     images = captions = 0
-    skipped: list[Any] = []
+    skipped: list[tuple[int, str, str]] = []
     for segment in store:
         images += len(segment)
         captions += len(segment.arrays[CAPTION_VECTORS])
-        skipped += segment.facts["skipped"]
+        skipped += [(row, name, reason) for row, name, reason in segment.facts["skipped"]]
     if not images:
         _, name, reason = skipped[0]
         raise InputError(f"not one picture could be read; the first: {name}, {reason}: nothing to embed")
-    counts = {"images": images, "captions": captions, "skipped": len(skipped), "segments": len(store)}
-    return {"complete": True, "counts": counts, "skipped": skipped}
+    counts = Counts(images, captions, len(skipped), len(store))
+    return replace(store.manifest, complete=True, counts=counts, skipped=skipped)

@@ -12,9 +12,10 @@ from ..data.given import Data, called
 from ..data.named_splits import ANY
 from ..data.sources import Source, holds_classes, open_source
 from ..embeddings.encode import Embeddings, embed_source, with_labels
+from ..embeddings.manifest import MANIFEST, read_manifest
 from ..embeddings.options import EmbedOptions
 from ..embeddings.provenance import data_facts
-from ..embeddings.store import MANIFEST, check_made_by, open_embeddings, read_manifest
+from ..embeddings.store import check_made_by, open_embeddings
 from ..models.processing_hf_clip import HFClipProcessor
 from .prompts import open_class_names
 from .records import DataFacts
@@ -250,7 +251,8 @@ def _is_stored(data: Data | None) -> TypeGuard[str | Path]:
 
 
 def _facts_of_stored(path: str | Path) -> DataFacts:
-    return DataFacts.from_json(read_manifest(Path(path))["data"] | {"split": "as embedded"}, str(Path(path, MANIFEST)))
+    data = read_manifest(Path(path)).data
+    return DataFacts(name=data.name, split="as embedded", fingerprint=data.fingerprint)
 
 
 def _count_images(data: Source | Embeddings) -> int:

@@ -172,7 +172,7 @@ def _course(trainer: TrainerToAsk) -> _Course:
     }
 
 
-def _weighted_sources(dataset: object) -> Iterator[tuple[Source, float | None]]:
+def _weighted_sources(dataset: Dataset) -> Iterator[tuple[Source, float | None]]:
     dataset = as_pairs(dataset)
     if isinstance(dataset, MixedPairs):
         for part, share in zip(dataset.datasets, dataset.shares, strict=True):
@@ -259,7 +259,7 @@ def _plain(value: object) -> object:
     return public_name(str(value))
 
 
-def _augmentation(dataset: object) -> dict[str, object]:
+def _augmentation(dataset: Dataset) -> dict[str, object]:
     draw = getattr(sets_within(dataset)[0], "draw", None)
     if not isinstance(draw, ImageDraw):
         return {}

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow as pa
 import torch
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
@@ -24,14 +26,14 @@ from transformers.utils import logging
 from ..core.atomic import replace_file
 from ..core.digests import digest_of
 from ..core.errors import InputError
-from ..core.json_files import read_json, write_json
 from ..core.public import public_name
+from ..core.records import InvalidRecord
 from ..core.segments import VECTORS, embed_by_segment, map_array
 from ..core.version import __version__
 from ..data.augmentation import Augmentation
 from ..data.collator import HFClipCollator
 from ..data.dataset import TrainingPairs
-from ..data.features import MANIFEST, Features, index_file, segments_of
+from ..data.features import MANIFEST, FeatureData, FeatureManifest, Features, index_file, segments_of
 from ..data.mixture import sets_within
 from .frozen_towers import Embedded, ImageTower, TextTower, Tower
 from .meeting import Meeting, meeting_in
@@ -93,7 +95,7 @@ class UseFrozenFeatures(TrainerCallback):
         return frozen
 
 
-def _parts(dataset: Any) -> list[TrainingPairs]:
+def _parts(dataset: Dataset) -> list[TrainingPairs]:
     parts = sets_within(dataset)
     for part in parts:
         if not isinstance(part, TrainingPairs):
@@ -141,12 +143,12 @@ def open_features(
         meeting.say(f"{name}-prepared", folder.name)
         _fill(folder, tower, pairs, meeting)
         meeting.wait_for_all(f"{name}-filled")
-        write_json(folder / MANIFEST, manifest | {"complete": True})
+        replace(manifest, complete=True).write(folder / MANIFEST)
         meeting.say(f"{name}-complete")
     return Features(folder)
 
 
-def _describe(tower: Tower, pairs: TrainingPairs, segment_size: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _describe(tower: Tower, pairs: TrainingPairs, segment_size: int) -> tuple[FeatureManifest, dict[str, np.ndarray]]:
     """(manifest, arrays of the index). Items that are equal are one, and those of a size lie together."""
     counts, keys, sizes, more = tower.items(pairs.source)
     _, firsts, numbers = np.unique(keys, return_index=True, return_inverse=True)
@@ -155,25 +157,25 @@ def _describe(tower: Tower, pairs: TrainingPairs, segment_size: int) -> tuple[di
     positions[order] = np.arange(len(order))
     index = {"starts": np.append(0, counts.cumsum()), "positions": positions[numbers], "firsts": firsts[order]} | more
     data = digest_of([counts, keys, *more.values()], size=10).hex()
-    manifest = {
-        "format": FORMAT,
-        "hf_clip": __version__,
-        "side": tower.side,
-        "tower": tower.description,
-        "preprocessing": tower.preprocessing(pairs),
-        "data": {"name": public_name(pairs.source.name), "fingerprint": data},
-        "rows": len(counts),
-        "items": len(firsts),
-        "width": tower.width,
-        "segment_size": segment_size,
-        "complete": False,
-    }
+    manifest = FeatureManifest(
+        format=FORMAT,
+        hf_clip=__version__,
+        side=tower.side,
+        tower=tower.description,
+        preprocessing=tower.preprocessing(pairs),
+        data=FeatureData(public_name(pairs.source.name), data),
+        rows=len(counts),
+        items=len(firsts),
+        width=tower.width,
+        segment_size=segment_size,
+    )
     return manifest, index
 
 
-def _key(manifest: dict[str, Any]) -> str:
-    counts = {name: value for name, value in manifest.items() if name not in ("hf_clip", "complete")}
-    counts["data"] = manifest["data"]["fingerprint"]
+def _key(manifest: FeatureManifest) -> str:
+    """Of all that the vectors depend on."""
+    said = manifest.to_json() | {"data": manifest.data.fingerprint}
+    counts = {name: value for name, value in said.items() if name not in ("format_version", "hf_clip", "complete")}
     return digest_of([json.dumps(counts, sort_keys=True).encode()], size=10).hex()
 
 
@@ -196,15 +198,15 @@ def _held(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(folder: Path, manifest: dict[str, Any], index: dict[str, np.ndarray]) -> None:
+def _prepare(folder: Path, manifest: FeatureManifest, index: dict[str, np.ndarray]) -> None:
     """Leaves the folder with this manifest and index."""
     for name, array in index.items():
         if not _holds(index_file(folder, name), array):
             replace_file(index_file(folder, name), functools.partial(_save, array=array))
     known = _read_manifest(folder)
-    same = known | {"complete": False} == manifest | {"data": known.get("data"), "hf_clip": known.get("hf_clip")}
-    if not same:
-        write_json(folder / MANIFEST, manifest)
+    # Who began it, under which name of the data, does not matter.
+    if known is None or replace(known, complete=False, data=manifest.data, hf_clip=manifest.hf_clip) != manifest:
+        manifest.write(folder / MANIFEST)
 
 
 def _holds(file: Path, array: np.ndarray) -> bool:
@@ -219,20 +221,20 @@ def _save(file: Path, array: np.ndarray) -> None:
         np.save(handle, array)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Nothing of one that is damaged: it is written again."""
+def _read_manifest(folder: Path) -> FeatureManifest | None:
+    """None where it is damaged: it is written again."""
     try:
-        return read_json(folder / MANIFEST)
-    except InputError:
-        return {}
+        return FeatureManifest.read(folder / MANIFEST)
+    except InvalidRecord:
+        return None
 
 
 def _fill(folder: Path, tower: Tower, pairs: TrainingPairs, meeting: Meeting) -> None:
     """Embeds what of this process's share is not on disk, or not whole."""
-    manifest = _read_manifest(folder)
+    manifest = FeatureManifest.read(folder / MANIFEST)
     segments = segments_of(folder, manifest)
     missing = segments.missing(meeting.rank, meeting.processes)
-    lost = [segments.path(items) for items in missing if manifest["complete"] or segments.path(items).exists()]
+    lost = [segments.path(items) for items in missing if manifest.complete or segments.path(items).exists()]
     if lost:
         logger.warning(
             f"{folder}: {len(lost)} of {len(segments)} segments damaged or missing (the first: {lost[0].name}): "

@@ -15,6 +15,7 @@ from ..data.collator import HFClipCollator
 from ..data.columns import find_path
 from ..data.dataset import TrainingPairs
 from ..data.draws import read_picture
+from ..data.features import FeatureTower
 from ..data.pixels import processed_pixels
 from ..data.sources import Source
 from ..data.split import content_keys
@@ -52,7 +53,7 @@ class Tower(ABC):
         self.module = getattr(model, f"{self.side}_model")
 
     @abstractmethod
-    def preprocessing(self, pairs: TrainingPairs) -> dict[str, Any]:
+    def preprocessing(self, pairs: TrainingPairs) -> dict[str, object]:
         """What is done to an item before the tower sees it."""
 
     @abstractmethod
@@ -64,15 +65,15 @@ class Tower(ABC):
         """Of batches of items, numbered as `items` counts them: row i has those from starts[i]."""
 
     @functools.cached_property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> FeatureTower:
         config = {k: v for k, v in self.module.config.to_dict().items() if k not in _NAMES_OF_A_CONFIG}
         pooling = getattr(self.model.config, f"{self.side}_pooling")
-        return {
-            "type": self.module.config.model_type,
-            "digest": tensors_digest(self.module, json.dumps(config, sort_keys=True, default=str)),
-            "pooling": pooling,
-            "dtype": str(self.module.dtype).removeprefix("torch."),
-        }
+        return FeatureTower(
+            type=self.module.config.model_type,
+            digest=tensors_digest(self.module, json.dumps(config, sort_keys=True, default=str)),
+            pooling=pooling,
+            dtype=str(self.module.dtype).removeprefix("torch."),
+        )
 
     @property
     def width(self) -> int:
@@ -91,7 +92,7 @@ class Tower(ABC):
 class TextTower(Tower):
     side, gives = "text", "text_features"
 
-    def preprocessing(self, pairs: TrainingPairs) -> dict[str, Any]:
+    def preprocessing(self, pairs: TrainingPairs) -> dict[str, object]:
         return {
             "tokenizer": tokenizer_digest(self.collator.tokenizer),
             "max_length": self.collator.max_length,
@@ -131,7 +132,7 @@ def _caption_rows(source: Source) -> tuple[str, Any]:
 class ImageTower(Tower):
     side, gives = "vision", "image_features"
 
-    def preprocessing(self, pairs: TrainingPairs) -> dict[str, Any]:
+    def preprocessing(self, pairs: TrainingPairs) -> dict[str, object]:
         return {
             "image_processor": json.loads(pairs.image_processor.to_json_string()),
             "decoded_side": pairs.draw.at_least,

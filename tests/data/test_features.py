@@ -1,6 +1,5 @@
 """Vectors read from a folder in place of captions and pictures: the same draws, and cheap to hand to a worker."""
 
-import json
 import os
 import pickle
 
@@ -13,7 +12,7 @@ from conftest import write_pictures
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.dataset import TrainingPairs
-from hf_clip.data.features import Features, segments_of
+from hf_clip.data.features import FeatureData, FeatureManifest, Features, FeatureTower, segments_of
 from hf_clip.data.mixture import MixedPairs
 from hf_clip.data.sources import open_source
 from hf_clip.models.image_processors import square_image_processor
@@ -24,8 +23,19 @@ WIDTH = 3
 def write_features(folder, positions, ids, notes=None, segment_size=4, dtype="float32", cut=None) -> Features:
     """Vector p is (p, p + 0.25, p + 0.5); `positions` are those of each row, and `cut` says which of them were."""
     folder.mkdir()
-    manifest = {"segment_size": segment_size, "items": len(ids), "width": WIDTH, "tower": {"dtype": dtype}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest = FeatureManifest(
+        format=3,
+        hf_clip="0.1.0",
+        side="text",
+        tower=FeatureTower(type="bert", digest="w" * 8, pooling="mean", dtype=dtype),
+        preprocessing={},
+        data=FeatureData("x", "d" * 8),
+        rows=len(positions),
+        items=len(ids),
+        width=WIDTH,
+        segment_size=segment_size,
+    )
+    manifest.write(folder / "manifest.json")
     np.save(folder / "starts.npy", np.cumsum([0, *map(len, positions)]))
     np.save(folder / "positions.npy", np.concatenate(positions).astype(np.int64))
     if cut is not None:

@@ -17,7 +17,7 @@ def test_in_memory_and_in_a_folder_it_is_what_the_command_writes(model_folder, p
     store = hf_clip.embed(model_folder, pictures, tmp_path / "store", options=OPTIONS, segment_size=3)
     assert capsys.readouterr().out == ""
     assert isinstance(store, EmbeddingStore)
-    assert store.manifest["counts"]["images"] == 8
+    assert store.manifest.counts.images == 8
     arguments = ["--data", str(pictures), "--output", str(tmp_path / "by_command"), "--segment_size", "3"]
     assert main(["embed", "--model", str(model_folder), *arguments, "--batch_size", "4"]) == 0
     assert bits(tmp_path / "store") == bits(tmp_path / "by_command")

@@ -49,7 +49,7 @@ def test_pandas_numpy_and_datasets_read_it(source, processor, tmp_path):
 def test_a_store_is_read_segment_by_segment(source, processor, tmp_path):
     write_store(source, processor, tmp_path / "out")
     store, found = EmbeddingStore.open(tmp_path / "out"), open_embeddings(tmp_path / "out")
-    assert (len(store), [len(segment) for segment in store], store.manifest["complete"]) == (3, [2, 3, 1], True)
+    assert (len(store), [len(segment) for segment in store], store.manifest.complete) == (3, [2, 3, 1], True)
     for name, embeds in {"vectors": found.image_embeds, "caption_vectors": found.text_embeds}.items():
         assert np.concatenate([segment.arrays[name] for segment in store]).tolist() == embeds.tolist()
     assert [segment.rows(["path"])["path"].to_pylist() for segment in store] == [
@@ -97,7 +97,7 @@ def test_labels_are_given_back_as_one_pass_gives_them(
         assert embeddings.class_names == names
         assert embeddings.image_rows.tolist() == [0, 1, 3, 4, 5]
     assert found.labels.dtype == whole.labels.dtype
-    assert manifest["class_names"] == names
+    assert manifest.class_names == names
     column = rows_of(tmp_path / "out")["label"].tolist()
     assert [list(label) if labels[0] == [] or isinstance(labels[0], list) else label for label in column] == [
         source.label_of(source.rows[row]) for row in (0, 1, 3, 4, 5)
@@ -125,7 +125,8 @@ def test_ids_and_cuts_are_kept_and_an_older_format_is_refused(source, processor,
     manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
     with pytest.raises(InputError, match="out was embedded by an older hf_clip, in format 2: embed again"):
         open_embeddings(tmp_path / "out")
-    manifest.write_text(manifest.read_text().replace('"kind": "embeddings"', '"kind": "index"').replace(": 2", ": 3"))
+    said = manifest.read_text().replace('"format": 2', '"format": 3')
+    manifest.write_text(said.replace('"kind": "embeddings"', '"kind": "index"'))
     with pytest.raises(InputError, match=r"manifest.json is no manifest of embeddings in format 3: give another"):
         open_embeddings(tmp_path / "out")
 

@@ -15,6 +15,7 @@ from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings import open_embeddings
 from hf_clip.embeddings.encode import embed_source
+from hf_clip.embeddings.manifest import Counts
 from hf_clip.embeddings.options import EmbedOptions
 
 
@@ -32,9 +33,9 @@ def test_what_is_opened_is_what_one_pass_gives(source, processor, tmp_path):
     for name in ("image_rows", "text_to_image", "image_ids", "caption_ids"):
         assert getattr(found, name).equal(getattr(whole, name)), name
     assert found.skipped == whole.skipped == [(2, "2.png", "the file is empty")]
-    assert manifest["counts"] == {"images": 6, "captions": 12, "skipped": 1, "segments": 3}
-    assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["complete"]
+    assert manifest.counts == Counts(images=6, captions=12, skipped=1, segments=3)
+    assert manifest.to_json() == json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest.complete
 
 
 def test_rows_of_a_split_are_numbered_as_in_the_whole(processor, tmp_path):
