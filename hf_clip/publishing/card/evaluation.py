@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
@@ -37,6 +38,11 @@ class Measured:
     def language(self) -> str:
         return self.first.language
 
+    @property
+    def headline(self) -> list[Figure]:
+        """Those that stand for all."""
+        return self.task.headline(self.figures)
+
 
 @strict
 @dataclass
@@ -61,12 +67,19 @@ class Evaluation(Record):
     pictures: list[str]
     tasks: dict[str, TaskWords] = field(default_factory=dict)
 
+    @cached_property
     def measured(self) -> list[Measured]:
         """Its figures: by task, then by metric."""
         tasks: dict[str, Figures] = {}
         for figure in self.figures:
             tasks.setdefault(figure.task, {})[figure.metric] = figure
         return [Measured(task_of(list(figures.values()), self.tasks), figures) for figures in tasks.values()]
+
+    @property
+    def charts(self) -> list[str]:
+        """Its pictures but those of single languages, which its report has: they say little and are many."""
+        languages = tuple(f"_{figure.language}.png" for figure in self.figures if figure.language)
+        return [name for name in self.pictures if not (languages and name.endswith(languages))]
 
     def notes_of(self, measured: Measured) -> list[str]:
         return self.notes.get(noted_by(measured.first.model, measured.first.task), [])
@@ -137,7 +150,7 @@ def _sections(evaluation: Evaluation, among: Sequence[Evaluation]) -> Iterator[d
     apart = told_apart(evaluation, among)
     ending = f" on {escaped(apart)}" if apart else ""
     by_language: dict[str, list[Measured]] = {}
-    for measured in evaluation.measured():
+    for measured in evaluation.measured:
         if measured.language:
             by_language.setdefault(measured.task.name, []).append(measured)
         else:
@@ -161,7 +174,7 @@ def _by_language(languages: Sequence[Measured], evaluation: Evaluation, ending: 
     task, first = languages[0].task, _counts(languages[0].first)
     counts = [_counts(measured.first) for measured in languages]
     differing = [] if all(each == first for each in counts) else list(dict.fromkeys(chain(*counts)))
-    columns = list(dict.fromkeys(_at_k(task, figure) for each in languages for figure in task.headline(each.figures)))
+    columns = list(dict.fromkeys(_at_k(task, figure) for each in languages for figure in each.headline))
     rows = [_language_row(measured, differing, columns) for measured in languages]
     header = ["language", *differing, "k", *chain(*((column, "chance") for column in columns))]
     every = [figure for measured in languages for figure in measured.figures.values()]
@@ -170,7 +183,7 @@ def _by_language(languages: Sequence[Measured], evaluation: Evaluation, ending: 
 
 
 def _language_row(measured: Measured, sizes: Sequence[str], columns: Sequence[str]) -> list[str]:
-    counts, headline = _counts(measured.first), measured.task.headline(measured.figures)
+    counts, headline = _counts(measured.first), measured.headline
     found = {_at_k(measured.task, figure): figure for figure in headline}
     cells = [(found[name].bracketed, cell(found[name].chance)) if name in found else ("", "") for name in columns]
     k = next((figure.k for figure in headline if figure.k), None)
@@ -218,9 +231,3 @@ def _said(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(f"“{escaped(entry)}”" if isinstance(entry, str) else _said(entry) for entry in value)
     return shown(value)
-
-
-def charts(evaluation: Evaluation) -> list[str]:
-    """Its pictures but those of single languages, which its report has: they say little and are many."""
-    languages = tuple(f"_{figure.language}.png" for figure in evaluation.figures if figure.language)
-    return [name for name in evaluation.pictures if not (languages and name.endswith(languages))]

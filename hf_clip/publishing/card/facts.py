@@ -18,6 +18,7 @@ from ..saved_model import SavedModel
 from .evaluation import Evaluation, evaluations_in
 
 _SENTENCES = ("description", "credit", "notes", "example_labels", "tags", "templates", "sentence", "citations")
+_CURVE = "pictures/training_curve.png"
 _LICENSE = re.compile(r"[a-z0-9.-]+")
 _LANGUAGE = re.compile(r"multilingual|[a-z]{2,3}(-[A-Za-z]+)?")
 
@@ -123,6 +124,23 @@ class CardFacts(Record):
     onnx: OnnxRecord | None
     pictures: list[str]
     examples: list[Example]
+
+    @property
+    def curve(self) -> str | None:
+        """The picture of the training's course, if there is one."""
+        return _CURVE if _CURVE in self.pictures else None
+
+    @property
+    def other_pictures(self) -> list[str]:
+        """Those that stand with the evaluation, and its charts."""
+        own = [name for name in self.pictures if name not in (_CURVE, self.details.example_picture)]
+        return own + [name for evaluation in self.evaluations for name in evaluation.charts]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Hub ids of what it was trained on: the publisher's, then the run's."""
+        named = [entry.name for entry in self.training.data if entry.name]
+        return list(dict.fromkeys([*self.details.datasets, *filter(is_hub_id, named)]))
 
     @classmethod
     def training_kind(cls) -> type[TrainingRecord]:

@@ -32,7 +32,7 @@ def limits(evaluations: list[Evaluation], skipped: int, family: Family) -> list[
 
 
 def _of_evaluation(evaluation: Evaluation, data: str) -> Iterator[str]:
-    measured = evaluation.measured()
+    measured = evaluation.measured
     for each in measured:
         if not each.language:
             yield from each.task.limits(each.figures, data)
@@ -53,7 +53,7 @@ def _beside_chance(name: str, figure: Figure, task: Task) -> Iterator[str]:
 
 
 def _of_languages(task: Task, languages: Sequence[Measured]) -> Iterator[str]:
-    found = {each.language: task.headline(each.figures)[0] for each in languages if task.headline(each.figures)}
+    found = {each.language: each.headline[0] for each in languages if each.headline}
     if len(found) > 1:
         best, worst = (choose(found, key=lambda name: found[name].value) for choose in (max, min))
         yield (
@@ -65,7 +65,7 @@ def _of_languages(task: Task, languages: Sequence[Measured]) -> Iterator[str]:
 
 
 def _left_out(evaluation: Evaluation, data: str) -> Iterator[str]:
-    for measured in evaluation.measured():
+    for measured in evaluation.measured:
         yield from (f"{escaped(measured.first.task)}: {escaped(note)}." for note in evaluation.notes_of(measured))
     if skipped := evaluation.skipped:
         yield f"{counted(skipped, 'picture')} of {data} could not be read and {_were(skipped)} not asked about."

@@ -1,7 +1,7 @@
 """The metadata of a model card: what the Hub filters by, links and shows in its tables."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -40,27 +40,18 @@ def metadata(facts: CardFacts, family: Family, words: FamilyWords) -> ModelCardD
         tags=list(dict.fromkeys(tags + details.tags)),
         base_model=_base_models(facts, words) or None,
         base_model_relation="adapter" if facts.adapter_of else None,
-        datasets=_hub_ids([entry.name for entry in training.data], details.datasets) or None,
+        datasets=facts.datasets or None,
         co2_eq_emissions=_emissions(training, words),
         model_name=details.name.rpartition("/")[2] if results else None,
         eval_results=results or None,
     )
 
 
-def _hub_ids(names: Iterable[str | None], named: Sequence[str] = ()) -> list[str]:
-    """Each once.
-
-    Args:
-        named: by the publisher, who may name one without an owner.
-    """
-    return list(dict.fromkeys([*named, *(name for name in names if name and is_hub_id(name))]))
-
-
 def _base_models(facts: CardFacts, words: FamilyWords) -> list[str]:
-    named = facts.details.base_model
-    if facts.adapter_of:
-        return list(dict.fromkeys([*_hub_ids([facts.adapter_of]), *named]))
-    return list(dict.fromkeys(named)) or _hub_ids([facts.training.started_from, *words.base_models])
+    named = facts.details.base_model  # by the publisher, who may name one without an owner
+    found = [facts.adapter_of] if facts.adapter_of else [facts.training.started_from, *words.base_models]
+    on_hub = [name for name in found if name and is_hub_id(name)]
+    return list(dict.fromkeys([*on_hub, *named] if facts.adapter_of else named or on_hub))
 
 
 def _emissions(training: TrainingRecord, words: FamilyWords) -> dict[str, object] | None:
@@ -80,11 +71,11 @@ def _emissions(training: TrainingRecord, words: FamilyWords) -> dict[str, object
 
 def _eval_results(evaluation: Evaluation) -> Iterator[EvalResult]:
     """The figures that a leaderboard compares; of each language those that stand for all."""
-    for measured in evaluation.measured():
+    for measured in evaluation.measured:
         task, figures = measured.task, measured.figures
         dataset_id, words = _dataset(measured.first)
         type_, title = task.hub_type
-        for figure in task.headline(figures) if measured.language else figures.values():
+        for figure in measured.headline if measured.language else figures.values():
             if not task.on_hub(figure.metric):
                 continue
             yield EvalResult(

@@ -10,7 +10,7 @@ from ...core.families import family_of, load
 from ...core.json_files import mapping
 from ...evaluation.markdown import escaped, table
 from ..saved_model import SavedModel
-from .evaluation import charts, sections
+from .evaluation import sections
 from .facts import CardDetails, CardFacts, Example, check_details
 from .family import FamilyCard
 from .limits import limits
@@ -19,7 +19,6 @@ from .training import training_sections
 from .usage import needs, run_examples
 from .words import dataset_link, fenced, linked, picture
 
-_CURVE = "pictures/training_curve.png"
 _TEMPLATE = Path(__file__).with_name("card_template.md")
 
 
@@ -63,9 +62,8 @@ def read_facts(value: object) -> CardFacts:
 
 def card_files(facts: CardFacts) -> list[str]:
     """The files of the folder that the card shows or links to."""
-    curve = [name for name in facts.pictures if name == _CURVE]
     pages = [evaluation.page for evaluation in facts.evaluations]
-    return list(filter(None, [facts.details.example_picture, *curve, *_evaluation_pictures(facts), *pages]))
+    return list(filter(None, [facts.details.example_picture, facts.curve, *facts.other_pictures, *pages]))
 
 
 # ---- put into words -----------------------------------------------------------------------------------------------
@@ -89,9 +87,9 @@ def render(facts: CardFacts) -> str:
         notes=words.notes,
         drawing=words.drawing,
         evaluation=sections(facts.evaluations),
-        evaluation_pictures=[picture(name) for name in _evaluation_pictures(facts)],
+        evaluation_pictures=list(map(picture, facts.other_pictures)),
         limits=limits(facts.evaluations, training.skipped_pictures, family),
-        curve=picture(_CURVE) if _CURVE in facts.pictures else None,
+        curve=picture(facts.curve) if facts.curve else None,
         citations=words.citations,
         credit=_paragraph(details.credit or training.credit),
         **training_sections(training, card),
@@ -129,9 +127,3 @@ def _example(example: Example, extra: list[str], *, adapter: bool) -> dict[str, 
         "code": fenced(example.code, "python"),
         "output": fenced(example.output, "text") if example.output else None,
     }
-
-
-def _evaluation_pictures(facts: CardFacts) -> list[str]:
-    apart = {_CURVE, facts.details.example_picture}
-    own = [name for name in facts.pictures if name not in apart]
-    return own + [name for evaluation in facts.evaluations for name in charts(evaluation)]
