@@ -188,6 +188,18 @@ def test_a_sigmoid_model_answers_for_each_label_alone(model_folder, files, proce
     ] == pytest.approx(results[0]["scores"]["dog"], abs=1e-5)
 
 
+@pytest.mark.parametrize(("probabilities", "bias"), [("sigmoid", None), ("softmax", -1.5)])
+def test_the_configuration_says_how_scores_are_read_whatever_the_bias(
+    probabilities, bias, model_folder, files, capsys
+):
+    model = tiny_model(loss="mine", probabilities=probabilities, logit_bias_init_value=bias)
+    model.save_pretrained(model_folder)
+    found = classify(model_folder, files, capsys)
+    sums = [sum(result["scores"].values()) for result in found["results"]]
+    assert found["independent"] == (probabilities == "sigmoid")
+    assert (sums == pytest.approx([1] * len(files))) == (probabilities == "softmax")
+
+
 def test_labels_that_are_cut_or_read_the_same_are_said(model_folder, files, capsys):
     labels = ["Red", "red", "a " * 70 + "b", "dog"]
     found = classify(model_folder, files, capsys, labels=",".join(labels))

@@ -15,11 +15,11 @@ from toy_loss import CITATION, TOY, squared_hinge
 from training_runs import cached_trainer, make_trainer
 from transformers.utils import logging
 
-from hf_clip import HFClipModel, HFClipTrainer
+from hf_clip import HFClipModel, HFClipTrainer, Loss
 from hf_clip.core.errors import InputError
 from hf_clip.models.infonce_hf_clip import contrastive_loss
-from hf_clip.training.distributed import gather_batch
-from hf_clip.training.own_loss import GlobalOutput, own_loss
+from hf_clip.training.distributed import GatheredBatch, gather_batch, loss_of_global_batch
+from hf_clip.training.own_loss import GlobalOutput, loss_to_train, own_loss
 
 
 def infonce(outputs, labels=None, num_items_in_batch=None):
@@ -242,6 +242,24 @@ def test_what_a_function_may_not_return(returned, message, tmp_path, data):
 
     with pytest.raises(InputError, match=f"loss mine {message}"):
         make_trainer(tmp_path / "run", data, trainer={"loss": mine}).train()
+
+
+def test_a_process_without_pairs_adds_a_loss_of_zero():
+    """Whatever the function would say of none: the others' pairs are compared with none of this process's."""
+
+    def mean(image_embeds, text_embeds, logit_scale, logit_bias, batch):
+        return (image_embeds * batch.text_embeds.mean(0)).sum(1).mean() * len(image_embeds)  # NaN of none
+
+    model = tiny_model()
+    model.use_loss(Loss("mean", mean))
+    world, nothing = (model(**tiny_inputs(pairs)) for pairs in (4, 1))
+    for name in ("image_embeds", "text_embeds"):
+        nothing[name] = nothing[name][:0]
+    batch = GatheredBatch(world.image_embeds, world.text_embeds)
+    loss = loss_of_global_batch(nothing, loss_to_train(model, None), batch)
+    loss.backward()
+    assert loss == 0
+    assert model.text_projection.weight.grad.abs().sum() == 0
 
 
 class WithDeepSpeed(HFClipTrainer):
