@@ -8,6 +8,7 @@ import processes
 import pytest
 import torch
 from conftest import tiny_inputs, tiny_model, write_pictures
+from loss_inputs import unit_embeds
 from PIL import Image
 from processes import ONE_EMPTY, UNEQUAL, one_process
 from ready_processes import run_command
@@ -212,7 +213,7 @@ def test_what_a_loss_leaves_unused_has_a_gradient_of_zero(tmp_path, data):
 @pytest.mark.parametrize(
     ("loss", "settings", "message"),
     [
-        ("sgmoid", {}, "unknown loss 'sgmoid': choose one of infonce, sigmoid"),
+        ("sgmoid", {}, "unknown loss 'sgmoid': choose one of .*infonce"),
         (3, {}, "loss is 3: give a name"),
         (torch.nn.CrossEntropyLoss(), {}, r"loss is CrossEntropyLoss\(\): give a name"),
         (lambda a, b, c, d, batch: a.sum(), {}, "loss is a function without a name"),
@@ -242,6 +243,15 @@ def test_what_a_function_may_not_return(returned, message, tmp_path, data):
 
     with pytest.raises(InputError, match=f"loss mine {message}"):
         make_trainer(tmp_path / "run", data, trainer={"loss": mine}).train()
+
+
+def test_a_function_is_handed_fp32_whatever_the_precision():
+    model = tiny_model()
+    model.use_loss(Loss("ours", ours))
+    images, texts = (embeds.bfloat16() for embeds in unit_embeds())
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        loss = loss_to_train(model, None)(images, texts, torch.zeros(1), None, GatheredBatch(images, texts), None)
+    assert loss.dtype == torch.float32
 
 
 def test_a_process_without_pairs_adds_a_loss_of_zero():
