@@ -83,7 +83,7 @@ def test_probabilities_are_those_of_the_loss():
 
 
 def test_an_unknown_loss_is_one_of_somebody_s_own_only_if_it_says_what_its_scores_mean(tmp_path):
-    with pytest.raises(ValueError, match="unknown loss 'sgmoid': choose one of .*infonce"):
+    with pytest.raises(ValueError, match=r"unknown loss 'sgmoid': choose one of .*infonce"):
         HFClipConfig(loss="sgmoid")
     HFClipConfig(**TOY.settings()).save_pretrained(tmp_path)
     opened = HFClipConfig.from_pretrained(tmp_path)

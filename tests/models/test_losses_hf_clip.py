@@ -16,7 +16,7 @@ IDS = {"image_ids": torch.tensor([1, 2, 1, 4, 5, 6, 7]), "caption_ids": torch.te
 def test_those_that_there_are():
     assert {"infonce", "sigmoid"} <= LOSSES.keys()
     assert find_loss("sigmoid") is LOSSES["sigmoid"]
-    with pytest.raises(ValueError, match="unknown loss 'sgmoid': choose one of .*infonce"):
+    with pytest.raises(ValueError, match=r"unknown loss 'sgmoid': choose one of .*infonce"):
         find_loss("sgmoid")
 
 

@@ -103,7 +103,7 @@ def test_a_loss_of_one_s_own_is_the_pair_s_from_the_start(tower_folders, tmp_pat
         open_model_and_processor(str(tmp_path / "pair"), loss="infonce")
     with pytest.raises(InputError, match="'sigmoid' is a loss of hf_clip's: give yours another name"):
         create_model_and_processor(*tower_folders, loss=dataclasses.replace(TOY, name="sigmoid"))
-    with pytest.raises(InputError, match="unknown loss 'sgmoid': choose one of .*infonce"):
+    with pytest.raises(InputError, match=r"unknown loss 'sgmoid': choose one of .*infonce"):
         create_model_and_processor(*tower_folders, loss="sgmoid")
 
 
