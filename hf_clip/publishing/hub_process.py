@@ -55,6 +55,7 @@ def ask_in_a_process(question: dict[str, Any], timeout: float) -> dict[str, Any]
         told: list[dict[str, Any]] = []
         hearing = _started(_hear, process.stdout, told)
         showing = _started(_show, process.stderr, question["token"])
+        assert process.stdin is not None, "it has a pipe"
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()  # not closed: that would say that this process has ended
