@@ -45,7 +45,7 @@ def training_pairs(
     """The training set of one source, of several, or of streams, by the seeds of the arguments.
 
     Raises:
-        InputError: streams without `max_steps`; a source without one readable image, or without captions.
+        InputError: streams without `max_steps`; a source without one readable image, or without captions; one row.
     """
     drawing, images = drawing or Drawing(), processor.image_processor
     if sources[0].streaming:
@@ -56,6 +56,8 @@ def training_pairs(
             sources, images, drawing.augmentation, seed, drawing.weights, drawing.shuffle_buffer, part
         )
     each = [TrainingPairs(source, images, drawing.augmentation, args.seed) for source in sources]
+    if sum(map(len, each)) < 2:
+        raise InputError(f"{sources[0].name} has one row: a pair learns from others, so give two or more")
     for pairs in each:
         pairs[0]  # a source without one readable picture is refused here, not in a worker
     if len(each) == 1 and drawing.weights is None:

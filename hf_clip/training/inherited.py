@@ -60,8 +60,8 @@ _TRAINER, _SETTINGS, _ARGUMENTS, _PUSHES = (
 _INHERITED, _LOSS, _SEARCH, _METRICS = (
     f"training/test_{name}.py::test_" for name in ("inherited", "own_loss", "search", "own_metrics")
 )
-_PARTS, _DISTRIBUTED, _EVALUATION, _BASE = (
-    f"training/test_{name}.py::test_" for name in ("parts", "distributed", "evaluation", "base")
+_PARTS, _DISTRIBUTED, _EVALUATION, _BASE, _DATA = (
+    f"training/test_{name}.py::test_" for name in ("parts", "distributed", "evaluation", "base", "data_sets")
 )
 
 SETTINGS: dict[str, Verdict] = {
@@ -205,7 +205,7 @@ ARGUMENTS: dict[str, Verdict] = {
     "model": Ours(_PARTS + "parts_of_another_kind_are_refused"),
     "args": Ours(_PARTS + "parts_of_another_kind_are_refused"),
     "data_collator": Ours(_PARTS + "a_collator_of_one_s_own_trains_what_ours_trains"),
-    "train_dataset": Ours(_PARTS + "parts_of_another_kind_are_refused"),
+    "train_dataset": Ours(_DATA + "the_training_set_is_that_of_its_source"),
     "eval_dataset": Ours(_EVALUATION + "several_named_sets_and_the_best_model_by_one_of_them"),
     "processing_class": Ours(_PARTS + "parts_of_another_kind_are_refused"),
     "model_init": Ours(_SEARCH + "each_training_gets_a_new_model_frozen_and_averaged_as_asked"),
@@ -224,10 +224,10 @@ CALLS: dict[str, Verdict] = {
     "train.resume_from_checkpoint": Ours(_TRAINER + "resumed_it_ends_with_the_weights_of_the_run_that_was_never_cut"),
     "train.trial": Ours(_SEARCH + "each_trial_is_a_run_of_its_own"),
     "train.ignore_keys_for_eval": Refused("leaves out of predictions what is not among them"),
-    "evaluate.eval_dataset": Ours(_EVALUATION + "several_named_sets_and_the_best_model_by_one_of_them"),
+    "evaluate.eval_dataset": Ours(_DATA + "evaluation_takes_what_the_constructor_takes"),
     "evaluate.ignore_keys": Refused("leaves out of predictions what is not among them"),
     "evaluate.metric_key_prefix": Ours(_METRICS + "compute_metrics_gets_embeddings_and_each_caption_s_image"),
-    "predict.test_dataset": Ours(_METRICS + "compute_metrics_gets_embeddings_and_each_caption_s_image"),
+    "predict.test_dataset": Ours(_DATA + "evaluation_takes_what_the_constructor_takes"),
     "predict.ignore_keys": Refused("leaves out of predictions what is not among them"),
     "predict.metric_key_prefix": Ours(_METRICS + "compute_metrics_gets_embeddings_and_each_caption_s_image"),
     "hyperparameter_search.hp_space": Ours(_SEARCH + "each_trial_is_a_run_of_its_own"),

@@ -200,6 +200,10 @@ def test_columns_are_named_where_two_fit(rows, make):
             r"has the splits train, but no test or validation: set split to one",
         ),
         (lambda rows: ("no/such/folder", None), "no data at 'no/such/folder'"),
+        (
+            lambda rows: (rows["train"].select([0]), None),
+            "has one row: a pair learns from others, so give two or more",
+        ),
         (lambda rows: ({"a": rows["train"]}, None), "train_dataset is a dict: give one data set, or several as Mixed"),
     ],
 )
