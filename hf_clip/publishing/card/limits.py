@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
+from transformers.utils import logging
+
 from ...core.families import Family, load
 from ...evaluation.markdown import escaped
 from ...evaluation.records import Figure
-from ...evaluation.tasks.registry import find_task
+from ...evaluation.tasks.registry import WrittenTask, find_task
 from ...evaluation.tasks.task import Task
 from .evaluation import Evaluation, Measured, told_apart
 from .family import FamilyCard
 from .words import counted
+
+logger = logging.get_logger(__name__)
 
 
 def limits(evaluations: list[Evaluation], skipped: int, family: Family) -> list[str]:
@@ -34,6 +38,11 @@ def limits(evaluations: list[Evaluation], skipped: int, family: Family) -> list[
 def _of_evaluation(evaluation: Evaluation, data: str) -> Iterator[str]:
     measured = evaluation.measured
     for each in measured:
+        if isinstance(each.task, WrittenTask):
+            name = each.task.name
+            logger.warning_once(
+                f"the task {name} is not registered here: what it says of limits is not in the card; import it before"
+            )
         if not each.language:
             yield from each.task.limits(each.figures, data)
             for name, figure in each.figures.items():

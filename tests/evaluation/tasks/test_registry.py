@@ -8,6 +8,7 @@ import torch
 from conftest import COLORS, tiny_model, write_pictures
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
+from toy_tasks import Brightness
 
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
@@ -16,15 +17,11 @@ from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.embeddings.store import open_embeddings
 from hf_clip.embeddings.writing import write_embeddings
 from hf_clip.evaluation.charts import draw_confusion
-from hf_clip.evaluation.data import EvaluationData, EvaluationSettings
-from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.prompts import TEMPLATES
-from hf_clip.evaluation.records import DataFacts
-from hf_clip.evaluation.report import Measured, Report, draw, model_facts, page
 from hf_clip.evaluation.tasks import linear_probe
 from hf_clip.evaluation.tasks.registry import TASKS, find_task, measure, register, tasks_for
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
-from hf_clip.evaluation.tasks.task import Protocol, Task
+from hf_clip.evaluation.tasks.task import Protocol
 from hf_clip.evaluation.tasks.zero_shot import class_embeddings, evaluate_zero_shot
 
 EACH = 8  # pictures a class
@@ -476,55 +473,7 @@ def test_tasks_of_class_folders_captions_and_pictures_alone(model, processor, tm
 # ---- a task of one's own ------------------------------------------------------------------------------------------
 
 
-class Brightness(Task):
-    """How large the first component of the images' embeddings is on average."""
-
-    name = "brightness"
-    title = "Brightness"
-    phrase = "brightness"
-    hub_type = ("other", "Brightness")
-    pattern = "brightness_"
-
-    def choosable(self, rows, protocol):
-        return ["brightness_mean"]
-
-    def measure(self, given):
-        first = given.embeddings.image_embeds[:, 0].double().numpy()
-        shares = {"brightness_mean": (first, first * 0 + 1)}
-        return Outcome({"images": len(first), "brightness_mean": first.mean()}, shares=shares)
-
-    def draw(self, outcomes, folder, suffix):
-        (folder / f"bars_{suffix}.png").write_bytes(b"drawn")
-        return [f"bars_{suffix}.png"]
-
-
-@pytest.fixture
-def brightness():
-    register(Brightness())
-    yield
-    del TASKS["brightness"]
-
-
-def test_a_task_of_one_s_own_is_measured_and_reported(brightness, model, processor, captioned, tmp_path):
-    outcome = measure("brightness", model, processor, captioned)
-    expected = captioned.image_embeds[:, 0].double().mean().item()
-    assert outcome.metrics["brightness_mean"] == pytest.approx(expected, abs=1e-12)
-    assert tasks_for(captioned) == ["retrieval"]
-    measured = [Measured(model_facts(model, "mine"), "brightness", outcome)]
-    assert draw(measured, tmp_path) == ["bars_brightness.png"]
-    report = Report(DataFacts("data", "test", "0"), measured, resamples=10)
-    assert "## Brightness\n" in page(report.results())
-    (figure,) = report.figures()
-    assert (figure.metric, figure.task, figure.images) == ("brightness_mean", "brightness", 8)
-    assert figure.low <= figure.value <= figure.high
-
-
-def test_a_task_of_one_s_own_is_asked_for_by_name(brightness, pictures):
-    data = EvaluationData(pictures, EvaluationSettings(tasks=["brightness"]))
-    assert data.tasks == ["brightness"]
-
-
-def test_names_are_taken_once(brightness):
+def test_names_are_taken_once():
     class Other(Brightness):
         name = "retrieval"
 
