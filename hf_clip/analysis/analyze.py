@@ -31,7 +31,7 @@ def analyze(
     opposite words.
 
         report = hf_clip.analyze("my_clip", "images", ["a happy face / a sad face"])
-        report.results()["mislabelled"]
+        report.results().mislabelled
 
     Args:
         model: a folder, a Hub id, or the pair (model, processor).

@@ -2,11 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .command import Command
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, embed_options, open_data, positive_int
+
+if TYPE_CHECKING:
+    from ..analysis.records import AnalysisResults
 
 
 class Analyze(Command):
@@ -42,25 +45,25 @@ class Analyze(Command):
             options=embed_options(settings),
         )
         if settings.json:
-            printer.json(report.results())
+            printer.json(report.results().to_json())
         else:
             _print(printer, settings.output, report.results())
 
 
-def _print(printer: Printer, folder: str, results: dict[str, Any]) -> None:
+def _print(printer: Printer, folder: str, results: "AnalysisResults") -> None:
     from ..analysis import report as report
     from ..data.images import skipped_line
 
-    metrics = results["metrics"]
+    metrics = results.metrics
     printer.line(report.counts_line(metrics))
     if "clip_score_mean" in metrics:
         printer.table(["CLIPScore", ""], report.agreement_rows(metrics))
         printer.line(report.estimate_line(metrics))
-    if results["word_pairs"]:
+    if results.word_pairs:
         printer.table(report.PAIR_HEADER, report.pair_rows(results))
-    for note in results["notes"]:
+    for note in results.notes:
         printer.line(note)
-    for row, name, reason in results["skipped"]:
+    for row, name, reason in results.skipped:
         printer.line(f"skipped {skipped_line(row, name, reason)}")
     printer.line(f"report: {Path(folder) / report.PAGE}")
 

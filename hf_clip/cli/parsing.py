@@ -14,6 +14,7 @@ from ..recipes import find_recipe
 from .settings_file import FileSetting, read_settings
 
 if TYPE_CHECKING:
+    from ..data.sources import Source
     from ..embeddings.options import EmbedOptions
 
 _OF_FILES = ("recipe", "config")  # settings that name where other settings stand
@@ -199,19 +200,20 @@ def embed_options(settings: argparse.Namespace) -> "EmbedOptions":
     return EmbedOptions(settings.batch_size, settings.num_workers, settings.strict)
 
 
-def open_data(settings: argparse.Namespace, captions_required: bool = True, **others: Any) -> Any:
-    """The source that `add_data_settings` asked for.
-
-    Args:
-        others: of `open_source`, in place of what was asked for; `data` is its name.
-    """
+def open_data(settings: argparse.Namespace, captions_required: bool = True) -> "Source":
+    """The source that `add_data_settings` asked for."""
     from ..data.named_splits import ANY
     from ..data.sources import open_source
 
-    names = ("data_config", "image_column", "caption_column", "label_column")
-    asked = {name: vars(settings)[name] for name in names} | {"split": settings.split or ANY}
-    asked |= {"captions_required": captions_required} | others
-    return open_source(asked.pop("data", settings.data), **asked)
+    return open_source(
+        settings.data,
+        split=settings.split or ANY,
+        data_config=settings.data_config,
+        captions_required=captions_required,
+        image_column=settings.image_column,
+        caption_column=settings.caption_column,
+        label_column=settings.label_column,
+    )
 
 
 def count(text: str) -> int:

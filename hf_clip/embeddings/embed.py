@@ -51,7 +51,8 @@ def embed(
         output: the folder to write; None: the embeddings stay in memory. One that an interrupted pass has left is
             finished. Where `accelerate launch` has started several processes, each writes its share.
         segment_size: of a folder, source rows that are written at a time.
-        num_processes: that write a folder, each on a GPU of its own or on the CPU; the model is then given by name.
+        num_processes: that write a folder, each on a GPU of its own or on the CPU. The model is then given by name,
+            and a script calls this below `if __name__ == "__main__":`, for each process reads it.
 
     Returns:
         In memory `Embeddings`; of a folder the store, which opens its segments one after another.

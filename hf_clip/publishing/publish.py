@@ -67,6 +67,11 @@ def publish(
         InputError: a folder without a model; whatever `push_folder` refuses, where it can be known before the work; an
             evaluation of another model; a secret, or a path of this machine, in what would go up.
     """
+    if not isinstance(model, str | Path):
+        raise InputError(
+            f"model is a {type(model).__name__}: give a Hub id, or the folder that save_pretrained wrote, model and "
+            "processor"
+        )
     target = HubTarget(target) if isinstance(target, str) else target
     options = options or PublishOptions()
     if dry_run:

@@ -1,12 +1,14 @@
 """`hf_clip.analyze` as a Python caller has it; what it measures, test_measures.py says."""
 
+from dataclasses import replace
+
 import pytest
 from conftest import tiny_model
 
 import hf_clip
+from hf_clip.analysis.records import AnalysisResults
 from hf_clip.cli.main import main
 from hf_clip.core.errors import InputError
-from hf_clip.core.json_files import read_json
 from hf_clip.data.sources import open_source
 
 QUIET = hf_clip.EmbedOptions(progress=False)
@@ -28,20 +30,19 @@ def test_in_memory_it_is_what_the_command_writes(model_folder, processor, pictur
         str(tmp_path / "out"),
     ]
     assert main(["analyze", *arguments, "--pairs", " / ".join(PAIR)]) == 0
-    written = read_json(tmp_path / "out" / "analysis.json")
-    assert written.pop("notes")[:-1] == (found := report.results()).pop("notes")
-    assert written == found
+    written = AnalysisResults.read(tmp_path / "out" / "analysis.json")
+    assert replace(written, notes=written.notes[:-1]) == report.results()
     opened = hf_clip.analyze(
         (tiny_model(), processor), open_source(pictures), [" / ".join(PAIR)], top=3, options=QUIET
     )
-    assert opened.results() == report.results() | {"model": "HFClipModel"}
+    assert opened.results() == replace(report.results(), model="HFClipModel")
     assert report.pairs == [PAIR]
 
 
 def test_a_folder_of_embeddings_is_taken_too(model_folder, pictures, tmp_path):
     hf_clip.embed(model_folder, pictures, tmp_path / "store", options=QUIET)
     report = hf_clip.analyze(model_folder, tmp_path / "store", options=QUIET)
-    assert report.results()["metrics"]["images"] == 8
+    assert report.results().metrics["images"] == 8
     assert report.rows.source is None
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,13 +38,13 @@ def report(tmp_path) -> AnalysisReport:
 
 
 def test_what_users_wrote_is_text(report):
-    results = report.results() | {"pictures": ["outliers.png"]}
+    results = replace(report.results(), pictures=["outliers.png"])
     html = rendered(page(results))
     shown = Page(html)
-    assert len(results["mislabelled"]) > 2
+    assert len(results.mislabelled) > 2
     captions = [row[4] for row in shown.rows if len(row) == 6][1:]
-    assert captions == [" ".join(entry["caption"].split()) for entry in results["mislabelled"]]
-    assert [row[0] for row in shown.rows if row[1:2] == [f"{results['word_pairs'][0]['mean']:.3f}"]] == [
+    assert captions == [" ".join(entry.caption.split()) for entry in results.mislabelled]
+    assert [row[0] for row in shown.rows if row[1:2] == [f"{results.word_pairs[0].mean:.3f}"]] == [
         f"{PLAIN[0]} / {PLAIN[7]}"
     ]
     assert shown.rows[-1] == ["31", PLAIN[0], PLAIN[3]]
@@ -69,10 +70,10 @@ def test_texts_stand_on_the_left_and_figures_on_the_right(report):
 def test_results_are_numbers_and_names_alone(report, tmp_path):
     report.top = 2
     returned = report.write(tmp_path)
-    assert json.loads((tmp_path / "analysis.json").read_text()) == json.loads(json.dumps(returned))
-    assert [len(returned[kind]) for kind in ("mislabelled", "outliers")] == [2, 2]
-    assert returned["skipped"] == [[30, HOSTILE[0], HOSTILE[3]]]
-    assert all((tmp_path / "pictures" / picture).is_file() for picture in returned["pictures"])
+    assert json.loads((tmp_path / "analysis.json").read_text()) == json.loads(json.dumps(returned.to_json()))
+    assert [len(returned.mislabelled), len(returned.outliers)] == [2, 2]
+    assert returned.skipped == [(30, HOSTILE[0], HOSTILE[3])]
+    assert all((tmp_path / "pictures" / picture).is_file() for picture in returned.pictures)
     before = (tmp_path / "analysis.json").read_bytes()
     report.outcome.metrics["clip_score_mean"] = float("nan")
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -83,6 +84,6 @@ def test_results_are_numbers_and_names_alone(report, tmp_path):
 def test_results_do_not_change_what_was_measured(report, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_clip.analysis.report.can_draw", lambda: False)
     first, second = report.write(tmp_path), report.write(tmp_path)
-    assert first["notes"] == second["notes"] == [
+    assert first.notes == second.notes == [
         "No pictures were drawn: matplotlib is not installed (pip install matplotlib)."
     ]  # fmt: skip

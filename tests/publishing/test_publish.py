@@ -46,6 +46,8 @@ def test_what_cannot_be_is_one_line(own_hub, model_folder, tmp_path, options):
         hf_clip.publish(model_folder, "name", options, dry_run=True)
     with pytest.raises(InputError, match="lies in the model's own folder"):
         hf_clip.publish(model_folder, "user/name", options, dry_run=True, output=model_folder / "here")
+    with pytest.raises(InputError, match="model is a tuple: give a Hub id, or the folder that save_pretrained wrote"):
+        hf_clip.publish((None, None), "user/name", options)
     with pytest.raises(InputError, match="holds no model"):
         hf_clip.publish(tmp_path, "user/name", options)
     with pytest.raises(InputError, match="model nobody/nothing is no folder, nor on the Hub"):

@@ -3,17 +3,21 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
 
-def prepare(rgb, shortest_edge, size, crop, resample, rescale_factor, mean, std):
-    rgb = rgb.resize(size or [int(shortest_edge * side / min(rgb.size)) for side in rgb.size], resample)
-    left, top = (int((side - kept) / 2) for side, kept in zip(rgb.size, crop, strict=True))
-    pixels = np.asarray(rgb.crop((left, top, left + crop[0], top + crop[1])))
-    return ((pixels * rescale_factor - mean) / std).astype(np.float32).transpose(2, 0, 1)[None]  # (1, 3, …, …)
+def prepare(rgb, pixels):
+    do = SimpleNamespace(**pixels)
+    rgb = rgb.resize(do.size or [int(do.shortest_edge * side / min(rgb.size)) for side in rgb.size], do.resample)
+    left, top = (int((side - kept) / 2) for side, kept in zip(rgb.size, do.crop, strict=True))
+    values = np.asarray(rgb.crop((left, top, left + do.crop[0], top + do.crop[1])))
+    return (
+        ((values * do.rescale_factor - do.mean) / do.std).astype(np.float32).transpose(2, 0, 1)[None]
+    )  # (1, 3, …, …)
 
 
 if __name__ == "__main__":
@@ -24,7 +28,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(folder))
     rgb = importlib.import_module("decoding_hf_clip").decode_image(Path(file).read_bytes())
     text = InferenceSession(folder / "text_model.onnx").run(None, {key: tokens[key] for key in facts["text_inputs"]})
-    image = InferenceSession(folder / "vision_model.onnx").run(None, {"pixel_values": prepare(rgb, **facts["pixels"])})
+    image = InferenceSession(folder / "vision_model.onnx").run(None, {"pixel_values": prepare(rgb, facts["pixels"])})
     odds = np.exp(facts["exp_logit_scale"] * (text[0] @ image[0][0]).astype(float) + (facts["logit_bias"] or 0))
     odds /= odds.sum() if facts["probabilities"] == "softmax" else 1 + odds  # by the sigmoid each label stands alone
     print(*(f"{chance:.6f}  {label}" for chance, label in zip(odds, labels, strict=True)), sep="\n")

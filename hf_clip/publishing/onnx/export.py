@@ -335,7 +335,7 @@ def pixel_steps(image_processor: BaseImageProcessor) -> tuple[PixelSteps | None,
     scale = np.array(steps.std)[:, None, None] / steps.rescale_factor
     difference = 0.0
     for picture in _example_pictures():
-        expected, found = processed_pixels(image_processor, picture).numpy(), prepare(picture, **vars(steps))[0]
+        expected, found = processed_pixels(image_processor, picture).numpy(), prepare(picture, vars(steps))[0]
         if expected.shape != found.shape:
             return None, None
         difference = max(difference, float(np.abs((expected - found) * scale).max()))

@@ -314,7 +314,7 @@ def test_pixels_are_those_of_the_image_processor(name):
     std = np.array(steps.std)[:, None, None]
     for picture in (picture_of_blobs(), picture_of_blobs((50, 203)), picture_of_blobs((640, 480))):
         expected = PROCESSORS[name](images=picture, return_tensors="np")["pixel_values"]
-        difference = np.abs(prepare(picture, **vars(steps)) - expected) * std / steps.rescale_factor
+        difference = np.abs(prepare(picture, vars(steps)) - expected) * std / steps.rescale_factor
         assert difference.max() < 4.01
         assert difference.mean() < 0.3
 
@@ -340,7 +340,7 @@ def test_other_pixels_would_be_seen(wrong):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 90, 3), dtype=np.uint8))
     expected = PROCESSORS["clip"](images=picture, return_tensors="np")["pixel_values"]
     std = np.array(steps.std)[:, None, None]
-    difference = np.abs(prepare(picture, **(vars(steps) | wrong)) - expected) * std * 255
+    difference = np.abs(prepare(picture, vars(steps) | wrong) - expected) * std * 255
     assert difference.max() > 4.01 or difference.mean() > 0.3
 
 
