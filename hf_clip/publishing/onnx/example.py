@@ -14,10 +14,8 @@ def prepare(rgb, pixels):
     do = SimpleNamespace(**pixels)
     rgb = rgb.resize(do.size or [int(do.shortest_edge * side / min(rgb.size)) for side in rgb.size], do.resample)
     left, top = (int((side - kept) / 2) for side, kept in zip(rgb.size, do.crop, strict=True))
-    values = np.asarray(rgb.crop((left, top, left + do.crop[0], top + do.crop[1])))
-    return (
-        ((values * do.rescale_factor - do.mean) / do.std).astype(np.float32).transpose(2, 0, 1)[None]
-    )  # (1, 3, …, …)
+    values = np.asarray(rgb.crop((left, top, left + do.crop[0], top + do.crop[1]))) * do.rescale_factor
+    return ((values - do.mean) / do.std).astype(np.float32).transpose(2, 0, 1)[None]  # (1, 3, height, width)
 
 
 if __name__ == "__main__":
