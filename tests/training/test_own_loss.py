@@ -260,7 +260,7 @@ def test_a_process_without_pairs_adds_a_loss_of_zero():
     def mean(image_embeds, text_embeds, logit_scale, logit_bias, batch):
         return (image_embeds * batch.text_embeds.mean(0)).sum(1).mean() * len(image_embeds)  # NaN of none
 
-    model = tiny_model()
+    model = tiny_model().eval()
     model.use_loss(Loss("mean", mean))
     world, nothing = (model(**tiny_inputs(pairs)) for pairs in (4, 1))
     for name in ("image_embeds", "text_embeds"):
