@@ -105,7 +105,7 @@ class AnalysisResults(Record):
     word_pairs: list[PairScores] = field(default_factory=list)
     mislabelled: list[Suspect] = field(default_factory=list)
     outliers: list[Outlier] = field(default_factory=list)
-    protocol: dict[str, str] = field(default_factory=dict)
+    protocol: dict[str, object] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     skipped: list[tuple[int, str, str]] = field(default_factory=list)

@@ -3,19 +3,17 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
 
-def prepare(rgb, pixels):
-    do = SimpleNamespace(**pixels)
-    rgb = rgb.resize(do.size or [int(do.shortest_edge * side / min(rgb.size)) for side in rgb.size], do.resample)
-    left, top = (int((side - kept) / 2) for side, kept in zip(rgb.size, do.crop, strict=True))
-    values = np.asarray(rgb.crop((left, top, left + do.crop[0], top + do.crop[1]))) * do.rescale_factor
-    return ((values - do.mean) / do.std).astype(np.float32).transpose(2, 0, 1)[None]  # (1, 3, height, width)
+def prepare(rgb, to):
+    rgb = rgb.resize(to["size"] or [int(to["shortest_edge"] * s / min(rgb.size)) for s in rgb.size], to["resample"])
+    left, top = (int((side - kept) / 2) for side, kept in zip(rgb.size, to["crop"], strict=True))
+    pixels = np.asarray(rgb.crop((left, top, left + to["crop"][0], top + to["crop"][1]))) * to["rescale_factor"]
+    return ((pixels - to["mean"]) / to["std"]).astype(np.float32).transpose(2, 0, 1)[None]  # (1, 3, height, width)
 
 
 if __name__ == "__main__":
