@@ -7,6 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ..core.errors import InputError, first_line
 from .configuration_hf_clip import HFClipConfig
@@ -204,6 +205,7 @@ def _open_image_tower(name: str, image_size: int | None, pooling: str | None) ->
     source, own_name, pretrained = find_tower_source(name, "vision")
     with _tower_errors("vision", name):
         tower = source.open_image_tower(own_name, pretrained=pretrained, pooling=pooling)
+        tower.model = _trainable(tower.model)
         if image_size is not None:
             tower.image_processor = square_image_processor(image_size, tower.image_processor)
             _try_image_size(tower.model, image_size)
@@ -214,9 +216,25 @@ def _open_text_tower(name: str, pooling: str | None) -> TextTower:
     source, own_name, pretrained = find_tower_source(name, "text")
     with _tower_errors("text", name):
         tower = source.open_text_tower(own_name, pretrained=pretrained, pooling=pooling)
+        tower.model = _trainable(tower.model)
     if tower.tokenizer.pad_token is None:
         tower.tokenizer.pad_token = tower.tokenizer.eos_token or tower.tokenizer.unk_token
     return tower
+
+
+def _trainable(model: PreTrainedModel) -> PreTrainedModel:
+    """A source's tower in full precision.
+
+    Raises:
+        InputError: a saved pair with it could not be opened again: better now than after training.
+    """
+    kind = model.config.model_type if isinstance(model, PreTrainedModel) else type(model).__name__
+    if kind not in CONFIG_MAPPING:
+        raise InputError(
+            f"transformers does not know its type {kind!r}, so a saved pair could not be opened: give a tower that it "
+            "has, or make the type known with AutoConfig.register and AutoModel.register"
+        )
+    return model.float()
 
 
 def _try_image_size(tower: PreTrainedModel, size: int) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from cards import card, metadata
 from conftest import tiny_text_config, tiny_vision_config
 from transformers import AutoTokenizer, BertModel, ResNetModel
@@ -53,6 +54,22 @@ def test_towers_of_a_source_from_outside_are_paired(toys):
     fresh, _ = create_model_and_processor("scratch/toy/cube", "toy/rhyme", text_pooling="mean")
     assert not all((parameter == 0.125).all() for parameter in fresh.vision_model.parameters())
     assert fresh.config.text_pooling == "mean"
+
+
+def test_a_tower_that_no_saved_pair_could_hold_is_refused(toys, tower_folders, monkeypatch):
+    unknown = ResNetModel(tiny_vision_config())
+    unknown.config.model_type = "of_nobody"
+    for model, kind in ((unknown, "of_nobody"), (torch.nn.Identity(), "Identity")):
+        tower = ImageTower(model, square_image_processor(32))
+        monkeypatch.setattr(toys, "open_image_tower", lambda name, tower=tower, **asked: tower)
+        with pytest.raises(InputError, match=f"vision_model: transformers does not know its type '{kind}'"):
+            create_model_and_processor("toy/cube", tower_folders[1])
+
+
+def test_a_tower_in_half_precision_is_trained_in_full(toys, tower_folders, monkeypatch):
+    tower = ImageTower(ResNetModel(tiny_vision_config()).bfloat16(), square_image_processor(32))
+    monkeypatch.setattr(toys, "open_image_tower", lambda name, **asked: tower)
+    assert create_model_and_processor("toy/cube", tower_folders[1])[0].vision_model.dtype == torch.float32
 
 
 def test_a_run_on_a_toy_says_so_in_its_card(toys, tower_folders, pictures, tmp_path):
