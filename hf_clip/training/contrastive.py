@@ -119,12 +119,12 @@ class HFClipTrainer(EmbeddingTrainer):
         if given.get("processing_class") is None and isinstance(collator, HFClipCollator):
             given = given | {"processing_class": collator.processor}
         check_model_and_processor(model, given)
+        check_loss(given, self._given_loss, given["args"].loss_tile_size)
         self.opener = DataOpener(
             given["args"], given.get("processing_class"), self._columns, is_own_collator(collator)
         )
         given = given | self.opener.data_sets(given)
         check_parts(model, given)
-        check_loss(given, self._given_loss, given["args"].loss_tile_size)
         return given | {"data_collator": batches_of(collator, model, given.get("processing_class"))}
 
     def make_ready(self, model: HFClipModel) -> list[nn.Module]:
