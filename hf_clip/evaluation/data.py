@@ -116,9 +116,8 @@ class EvaluationData:
     def _open(self) -> None:
         """The data set, with captions only where a task needs them, and the tasks where none was asked for."""
         if self.languages:
-            by_language = {task: find_task(task).by_language for task in (self.tasks or suiting(True, False))}
-            self.language_tasks = [task for task, apart in by_language.items() if apart] or ["retrieval"]
-            self.tasks = [task for task in self.tasks if not by_language[task]]
+            self.language_tasks = _by_language(self.tasks) or _by_language(suiting(captioned=True, classes=False))
+            self.tasks = [task for task in self.tasks if task not in self.language_tasks]
         if not self.settings.tasks:
             self.tasks = self._default_tasks()
         source = next(iter(self.languages.values()), None)
@@ -253,6 +252,10 @@ def _is_stored(data: Data | None) -> TypeGuard[str | Path]:
 def _facts_of_stored(path: str | Path) -> DataFacts:
     data = read_manifest(Path(path)).data
     return DataFacts(name=data.name, split="as embedded", fingerprint=data.fingerprint)
+
+
+def _by_language(tasks: Sequence[str]) -> list[str]:
+    return [task for task in tasks if find_task(task).by_language]
 
 
 def _count_images(data: Source | Embeddings) -> int:

@@ -6,7 +6,7 @@ from transformers.utils import logging
 
 from ...core.families import Family, load
 from ...evaluation.markdown import escaped
-from ...evaluation.records import Figure
+from ...evaluation.records import Figure, Figures
 from ...evaluation.tasks.registry import WrittenTask, find_task
 from ...evaluation.tasks.task import Task
 from .evaluation import Evaluation, Measured, told_apart
@@ -38,18 +38,22 @@ def limits(evaluations: list[Evaluation], skipped: int, family: Family) -> list[
 def _of_evaluation(evaluation: Evaluation, data: str) -> Iterator[str]:
     measured = evaluation.measured
     for each in measured:
-        if isinstance(each.task, WrittenTask):
-            name = each.task.name
-            logger.warning_once(
-                f"the task {name} is not registered here: what it says of limits is not in the card; import it before"
-            )
         if not each.language:
-            yield from each.task.limits(each.figures, data)
-            for name, figure in each.figures.items():
-                yield from _beside_chance(escaped(each.task.label(name)), figure, each.task)
+            yield from _of_task(each.task, each.figures, data)
     for task in {each.task.name: each.task for each in measured}.values():
         yield from _of_languages(task, [each for each in measured if each.language and each.task.name == task.name])
     yield from _left_out(evaluation, data)
+
+
+def _of_task(task: Task, figures: Figures, data: str) -> Iterator[str]:
+    if isinstance(task, WrittenTask):
+        logger.warning_once(
+            f"the task {task.name} is not registered here: the card shows its figures, and not what they say of limits; "
+            "to have that too, register it and publish from Python"
+        )
+    yield from task.limits(figures, data)
+    for name, figure in figures.items():
+        yield from _beside_chance(escaped(task.label(name)), figure, task)
 
 
 def _beside_chance(name: str, figure: Figure, task: Task) -> Iterator[str]:

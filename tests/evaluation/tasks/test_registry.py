@@ -206,9 +206,9 @@ def test_a_probes_own_split_is_by_content(model, processor, tmp_path, monkeypatc
     assert len(embeddings.image_ids.unique()) == 56
     seen = []
 
-    def spy(train, test, validation, **settings):
+    def spy(train, test, validation, *protocol, **settings):
         seen.extend([train, validation, test])
-        return evaluate(train, test, validation, **settings)
+        return evaluate(train, test, validation, *protocol, **settings)
 
     evaluate = linear_probe.evaluate_linear_probe
     monkeypatch.setattr(linear_probe, "evaluate_linear_probe", spy)

@@ -101,7 +101,7 @@ def test_its_card_where_it_is_not_registered(model_folder, pictures, tmp_path, c
     unknown = card_of(model_folder, pictures, tmp_path / "elsewhere", tmp_path / "evaluation")
     added = [line for line in known.splitlines() if line not in unknown.splitlines()]
     assert [line.partition(" to ")[0] for line in added] == ["- On pictures it is dark"]
-    assert "the task darkness is not registered here: what it says of limits is not in the card" in caplog.text
+    assert "the task darkness is not registered here: the card shows its figures, and not what" in caplog.text
 
 
 def card_of(model_folder, pictures, tmp_path, evaluation=None) -> str:
