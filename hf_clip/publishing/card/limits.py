@@ -48,8 +48,8 @@ def _of_evaluation(evaluation: Evaluation, data: str) -> Iterator[str]:
 def _of_task(task: Task, figures: Figures, data: str) -> Iterator[str]:
     if isinstance(task, WrittenTask):
         logger.warning_once(
-            f"the task {task.name} is not registered here: the card shows its figures, and not what they say of limits; "
-            "to have that too, register it and publish from Python"
+            f"the task {task.name} is not registered here: the card shows its figures, and not what they say of "
+            "limits; to have that too, register it and publish from Python"
         )
     yield from task.limits(figures, data)
     for name, figure in figures.items():
