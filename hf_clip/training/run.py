@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,29 +138,37 @@ def train(trainer: HFClipTrainer, settings: dict[str, Any] | None = None) -> dic
         result = _run_trainer(trainer, stop, checkpoint)
         trainer.check_finite()
         trainer.save_model(_internal_call=True)  # before anything else can go wrong
-        named = _evaluation_sets(trainer)
-        embedded = {name: trainer.embed(trainer.get_eval_dataloader(name or None)) for name in named}
-        metrics: dict[str, Any] = {}
-        outcomes = {}
-        for name, embeddings in embedded.items():
-            outcomes[name] = trainer.measure(embeddings, trainer.tasks_of(named[name]))
-            metrics |= _log(trainer, trainer.figures(embeddings, outcomes[name]), name)
-            for entry in embeddings.skipped:
-                logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
+        sets = _evaluation_sets(trainer)
+        embedded = {name: trainer.embed(trainer.get_eval_dataloader(name or None)) for name in sets}
+        outcomes = {name: trainer.measure(embedded[name], trainer.tasks_of(each)) for name, each in sets.items()}
+        metrics = _logged(trainer, embedded, outcomes)
         metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
         metrics["skipped_training_images"] = trainer.skipped_images.in_all_processes()
         if args.should_save:
-            _write_report(trainer, metrics, {name: each.source for name, each in named.items()}, embedded, outcomes)
+            _write_report(trainer, metrics, {name: each.source for name, each in sets.items()}, embedded, outcomes)
         if args.push_to_hub:
             trainer.push_to_hub()
+    return metrics
+
+
+def _logged(
+    trainer: HFClipTrainer, embedded: dict[str, Embeddings], outcomes: dict[str, dict[str, Outcome]]
+) -> dict[str, Any]:
+    """The figures of all sets, and a line in the log for each image that was skipped."""
+    metrics: dict[str, Any] = {}
+    for name, embeddings in embedded.items():
+        metrics |= _log(trainer, trainer.figures(embeddings, outcomes[name]), name)
+        for entry in embeddings.skipped:
+            logger.warning(f"skipped in evaluation: {skipped_line(*entry)}")
     return metrics
 
 
 def _cut_where_training_did(trainer: HFClipTrainer) -> HFClipProcessor:
     """A processor of the run's own: who opens it, or its tokenizer alone, cuts texts as the trainer."""
     processor: Any = copy.deepcopy(trainer.processing_class)
-    if isinstance(trainer.data_collator, HFClipCollator):
-        processor.max_text_length = processor.tokenizer.model_max_length = trainer.data_collator.max_length
+    collator = trainer.data_collator
+    if isinstance(collator, HFClipCollator) and collator.max_length < sys.maxsize:  # as much as nothing is cut after
+        processor.max_text_length = processor.tokenizer.model_max_length = collator.max_length
     return processor
 
 
