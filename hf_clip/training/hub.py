@@ -1,11 +1,16 @@
 """A run on the Hub: its repository, its card, and what goes up while it trains and at its end."""
 
 import weakref
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from accelerate import Accelerator
 from huggingface_hub import HfApi
+from torch import nn
+from transformers import TrainerControl, TrainerState
+from transformers.trainer_callback import CallbackHandler
 from transformers.trainer_utils import HubStrategy
 
 from ..core.atomic import staged
@@ -14,10 +19,11 @@ from ..core.families import Family, family_of
 from ..core.training_record import TRAINING, TrainingRecord
 from ..publishing.card.facts import CardDetails
 from ..publishing.card.render import write_card
-from ..publishing.hub import HubTarget, look_first, open_repository
+from ..publishing.hub import HubTarget, Publication, look_first, open_repository
 from ..publishing.hub_ids import is_hub_id
 from ..publishing.saved_model import SavedModel
 from ..publishing.staging import PublishOptions
+from .base_arguments import BaseTrainingArguments
 from .facts import Origin
 from .interrupt import StopOnInterrupt
 from .pushes import finish, give_up, push_checkpoint, push_run, remove_staging
@@ -26,14 +32,18 @@ from .pushes import finish, give_up, push_checkpoint, push_run, remove_staging
 class TrainerOfARun(Protocol):
     """What is asked of a trainer; `BaseTrainer` is one."""
 
-    args: Any
-    model: Any
     origin: Origin
-    hub_model_id: Any
-    accelerator: Any
-    callback_handler: Any
-    state: Any
-    control: Any
+    hub_model_id: str | None
+    accelerator: Accelerator
+    callback_handler: CallbackHandler
+    state: TrainerState
+    control: TrainerControl
+
+    @property
+    def args(self) -> BaseTrainingArguments: ...
+
+    @property
+    def model(self) -> nn.Module: ...
 
     def training_facts(self) -> TrainingRecord: ...
 
@@ -50,7 +60,7 @@ class RunOnHub:
         # Its own reference to us would make a circle, and only the garbage collector end it: a loader's workers would
         # then be waited for, whose queue may be collected before them.
         self.trainer: TrainerOfARun = weakref.proxy(trainer)
-        self.jobs: list[Any] = []
+        self.jobs: list[Future] = []
 
     # ---- what is under way ----------------------------------------------------------------------------------------
 
@@ -78,7 +88,7 @@ class RunOnHub:
     def target(self, **given: Any) -> HubTarget:
         """Where a push goes: what was given, and for the rest the run's settings."""
         args = self.trainer.args
-        usual = {
+        usual: dict[str, Any] = {
             "token": args.hub_token,
             "revision": args.hub_revision,
             "private": args.hub_private_repo,
@@ -154,7 +164,7 @@ class RunOnHub:
 
     def push_run(
         self, words: dict[str, Any], content: dict[str, Any], target: HubTarget, message: str, blocking: bool
-    ) -> Any:
+    ) -> Publication | Future:
         """The run folder as it is, and its card; a future where it is not `blocking`."""
         self.write_card(words)
         self.wait_until_done()
@@ -177,7 +187,7 @@ class RunOnHub:
             training = trainer.training_facts()
             return PublishOptions(self._details({}), adapter_of=self._adapted(), training=training, run_examples=False)
 
-        places: dict[Any, str] = {
+        places: dict[str, str] = {
             HubStrategy.CHECKPOINT: "last-checkpoint",
             HubStrategy.ALL_CHECKPOINTS: checkpoint.name,
         }
