@@ -135,7 +135,7 @@ def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torc
         world = gather_batch(output.image_embeds, output.text_embeds, **step.ids(rows))
         loss = own_loss(functools.partial(_own, step.own, rows), output, world)
     else:
-        trained = loss_to_train(small_model(step.loss), step.tile_size)
+        trained = loss_to_train(small_model(step.loss), step.tile_size, torch.device("cpu"))
         loss = global_contrastive_loss(output, trained, **step.ids(rows), tile_size=step.tile_size)
     loss.backward()
     if cache:

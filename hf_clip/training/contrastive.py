@@ -135,7 +135,7 @@ class HFClipTrainer(EmbeddingTrainer):
                 raise InputError("loss is for runs without DeepSpeed: leave out one of them")
             use_loss(model, self._given_loss)
         if self.compute_loss_func is None:
-            self._loss = loss_to_train(model, args.loss_tile_size)
+            self._loss = loss_to_train(model, args.loss_tile_size, args.device)
         frozen = freeze(model, args)
         if not wants_fsdp(args) and args.channels_last and is_convolutional(model):  # FSDP shards no layout
             model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
@@ -224,6 +224,11 @@ class HFClipTrainer(EmbeddingTrainer):
         if self.compute_loss_func is not None:
             return own_loss(self.compute_loss_func, output, world)
         return loss_of_global_batch(output, self._loss, world, self.args.loss_tile_size)
+
+    @property
+    def loss_label(self) -> str:
+        """A few words for what is trained on."""
+        return self.model.get_loss().label if self.compute_loss_func is None else "compute_loss_func"
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """With a gradient cache the Trainer's step comes as far as the embeddings, and goes on from there."""

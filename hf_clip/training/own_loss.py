@@ -1,17 +1,19 @@
 """A loss of the user's own on the pairs of all processes: as `loss`, a part on each, or as `compute_loss_func`."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers.utils import logging
 
 from ..core.errors import InputError
 from ..models.configuration_hf_clip import HFClipConfig
 from ..models.loss_hf_clip import GlobalBatch, Loss, LossFunction, score
-from ..models.losses_hf_clip import LOSSES
+from ..models.losses_hf_clip import LOSSES, find_loss
 from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
 from ..publishing.card.citations import is_citation
 from .distributed import GatheredBatch
@@ -31,25 +33,35 @@ def use_loss(model: HFClipModel, given: Loss | LossFunction | str) -> None:
         InputError: it is no loss, or cannot be this model's.
     """
     try:
-        loss = given if isinstance(given, Loss | str) else _loss_of_function(given, model.config)
-        name = loss if isinstance(loss, str) else loss.name
-        another = name != model.config.loss
+        loss = _as_loss(given, model.config)
+        another = loss.name != model.config.loss
         if another and hasattr(model, "peft_config"):
             raise InputError(
-                f"loss {name}: an adapter is saved without the configuration that says so: call use_loss of the base "
-                "model, save that, and lay the adapter over it"
+                f"loss {loss.name}: an adapter is saved without the configuration that says so: call use_loss of the "
+                "base model, save that, and lay the adapter over it"
             )
-        model.use_loss(name if LOSSES.get(name) is loss else loss)
+        # By its name: the model's code may be that of a saved folder, with an object of its own.
+        model.use_loss(loss.name if LOSSES.get(loss.name) is loss else loss)
     except ValueError as error:
         raise InputError(str(error)) from error
-    own = model.own_loss
-    if another and (model.logit_scale != own.logit_scale_init_value).any():
+    if another and (model.logit_scale != loss.logit_scale_init_value).any():
         logger.warning(
-            f"the temperature stays as it was trained: a new model of the loss {own.name} would begin at "
-            f"logit_scale {own.logit_scale_init_value:.4g}"
+            f"the temperature stays as it was trained: a new model of the loss {loss.name} would begin at "
+            f"logit_scale {loss.logit_scale_init_value:.4g}"
         )
-    if unknown := [each for each in own.citations if not is_citation(each)]:
-        raise InputError(f"loss {own.name}: unknown citation {unknown[0]!r}: give BibTeX, which begins with @")
+
+
+def _as_loss(given: Loss | LossFunction | str, config: HFClipConfig) -> Loss:
+    """
+    Raises:
+        ValueError: it is none, or cites what is not known.
+    """
+    if isinstance(given, str):
+        return find_loss(given)
+    loss = given if isinstance(given, Loss) else _loss_of_function(given, config)
+    if unknown := [each for each in loss.citations if not is_citation(each)]:
+        raise InputError(f"loss {loss.name}: unknown citation {unknown[0]!r}: give BibTeX, which begins with @")
+    return loss
 
 
 def _loss_of_function(function: object, config: HFClipConfig) -> Loss:
@@ -92,11 +104,14 @@ def check_loss(given: Mapping[str, object], loss: object, tile_size: int | None)
         raise InputError("loss_tile_size is for losses that have tiles, and compute_loss_func has none: leave it out")
 
 
-def loss_to_train(model: HFClipModel, tile_size: int | None) -> LossFunction:
+def loss_to_train(model: HFClipModel, tile_size: int | None, device: torch.device) -> LossFunction:
     """The loss of a model, in the form in which a training computes it.
 
+    Args:
+        device: where the training does.
+
     Raises:
-        InputError: it is not here, or has no tiles.
+        InputError: it is not here, has no tiles, or does not add up.
     """
     try:
         loss = model.get_loss()
@@ -104,7 +119,36 @@ def loss_to_train(model: HFClipModel, tile_size: int | None) -> LossFunction:
         raise InputError(str(error)) from error
     if tile_size is not None and not loss.takes_tile_size:
         raise InputError(f"loss_tile_size is for losses that have tiles, and {loss.name} has none: leave it out")
-    return loss if loss.name in LOSSES else _guarded(loss)
+    if loss.name in LOSSES:
+        return loss
+    guarded = _guarded(loss)
+    _check_adds_up(guarded, model, device)
+    return guarded
+
+
+@torch.no_grad()
+def _check_adds_up(loss: LossFunction, model: HFClipModel, device: torch.device) -> None:
+    """Of a few pairs, as one batch and as two slices of it.
+
+    Raises:
+        InputError: a mean in place of a sum, or what does not compare a slice with all pairs from its offset on.
+    """
+    draw = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(2, 5, model.config.projection_dim, generator=draw).to(device)
+    images, texts, ids = normalize(images, dim=-1), normalize(texts, dim=-1), torch.arange(5, device=device)
+    scale, bias = model.logit_scale.to(device), None if model.logit_bias is None else model.logit_bias.to(device)
+
+    def total(rows: slice) -> float:
+        batch = GlobalBatch(images, texts, ids, ids, rows.start)
+        return float(loss(images[rows], texts[rows], scale, bias, batch, None))
+
+    whole, parts = total(slice(0, 5)), [total(slice(0, 2)), total(slice(2, 5))]
+    if not math.isclose(whole, sum(parts), rel_tol=1e-3, abs_tol=1e-3):
+        raise InputError(
+            f"loss {model.config.loss} does not add up: of five pairs it gives {whole:.4g}, and of the first two and "
+            f"the others among them {parts[0]:.4g} and {parts[1]:.4g}: give the sum over the pairs that it is handed, "
+            "each compared with all of batch, where they begin at batch.offset"
+        )
 
 
 def _guarded(loss: Loss) -> LossFunction:

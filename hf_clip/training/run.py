@@ -281,6 +281,6 @@ def _draw(
         for entry in trainer.state.log_history
         if not shown or not any(name.startswith("eval_") and not name.startswith(f"eval_{shown}_") for name in entry)
     ]
-    draw_training_curve(history, folder / "training_curve.png", trainer.model.get_loss().label)
+    draw_training_curve(history, folder / "training_curve.png", trainer.loss_label)
     if eval_source is not None:
         draw_retrieval_grid(eval_source, embeddings, folder / "retrieval.png", credit=trainer.origin.credit)

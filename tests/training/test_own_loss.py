@@ -232,7 +232,7 @@ def test_what_is_no_loss_or_would_have_no_effect_is_refused(loss, settings, mess
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda embeds: embeds.sum(1), r"returns a tensor of \(4,\): it must be a tensor of one number"),
+        (lambda embeds: embeds.sum(1), r"returns a tensor of \(5,\): it must be a tensor of one number"),
         (lambda embeds: 1.0, "returns a float"),
         (lambda embeds: embeds.detach().sum(), "returns a loss without gradient"),
     ],
@@ -250,7 +250,9 @@ def test_a_function_is_handed_fp32_whatever_the_precision():
     model.use_loss(Loss("ours", ours))
     images, texts = (embeds.bfloat16() for embeds in unit_embeds())
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        loss = loss_to_train(model, None)(images, texts, torch.zeros(1), None, GatheredBatch(images, texts), None)
+        loss = loss_to_train(model, None, torch.device("cpu"))(
+            images, texts, torch.zeros(1), None, GatheredBatch(images, texts), None
+        )
     assert loss.dtype == torch.float32
 
 
@@ -266,10 +268,24 @@ def test_a_process_without_pairs_adds_a_loss_of_zero():
     for name in ("image_embeds", "text_embeds"):
         nothing[name] = nothing[name][:0]
     batch = GatheredBatch(world.image_embeds, world.text_embeds)
-    loss = loss_of_global_batch(nothing, loss_to_train(model, None), batch)
+    loss = loss_of_global_batch(nothing, loss_to_train(model, None, torch.device("cpu")), batch)
     loss.backward()
     assert loss == 0
     assert model.text_projection.weight.grad.abs().sum() == 0
+
+
+def a_mean(image_embeds, text_embeds, logit_scale, logit_bias, batch):
+    return contrastive_loss(image_embeds, text_embeds, logit_scale, None, batch) / len(image_embeds)
+
+
+def of_the_slice_alone(image_embeds, text_embeds, logit_scale, logit_bias, batch):
+    return contrastive_loss(image_embeds, text_embeds, logit_scale)
+
+
+@pytest.mark.parametrize("function", [a_mean, of_the_slice_alone])
+def test_what_does_not_add_up_is_refused_before_training(function, tmp_path, data):
+    with pytest.raises(InputError, match=f"loss {function.__name__} does not add up: of five pairs it gives"):
+        make_trainer(tmp_path / "run", data, trainer={"loss": function})
 
 
 class WithDeepSpeed(HFClipTrainer):
