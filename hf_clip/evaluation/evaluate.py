@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from transformers.utils import logging
 
@@ -29,7 +30,7 @@ from .tasks.task import Drawn
 
 logger = logging.get_logger(__name__)
 
-Models = TrainedModel | list[TrainedModel] | Mapping[str, TrainedModel]
+Models: TypeAlias = TrainedModel | list[str] | list[TrainedModel] | Mapping[str, TrainedModel]
 
 
 def evaluate(

@@ -74,6 +74,8 @@ def convert_model(source: DualEncoder) -> HFClipModel:
     Raises:
         InputError: for a model of another class.
     """
+    if isinstance(source, str | Path):
+        raise InputError(f"{str(source)!r} is a name: open and convert it with convert_model_and_processor")
     if type(source) not in _CLASSES.values():
         raise InputError(f"a {type(source).__name__} cannot be carried over: only {_CHOICES} can")
     if source._hf_peft_config_loaded:

@@ -330,6 +330,10 @@ def test_a_pair_that_transformers_cannot_run_is_refused(tmp_path):
 def test_built_models_of_other_classes_are_refused():
     with pytest.raises(InputError, match="a HFClipModel cannot be carried over: only CLIPModel"):
         convert_model(tiny_model())
+    with pytest.raises(
+        InputError, match="'user/clip' is a name: open and convert it with convert_model_and_processor"
+    ):
+        convert_model("user/clip")
     source = clip()
     source._hf_peft_config_loaded = True  # what its `add_adapter` notes
     with pytest.raises(InputError, match="a CLIPModel with an adapter cannot be carried over: merge it first"):
