@@ -78,6 +78,6 @@ def _public_base(trained_over: str | None, base_model: str | None) -> str:
     if not trained_over or not is_hub_id(trained_over) or Path(trained_over).exists():
         raise InputError(
             "the adapter was trained over a model that is not on the Hub, so nobody could open it: publish that model "
-            "and give --base_model user/name, or merge the adapter (model.merge_and_unload()) and publish the whole"
+            "and give base_model user/name, or merge the adapter (model.merge_and_unload()) and publish the whole"
         )
     return trained_over

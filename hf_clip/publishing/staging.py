@@ -260,7 +260,7 @@ def _bare(picture: Path) -> Image.Image:
     try:
         image, _ = read_image(str(picture))
     except UnreadableImage as error:
-        raise InputError(f"--example_picture {picture} cannot be read: {error}") from error
+        raise InputError(f"example_picture {picture} cannot be read: {error}") from error
     bare = Image.new(image.mode, image.size)
     bare.paste(image)
     return bare

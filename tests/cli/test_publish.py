@@ -188,7 +188,7 @@ def test_an_adapter_goes_up_over_the_base_that_is_named(own_hub, model_folder, t
     HFClipProcessor.from_pretrained(model_folder).save_pretrained(tmp_path / "adapter")
     arguments = ["publish", "--model", str(tmp_path / "adapter"), "--repo_id", "user/adapter"]
     assert main(arguments) == 2
-    assert "give --base_model user/name" in capsys.readouterr().err
+    assert "give base_model user/name" in capsys.readouterr().err
     assert main([*arguments, "--base_model", "user/name"]) == 0
     files = own_hub.repos["user/adapter"].head().files
     assert json.loads(files["adapter_config.json"].content)["base_model_name_or_path"] == "user/name"

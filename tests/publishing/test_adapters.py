@@ -178,7 +178,7 @@ def test_the_adapters_own_base_is_taken_where_it_is_on_the_hub(base, processor):
 @pytest.mark.parametrize("over", [None, BASE, "absolute"])
 def test_a_base_that_nobody_else_has_is_refused(over, base, processor, tmp_path):
     trained_adapter("run", processor, "text", base=str(tmp_path / BASE) if over == "absolute" else over)
-    with pytest.raises(InputError, match=r"--base_model user/name, or merge the adapter \(model.merge_and_unload"):
+    with pytest.raises(InputError, match=r"base_model user/name, or merge the adapter \(model.merge_and_unload"):
         stage_adapter(SavedModel("run"), Path("published"))
     assert not Path("published").exists()
 
