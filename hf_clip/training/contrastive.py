@@ -1,7 +1,7 @@
 """The trainer of dual encoders: the loss of the global batch, gradient cache, rates by part, the temperature."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ from .parts import (
     learns_statistics,
 )
 from .processes import wants_fsdp
+from .trainer_parts import TrainerParts
 
 logger = logging.get_logger(__name__)
 
@@ -95,14 +96,15 @@ class HFClipTrainer(EmbeddingTrainer):
         args: HFClipTrainingArguments | None = None,
         *others: Any,
         loss: Loss | LossFunction | str | None = None,
-        **kwargs: Any,
+        **parts: Unpack[TrainerParts],
     ):
         self._given_loss = loss
         self._loss: LossFunction  # of the model that is trained
         self._cache: GradientCache | None = None  # of the step that is being taken
         self._finite: dict[str, Tensor] = {}  # of its embeddings of all processes, by tower
-        self._columns: ColumnSettings = take_columns(kwargs)
-        super().__init__(model, args, *others, **kwargs)
+        given: dict[str, Any] = dict(parts)
+        self._columns: ColumnSettings = take_columns(given)
+        super().__init__(model, args, *others, **given)
         if self.args.gradient_accumulation_steps > 1:
             logger.warning(
                 f"gradient_accumulation_steps={self.args.gradient_accumulation_steps} averages gradients of separate "
