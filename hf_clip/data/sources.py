@@ -47,6 +47,7 @@ from .loading import first_record, input_error, load, loaded, no_rows, parts_of_
 from .named_splits import ALL, TRAINING, canonical, check_unsplit, choose_split
 from .opened import Opened, columns_by_type, features_of_record, is_opened, name_of_rows, rows_of_split
 from .row_splits import RowSplits, first_value, row_splits_of
+from .shards import check_order, count_shards, say_if_one, shard_of
 from .text import check_text, trimmed
 from .web_addresses import check_address
 from .webdataset import open_shards
@@ -162,6 +163,11 @@ class Source:
         name = image_name(record[self.image_column])
         return str(Path(name).relative_to(self.name)) if Path(name).is_relative_to(self.name) else name
 
+    @cached_property
+    def num_shards(self) -> int:
+        """Of a stream: how many can be read one by one, and are all of it together."""
+        return count_shards(self.rows)
+
     def shard_name(self, shard: int) -> str:
         return self.files[shard] if self.files else self.name
 
@@ -171,7 +177,8 @@ class Source:
         Raises:
             InputError: a shard that cannot be read, a row without captions or with an unknown label.
         """
-        batches = self.rows.shard(self.rows.num_shards, shard).iter(_READ_AHEAD)
+        rows = shard_of(self.rows, shard)
+        batches = rows.iter(_READ_AHEAD)
         row = 0
         while True:
             try:
@@ -180,9 +187,7 @@ class Source:
             except Exception as error:  # as many kinds as there are formats
                 check_json([self.shard_name(shard)])
                 with silenced():
-                    check_stream(
-                        self.rows.shard(self.rows.num_shards, shard), self.shard_name(shard), row, _READ_AHEAD
-                    )
+                    check_stream(rows, self.shard_name(shard), row, _READ_AHEAD)
                 raise input_error(error, f"{self.shard_name(shard)} cannot be read after row {row}") from error
             if batch is None:
                 return
@@ -331,6 +336,9 @@ def _read_opened(given: Opened, wanted: _Wanted, data_config: str | None) -> _Re
         setting = "streaming" if wanted.streaming else "data_config"
         raise InputError(f"{wanted.name} is open already, which {setting} cannot change: set it in load_dataset")
     every, taken = rows_of_split(given, wanted.split, wanted.name)
+    if isinstance(every, datasets.IterableDataset):
+        check_order(every, wanted.name)
+        say_if_one(every, wanted.name)
     first = first_record(every, wanted.name, [])
     features = dict(every.features or features_of_record(first or {}))
     columns = columns_by_type(
@@ -367,7 +375,7 @@ def _source_of(read: _Read, files: Found, wanted: _Wanted, class_names: Sequence
     check_kinds(rows, found, name)
     if isinstance(rows, datasets.Dataset):
         check_encoding(rows, found, name)
-    has_shard_names = isinstance(rows, datasets.IterableDataset) and len(files.files) == rows.num_shards
+    has_shard_names = isinstance(rows, datasets.IterableDataset) and len(files.files) == count_shards(rows)
     return Source(
         rows,
         found.image,

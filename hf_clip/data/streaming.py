@@ -80,7 +80,7 @@ class StreamedImages(torch.utils.data.IterableDataset):
         self.shuffle_buffer = shuffle_buffer
         self.part = part
         self._check()
-        counts = [source.rows.num_shards for source in self.sources]
+        counts = [source.num_shards for source in self.sources]
         firsts = [sum(counts[:i]) for i in range(len(counts))]
         pools = [
             [Shard(source, index, first + index) for index in range(count)]
