@@ -64,25 +64,45 @@ def columns_by_type(
     A column that is None has none of its type, and may yet be known by its name.
 
     Raises:
-        InputError: two columns of a type that is looked for; none of images, or of captions.
+        InputError: two columns of a type that is looked for, or texts and classes that may both be captions; none of
+            images, or of captions.
     """
     inner = {column: of_list(feature) for column, feature in features.items()}
     images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
     image = asked.image or _only(images, "image", name)
     paths = image or next((column for column in IMAGE_COLUMNS if column in features), None)
     texts = [column for column, kind in inner.items() if _is_text(kind) and column not in (paths, asked.label)]
+    classes = [column for column, kind in inner.items() if isinstance(kind, datasets.ClassLabel)]
     caption = asked.caption
-    if caption is None and (captions_required or len(texts) == 1):
-        caption = _only(texts, "caption", name)
-        if caption not in (None, *CAPTION_COLUMNS):
-            say_once(
-                f"{name}: captions are read from {caption!r}, its only column of texts; for another set caption_column"
-            )
+    if caption is None:
+        labels = classes if asked.label is None else [asked.label] if asked.label else []
+        caption = _caption(texts, labels, asked.label, name, captions_required=captions_required)
     label = asked.label
     if label is None and (labels_required or not caption):
-        label = _only([c for c, kind in inner.items() if isinstance(kind, datasets.ClassLabel)], "label", name)
+        label = _only(classes, "label", name)
     _check_found(paths, caption is not None or label is not None or not captions_required, features, name)
     return AskedColumns(image, caption, label)
+
+
+def _caption(
+    texts: Sequence[str], labels: Sequence[str], asked_label: str | None, name: str, *, captions_required: bool
+) -> str | None:
+    """The only column of texts; beside classes, which may be the captions as well, only under a name that says so."""
+    if texts and labels and not set(texts) & set(CAPTION_COLUMNS):
+        if asked_label:
+            say_once(f"{name}: captions are the classes of {asked_label!r}; for texts set caption_column")
+        elif captions_required:
+            raise InputError(
+                f"{name}: captions may be {' or '.join(texts)}, or the classes of {' or '.join(labels)}: set "
+                "caption_column or label_column"
+            )
+        return None
+    caption = _only(texts, "caption", name) if captions_required or len(texts) == 1 else None
+    if caption not in (None, *CAPTION_COLUMNS):
+        say_once(
+            f"{name}: captions are read from {caption!r}, its only column of texts; for another set caption_column"
+        )
+    return caption
 
 
 def _check_found(image: str | None, has_captions: bool, features: ColumnFeatures, name: str) -> None:

@@ -37,7 +37,7 @@ def say_if_one(rows: datasets.IterableDataset, name: str) -> None:
     """What is slower is said."""
     if rows.num_shards > count_shards(rows):
         say_once(
-            f"{name}: its {rows.num_shards} shards are read as one, because of a take, skip, repeat, interleaving, or a "
+            f"{name}: its {rows.num_shards} shards are read as one, because of a take, skip, repeat, interleaving, or "
             "map by batch or number: each process and worker reads all rows, and keeps its share of them"
         )
 

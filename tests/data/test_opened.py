@@ -25,11 +25,11 @@ def rows(**columns) -> datasets.Dataset:
 
 
 def test_columns_are_found_by_what_they_hold():
-    source = open_source(rows(number=[1, 2, 3, 4], words=CAPTIONS, kind=[0, 1, 0, 1]))
+    source = open_source(rows(number=[1, 2, 3, 4], words=CAPTIONS))
     assert (source.image_column, source.caption_column, source.label_column) == ("photo", "words", None)
     assert [source.captions(row) for row in range(4)] == CAPTIONS
-    both = open_source(rows(words=["a"] * 4, kind=[0, 1, 0, 1]), labels_required=True)
-    assert (both.caption_column, both.label_column, both.labels().tolist()) == ("words", "kind", [0, 1, 0, 1])
+    both = open_source(rows(text=["a"] * 4, kind=[0, 1, 0, 1]), labels_required=True)
+    assert (both.caption_column, both.label_column, both.labels().tolist()) == ("text", "kind", [0, 1, 0, 1])
     classes = open_source(rows(kind=[0, 1, 0, 1]))
     assert (classes.caption_column, classes.captions(1)) == (None, ["dog"])
 
@@ -97,6 +97,21 @@ def test_the_way_out_where_two_columns_fit():
 def test_a_caption_column_of_an_unknown_name_is_said(caplog):
     open_source(rows(sentence=["a", "b", "c", "d"]))
     assert "captions are read from 'sentence', its only column of texts; for another set caption_column" in caplog.text
+
+
+def test_texts_of_an_unknown_name_beside_classes_are_no_captions_by_themselves(caplog):
+    """Such as the names of files."""
+    both = rows(image_id=[f"IMG_{i}" for i in range(4)], kind=[0, 1, 0, 1])
+    message = "Dataset: captions may be image_id, or the classes of kind: set caption_column or label_column"
+    for labels_required in (False, True):
+        with pytest.raises(InputError, match=message):
+            open_source(both, labels_required=labels_required)
+    assert open_source(both, label_column="kind").captions(1) == ["dog"]
+    assert "captions are the classes of 'kind'; for texts set caption_column" in caplog.text
+    assert open_source(both, caption_column="image_id").captions(1) == ["IMG_1"]
+    assert open_source(both, caption_column="").captions(1) == ["dog"]
+    assert open_source(both, label_column="").captions(1) == ["IMG_1"]
+    assert open_source(both, captions_required=False, labels_required=True).caption_column is None
 
 
 def test_the_splits_of_a_dict_are_chosen_as_those_of_a_folder():
