@@ -25,7 +25,8 @@ class Family:
         config, processor: classes that open with `from_pretrained` and save with `save_pretrained`; the processor may
             be an image processor.
         open_model: called with a folder, gives (whole model, processor); an `InputError` where it is damaged.
-        card: a `publishing.card.family.FamilyCard`, or a kind of it: the words of the model card.
+        card: a `publishing.card.family.FamilyCard`, or a kind of it: the words of the model card, and by its `facts`
+            the kinds of records in which runs and models of the family say more than others.
         task: what the Hub files it under (`pipeline_tag`).
         tags: for the Hub's search.
         tasks: the evaluation tasks (`evaluation.tasks`) that it can be measured on, by name.

@@ -81,7 +81,8 @@ class EmissionsRecord(Record):
 @strict
 @dataclass
 class TrainingRecord(Record):
-    """What any run says. A family that has more to say derives from it, and names the class in its `Family`.
+    """What any run says. A family that has more to say derives from it, and names the class in
+    what its cards are filled with (`FamilyCard.facts`).
 
     Nothing is required, for people write such files by hand, too; what is not known is None, or empty.
 

@@ -11,6 +11,7 @@ from hf_clip.core import families
 from hf_clip.core.errors import InputError
 from hf_clip.core.families import Family, family_of, load, model_types, register_family
 from hf_clip.models.towers import open_model_and_processor
+from hf_clip.publishing.clip.training_record import PairTrainingRecord
 
 OTHER = Family("other", config=HFClipConfig, processor=HFClipProcessor, open_model=open_model_and_processor, card=None)
 
@@ -26,7 +27,7 @@ def test_clip_is_one_and_its_parts_lie_where_it_says():
     parts = [load(place) for place in (clip.config, clip.processor, clip.open_model)]
     assert parts == [HFClipConfig, HFClipProcessor, open_model_and_processor]
     assert callable(load(clip.write_files))
-    assert load(clip.card).introduction({"model": {}, "training": {}}).startswith("a CLIP model")
+    assert load(clip.card).facts.training_kind() is PairTrainingRecord
 
 
 def test_one_call_makes_a_family_known():
