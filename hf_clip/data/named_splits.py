@@ -218,11 +218,14 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 # ---- which one is read --------------------------------------------------------------------------------------------
 
 
-def choose_split(splits: Iterable[str], asked: str | Sequence[str], name: str) -> tuple[str, list[str]]:
+def choose_split(
+    splits: Iterable[str], asked: str | Sequence[str], name: str, fix: str = "set split"
+) -> tuple[str, list[str]]:
     """(what to call it, the splits): those that were asked for, or the first of several that would do.
 
     Args:
         asked: a name, several joined by +, or "all"; or a list of names, of which the first that is there is taken.
+        fix: how another is chosen, where nobody has asked for one.
 
     Raises:
         InputError: none of that name.
@@ -237,9 +240,9 @@ def choose_split(splits: Iterable[str], asked: str | Sequence[str], name: str) -
         return "+".join(found), list(dict.fromkeys(found))
     found = [known[wanted] for wanted in asked if wanted in known]
     if not found:
-        raise InputError(f"{name} has the splits {', '.join(splits)}, but no {' or '.join(asked)}: set split to one")
+        raise InputError(f"{name} has the splits {', '.join(splits)}, but no {' or '.join(asked)}: for one {fix}")
     if len(set(splits)) > 1 or found[0] != known.get(asked[0]):
-        say_once(f"{name} has the splits {', '.join(splits)}: {found[0]} is read; for another set split")
+        say_once(f"{name} has the splits {', '.join(splits)}: {found[0]} is read; for another {fix}")
     return found[0], found[:1]
 
 

@@ -31,22 +31,30 @@ def rows_of_split(given: Opened, split: str | Sequence[str], name: str) -> tuple
     Raises:
         InputError: no such split; a transform that is made as rows are read, which would be passed over.
     """
-    rows, taken = _split_of(given, split, name)
+    rows, taken = split_of(given, split, name)
     if isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom":
         raise InputError(
             f"{name} has a transform, which is no column that is stored: give the rows without it, as "
             "with_format(None) does, or a data_collator of your own"
         )
+    if isinstance(rows, datasets.Dataset) and not rows.format["output_all_columns"]:
+        rows = rows.select_columns(rows.format["columns"])  # others are hidden by the user, and no format hides them
     return rows.with_format(None), taken
 
 
-def _split_of(given: Opened, split: str | Sequence[str], name: str) -> tuple[Rows, str]:
+def split_of(given: Opened, split: str | Sequence[str], name: str) -> tuple[Rows, str]:
+    """(rows, what the split is called), as they were given.
+
+    Raises:
+        InputError: no such split.
+    """
     if isinstance(given, Rows):
         check_unsplit(split, name)
         return given, str(given.split or "")
     if not given:
         raise InputError(f"{name} has no splits: give one with at least one image and caption")
-    taken, names = choose_split(list(map(str, given)), split, name)
+    splits = list(map(str, given))
+    taken, names = choose_split(splits, split, name, fix=f'give dataset["{splits[-1]}"]')
     parts = [given[each] for each in names]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts), taken
 

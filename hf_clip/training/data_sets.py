@@ -13,7 +13,7 @@ from ..data.columns import ColumnSettings
 from ..data.dataset import CaptionedImages, TrainingPairs
 from ..data.mixture import MixedPairs
 from ..data.named_splits import EVALUATION, TRAINING
-from ..data.opened import Opened, is_opened, name_of_rows, rows_of_split
+from ..data.opened import Opened, is_opened, name_of_rows, split_of
 from ..data.sources import Source, open_source
 from ..data.streaming import Part, StreamedPairs
 from ..evaluation.tasks.registry import TASKS
@@ -169,7 +169,7 @@ class DataOpener:
     def _chosen(self, given: object, splits: Sequence[str]) -> Any:
         """Of a dict of splits that goes into a user's collator, one."""
         is_dict = is_opened(given) and isinstance(given, Mapping)
-        return rows_of_split(given, splits, name_of_rows(given))[0] if is_dict else given
+        return split_of(given, splits, name_of_rows(given))[0] if is_dict else given
 
     def _opens(self, given: object) -> bool:
         """Whether it is a name, or rows that are not left to the user's collator."""

@@ -72,7 +72,7 @@ def test_a_stream_draws_each_row_once_an_epoch(features):
         (lambda: datasets.DatasetDict(), "DatasetDict has no splits"),
         (
             lambda: datasets.DatasetDict(mine=rows(words=CAPTIONS)),
-            "DatasetDict has the splits mine, but no train: set",
+            r"DatasetDict has the splits mine, but no train: for one give dataset\[\"mine\"\]",
         ),
         (lambda: rows(words=CAPTIONS).with_transform(lambda batch: batch), "Dataset has a transform, .*with_format"),
         (lambda: open_source(rows(words=CAPTIONS)), "Dataset is a source already: give it as it is"),
@@ -133,6 +133,15 @@ def test_rows_in_another_format_and_order_are_rows():
     chosen = rows(words=CAPTIONS).with_format("numpy").select([2, 0])
     pairs = TrainingPairs(open_source(chosen), PROCESSOR, Augmentation())
     assert [pairs[row]["captions"][0][-1] for row in range(2)] == ["2", "0"]
+
+
+def test_columns_that_a_format_hides_stay_hidden():
+    """Of two columns of texts one is meant, then."""
+    two = rows(words=CAPTIONS, file=["x"] * 4)
+    assert open_source(two.with_format(None, columns=["photo", "words"])).caption_column == "words"
+    assert open_source(two.select_columns(["photo", "file"]).with_format("numpy")).caption_column == "file"
+    with pytest.raises(InputError, match="any of words, file may be the caption"):
+        open_source(two.with_format(None, columns=["photo", "words"], output_all_columns=True))
 
 
 def test_it_is_known_by_its_content():

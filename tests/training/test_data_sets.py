@@ -156,6 +156,24 @@ def test_rows_go_into_a_collator_of_ones_own_as_they_are(rows, make, processor):
     assert trainer.evaluate()["eval_images"] == 4
 
 
+@pytest.mark.parametrize("changed", ["with_format", "with_transform"])
+def test_the_format_of_a_dict_s_rows_is_left_to_a_collator_of_ones_own(changed, rows, make, processor):
+    collate, seen = own_collator(processor), []
+
+    def note(items):
+        seen.extend(sorted(item) for item in items)
+        return collate(items)
+
+    ways = {
+        "with_format": lambda each: each.add_column("more", [0] * len(each)).with_format(None, ["image", "caption"]),
+        "with_transform": lambda each: each.with_transform(lambda batch: batch | {"more": batch["caption"]}),
+    }
+    changed_rows = datasets.DatasetDict({name: ways[changed](each) for name, each in rows.items()})
+    assert make(None, changed_rows, data_collator=note).evaluate()["eval_images"] == 4
+    more = ["more"] if changed == "with_transform" else []
+    assert seen == [["caption", "image", *more]] * 4
+
+
 def test_a_name_is_opened_for_a_collator_of_ones_own_too(folder, make, processor):
     ours = HFClipCollator(processor)
     trainer = make(folder / "train", data_collator=lambda items: {
@@ -197,7 +215,7 @@ def test_columns_are_named_where_two_fit(rows, make):
         (lambda rows: (rows["train"].remove_columns("image"), None), r"has no column of images among caption: make"),
         (
             lambda rows: (rows["train"], datasets.DatasetDict(train=rows["train"])),
-            r"has the splits train, but no test or validation: set split to one",
+            r"has the splits train, but no test or validation: for one give dataset\[\"train\"\]",
         ),
         (lambda rows: ("no/such/folder", None), "no data at 'no/such/folder'"),
         (
