@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import json
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -230,9 +229,9 @@ def _about(results: Results) -> str:
 def _about_intervals(results: Results) -> Iterator[str]:
     """What the brackets are of, and which figures have none."""
     bracketed = {figure.metric: figure.interval is not None for figure in results.figures}
-    few_shot = any(has and re.search(r"_\d+shot_", metric) for metric, has in bracketed.items())
-    draws = "; of few-shot probes for these draws" if few_shot else ""
-    yield f"In brackets: {results.intervals}{draws}. hf_clip {results.hf_clip}."
+    said = (task_of([each], results.tasks).about_interval(each.metric) for each in results.figures if each.interval)
+    more = "".join(f"; {escaped(words)}" for words in dict.fromkeys(said) if words)
+    yield f"In brackets: {results.intervals}{more}. hf_clip {results.hf_clip}."
     if bare := [metric for metric, has in bracketed.items() if not has]:
         tested = " and no test of the difference" if len(results.models) > 1 else ""
         yield f"Without an interval{tested}: {', '.join(bare)}."

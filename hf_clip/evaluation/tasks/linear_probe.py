@@ -1,5 +1,6 @@
 """Linear probe: how well a linear classifier tells classes apart by frozen features. Needs scikit-learn."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -303,6 +304,9 @@ class LinearProbe(ClassTask):
         if train is None:
             outcome.protocol["split"] = "the data's own, by picture: ⅗ train, ⅕ validation, ⅕ test"
         return add_chance(outcome, parts)
+
+    def about_interval(self, metric: str) -> str:
+        return "of few-shot probes for these draws" if re.search(r"_\d+shot_", metric) else ""
 
     def short_label(self, metric: str) -> str:
         return metric.replace("linear_probe_", "linear probe ")

@@ -220,6 +220,10 @@ class Task(ABC):
         """In a table of several tasks."""
         return self.label(metric)
 
+    def about_interval(self, metric: str) -> str:
+        """What its interval leaves out, in words; empty: nothing."""
+        return ""
+
     def shown(self, metric: str, value: float) -> str:
         return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
