@@ -1,5 +1,6 @@
 """Vectors read from a folder in place of captions and pictures: the same draws, and cheap to hand to a worker."""
 
+import json
 import os
 import pickle
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import write_pictures
 
+from hf_clip.core.records import InvalidRecord
 from hf_clip.data.augmentation import Augmentation
 from hf_clip.data.collator import HFClipCollator
 from hf_clip.data.dataset import TrainingPairs
@@ -135,3 +137,22 @@ def test_a_mixture_asks_each_source_once_and_keeps_the_order(source, tmp_path):
         for row, item in zip(rows, mixture.__getitems__(order), strict=True):
             assert item["image_id"] == (row if row < 6 else 105 - (row - 6))
             assert item["pooled_image"][0] == item["image_id"] % 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tower": "bert"}, "tower: str where a mapping belongs"),
+        ({"tower": {"type": "bert"}}, "tower: 'digest' is missing"),
+        ({"width": "3"}, "Field 'width'"),
+        ({"preprocessing": [1]}, "Field 'preprocessing'"),
+    ],
+)
+def test_a_manifest_of_another_kind_is_one_line_with_file_and_field(changes, said, tmp_path):
+    write_features(tmp_path / "a", [[0]], [100])
+    file = tmp_path / "a" / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(InvalidRecord, match=said) as refusal:
+        Features(tmp_path / "a")
+    assert str(file) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
