@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from torch.utils.data import Dataset
 from transformers.trainer import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -145,7 +146,7 @@ def train(trainer: HFClipTrainer, settings: dict[str, Any] | None = None) -> dic
         metrics["train_samples_per_second"] = result.metrics["train_samples_per_second"]
         metrics["skipped_training_images"] = trainer.skipped_images.in_all_processes()
         if args.should_save:
-            _write_report(trainer, metrics, {name: each.source for name, each in sets.items()}, embedded, outcomes)
+            _write_report(trainer, metrics, _sources_of(sets), embedded, outcomes)
         if args.push_to_hub:
             trainer.push_to_hub()
     return metrics
@@ -172,10 +173,22 @@ def _cut_where_training_did(trainer: HFClipTrainer) -> HFClipProcessor:
     return processor
 
 
-def _evaluation_sets(trainer: HFClipTrainer) -> dict[str, CaptionedImages]:
+def _evaluation_sets(trainer: HFClipTrainer) -> dict[str, Dataset[Any]]:
     """By name; that of a single one is empty."""
     sets: Any = trainer.eval_dataset
-    return sets if isinstance(sets, dict) else {"": sets} if sets else {}
+    return sets if isinstance(sets, dict) else {} if sets is None else {"": sets}
+
+
+def _sources_of(sets: dict[str, Dataset[Any]]) -> dict[str, Source]:
+    """Of those that have one, whose rows a report can name and draw; of the others it is said that there is none."""
+    sources = {name: each.source for name, each in sets.items() if isinstance(each, CaptionedImages)}
+    for name in sets.keys() - sources.keys():
+        what = f"eval_dataset {name!r}" if name else "eval_dataset"
+        logger.warning(
+            f"no results.json and no images of {what}, a {type(sets[name]).__name__} whose rows have no one source: "
+            "its figures are in metrics.json"
+        )
+    return sources
 
 
 def _run_trainer(trainer: HFClipTrainer, stop: StopOnInterrupt, checkpoint: str | None) -> Any:
@@ -223,7 +236,7 @@ def _write_report(
         run = trainer.args.output_dir
         model = model_facts(open_model_and_processor(run)[0], Path(run).resolve().name) if sources else None
         for name, source in sources.items():
-            data = _facts_of_evaluation(source, trainer.origin, name if len(sources) > 1 else "")
+            data = _facts_of_evaluation(source, trainer.origin, name if len(embedded) > 1 else "")
             _write_results(model, data, embedded[name], outcomes[name], folder / EVALUATION / name)
         if not can_draw():
             logger.warning('no pictures without matplotlib: pip install "hf_clip[eval]"')

@@ -2,11 +2,13 @@
 
 import json
 
+import datasets
 import pytest
 import torch
 import yaml
 from conftest import CODE, tiny_model, write_pictures
 from safetensors.torch import load_file
+from torch.utils.data import Subset
 from training_runs import PressCtrlC, make_processor
 from transformers import AutoModel, AutoProcessor, TrainerCallback
 
@@ -27,14 +29,14 @@ def arguments(folder, **changes):
 
 def run(folder, source, evaluated=None, *, settings=None, model=None, processor=None, origin=None, **changes):
     """Trains the tiny model on a source into a folder."""
-    callbacks = changes.pop("callbacks", None)
+    others = {name: changes.pop(name) for name in ("callbacks", "data_collator") if name in changes}
     trainer = HFClipTrainer(
         model or tiny_model(),
         arguments(folder, **changes),
         train_dataset=source,
         eval_dataset=evaluated,
         processing_class=processor or make_processor(folder.parent / "tokenizer"),
-        callbacks=callbacks,
+        **others,
         origin=origin or Origin(str(folder.parent / "resnet"), "google-bert/bert-base-uncased", credit="Pictures: us"),
     )
     return train(trainer, settings)
@@ -278,6 +280,31 @@ def test_what_was_held_out_is_not_called_all_rows(tmp_path, pictures):
     origin = Origin(eval_data="pictures of us")
     run(tmp_path / "run", kept, held_out, origin=origin, save_strategy="no")
     assert (results_of(tmp_path)["name"], results_of(tmp_path)["split"]) == ("pictures of us", "held out")
+
+
+@pytest.mark.parametrize("kind", ["Subset", "Dataset"])
+def test_evaluation_sets_without_a_source_have_figures_and_no_report(kind, tmp_path, pictures, caplog):
+    source, processor = open_source(pictures), make_processor(tmp_path / "tokenizer")
+    if kind == "Subset":
+        sets = {"part": Subset(CaptionedImages(source, processor.image_processor), [1, 2, 3]), "all": source}
+        metrics = run(tmp_path / "run", source, sets, save_strategy="no", processor=processor)
+        assert (metrics["part_images"], metrics["all_images"]) == (3, 8)
+        assert results_of(tmp_path, "all")["name"] == "all: pictures"
+        assert "no results.json and no images of eval_dataset 'part', a Subset" in caplog.text
+    else:
+        rows = datasets.load_dataset("imagefolder", data_dir=str(pictures))["train"].select(range(4))
+        metrics = run(
+            tmp_path / "run", rows, rows, save_strategy="no", processor=processor,
+            data_collator=lambda items: dict(processor(
+                images=[item["image"] for item in items], text=[item["caption"] for item in items], return_tensors="pt"
+            )),
+        )  # fmt: skip
+        assert metrics["images"] == 4
+        assert "no results.json and no images of eval_dataset, a Dataset" in caplog.text
+    assert "Traceback" not in caplog.text
+    left = {file.relative_to(tmp_path / "run").parts[0] for file in (tmp_path / "run").rglob("*")}
+    assert left >= {"metrics.json", "README.md", "pictures"}
+    assert (tmp_path / "run" / "evaluation").exists() == (kind == "Subset")
 
 
 def test_several_evaluation_sets_are_told_apart(tmp_path, pictures):
