@@ -120,9 +120,10 @@ def _check_found(image: str | None, has_captions: bool, features: ColumnFeatures
             "cast_column(column, datasets.Image()), or set image_column"
         )
     if not (has_captions or any(isinstance(feature, dict | datasets.Json) for feature in features.values())):
+        others = ", ".join(column for column in features if column != image)
         raise InputError(
-            f"{name} has no captions among {', '.join(features)}: add a column of texts, of lists of texts or of "
-            "datasets.ClassLabel"
+            f"{name} has its images in {image!r}, and no captions in {others or 'another column'}: add a column of "
+            "texts, of lists of texts or of datasets.ClassLabel"
         )
 
 

@@ -327,7 +327,15 @@ def _asked(
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> tuple[AskedColumns, Sequence[str] | None]:
-    """`ColumnSettings`, of which Python refuses what is misspelt."""
+    """`ColumnSettings`, of which Python refuses what is misspelt.
+
+    Raises:
+        InputError: a column by anything but its name.
+    """
+    given = {"image_column": image_column, "caption_column": caption_column, "label_column": label_column}
+    for setting, column in given.items():
+        if not isinstance(column, str | None):
+            raise InputError(f"{setting} is a {type(column).__name__}: give the name of one column")
     return AskedColumns(image_column, caption_column, label_column), class_names
 
 

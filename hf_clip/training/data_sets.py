@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard, Unpack
 
+import datasets
 from torch.utils.data import Dataset
 
 from ..core.errors import InputError
@@ -132,10 +133,12 @@ class DataOpener:
     def training_set(self, given: object) -> Any:
         """
         Raises:
-            InputError: several by name; as of `open_source` and `training_pairs`.
+            InputError: several; a table that is no data set; as of `open_source` and `training_pairs`.
         """
-        if _is_named(given):
-            raise InputError("train_dataset is a dict: give one data set, or several as MixedPairs")
+        if _is_named(given) or _is_several(given):
+            kind = type(given).__name__
+            raise InputError(f"train_dataset is a {kind}: give one data set, or several as MixedPairs")
+        _check_table(given, "train_dataset")
         if not self._is_data(given):
             return self._chosen(given, TRAINING)
         source = given if isinstance(given, Source) else open_source(given, **self.columns)
@@ -145,18 +148,24 @@ class DataOpener:
         """Of several by name, each.
 
         Raises:
-            InputError: a stream.
+            InputError: a stream; several without names, or none; a table that is no data set; data to open without a
+                processor; a dict of splits without one to evaluate on; as of `open_source`.
         """
         if _is_named(given):
+            if not given:
+                raise InputError("eval_dataset is an empty dict: give a data set, or leave it out")
             return {name: self.evaluation_set(each) for name, each in given.items()}
+        if _is_several(given):
+            raise InputError(f'eval_dataset is a {type(given).__name__}: give several as a dict, {{"name": data, …}}')
+        _check_table(given, "eval_dataset")
         if not self._is_data(given):
-            return self._chosen(given, evaluation_splits(self.args))
+            chosen = self._chosen(given, evaluation_splits(self.args))
+            if isinstance(chosen, datasets.IterableDataset):
+                raise _no_stream(name_of_rows(chosen))
+            return chosen
         source = given if isinstance(given, Source) else open_evaluation(given, self.args, **self.columns)
         if source.streaming:
-            raise InputError(
-                f"{source.name} is a stream, and evaluation measures every row of a set once: give a Dataset, such as "
-                "datasets.Dataset.from_list(list(stream.take(1000))), or open it without streaming"
-            )
+            raise _no_stream(source.name)
         return CaptionedImages(source, self.processor.image_processor)
 
     def _is_data(self, given: object) -> bool:
@@ -179,3 +188,20 @@ class DataOpener:
 def _is_named(given: object) -> TypeGuard[Mapping[str, object]]:
     """Whether it is several evaluation sets by name."""
     return isinstance(given, Mapping) and not is_opened(given)
+
+
+def _is_several(given: object) -> bool:
+    """Whether it is a list of what would each be opened."""
+    return isinstance(given, list | tuple) and any(isinstance(each, str | Path | Source | Opened) for each in given)
+
+
+def _check_table(given: object, role: str) -> None:
+    if hasattr(given, "iloc"):  # of pandas, which need not be imported to know it
+        raise InputError(f"{role} is a {type(given).__name__}: give datasets.Dataset.from_pandas(…) of it")
+
+
+def _no_stream(name: str) -> InputError:
+    return InputError(
+        f"{name} is a stream, and evaluation measures every row of a set once: give a Dataset, such as "
+        "datasets.Dataset.from_list(list(stream.take(1000))), or open it without streaming"
+    )

@@ -65,7 +65,7 @@ def test_a_stream_draws_each_row_once_an_epoch(features):
             lambda: rows(kind=[0, 1, 0, 1], other=[0] * 4).cast_column("other", CLASSES),
             "any of kind, other may be the label: set label_column to one of them",
         ),
-        (lambda: rows(number=[1, 2, 3, 4]), "Dataset has no captions among photo, number: add a column of texts"),
+        (lambda: rows(number=[1, 2, 3, 4]), "Dataset has its images in 'photo', and no captions in number: add a col"),
         (lambda: datasets.Dataset.from_dict({"x": ["a"]}), "Dataset has no column of images among x: make one with c"),
         (lambda: rows(words=["a", "", "b", "c"]), "Dataset: row 2 has an empty caption"),
         (lambda: rows(words=CAPTIONS).select([]), "Dataset has no rows"),

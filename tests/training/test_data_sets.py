@@ -210,8 +210,14 @@ def test_columns_are_named_where_two_fit(rows, make):
             lambda rows: (rows["train"], rows["test"].to_iterable_dataset()),
             r"\w+ is a stream, and evaluation measures every row of a set once: give a Dataset, such as datasets\.",
         ),
-        (lambda rows: (rows["train"].remove_columns("caption"), None), r"has no captions among image: add a column"),
-        (lambda rows: (rows["train"], rows["test"].remove_columns("caption")), r"has no captions among image: add a"),
+        (
+            lambda rows: (rows["train"].remove_columns("caption"), None),
+            r"has its images in 'image', and no captions in another column",
+        ),
+        (
+            lambda rows: (rows["train"], rows["test"].remove_columns("caption")),
+            r"has its images in 'image', and no captions",
+        ),
         (lambda rows: (rows["train"].remove_columns("image"), None), r"has no column of images among caption: make"),
         (
             lambda rows: (rows["train"], datasets.DatasetDict(train=rows["train"])),
@@ -223,6 +229,17 @@ def test_columns_are_named_where_two_fit(rows, make):
             "has one row: a pair learns from others, so give two or more",
         ),
         (lambda rows: ({"a": rows["train"]}, None), "train_dataset is a dict: give one data set, or several as Mixed"),
+        (
+            lambda rows: (["a/folder", rows["train"]], None),
+            "train_dataset is a list: give one data set, or several as",
+        ),
+        (
+            lambda rows: (rows["train"].to_pandas(), None),
+            r"train_dataset is a DataFrame: give datasets\.Dataset",
+        ),
+        (lambda rows: (rows["train"], rows["test"].to_pandas()), "eval_dataset is a DataFrame: give datasets"),
+        (lambda rows: (rows["train"], [rows["test"]]), r'eval_dataset is a list: give several as a dict, \{"name"'),
+        (lambda rows: (rows["train"], {}), "eval_dataset is an empty dict: give a data set, or leave it out"),
     ],
 )
 def test_data_that_will_not_do_are_refused_in_a_line(parts, message, rows, make):
@@ -230,6 +247,23 @@ def test_data_that_will_not_do_are_refused_in_a_line(parts, message, rows, make)
     with pytest.raises(InputError, match=message) as raised:
         make(train, evaluated)
     assert "\n" not in str(raised.value)
+
+
+def test_a_stream_to_evaluate_on_is_refused_with_a_collator_of_ones_own_too(rows, make, processor):
+    with pytest.raises(InputError, match="is a stream, and evaluation measures every row of a set once: give a Data"):
+        make(rows["train"], rows["test"].to_iterable_dataset(), data_collator=own_collator(processor))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image_column": "caption"}, "has its images in 'caption', and no captions in image: add a"),
+        ({"caption_column": ["caption"]}, "caption_column is a list: give the name of one column"),
+    ],
+)
+def test_columns_that_will_not_do_are_refused_in_a_line(columns, message, rows, make):
+    with pytest.raises(InputError, match=message):
+        make(rows["train"], **columns)
 
 
 def test_data_to_open_need_a_processor(folder, tmp_path):
