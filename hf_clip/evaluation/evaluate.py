@@ -23,7 +23,7 @@ from .outcome import Outcome
 from .prompts import open_templates
 from .records import ModelFacts, Results
 from .report import RESULTS, Measured, Report, can_draw, draw, model_facts
-from .report_folder import prepare_folder
+from .report_folder import folder_in_run, prepare_folder
 from .tasks.languages import evaluate_languages
 from .tasks.registry import find_task, measure
 from .tasks.task import Drawn
@@ -51,8 +51,9 @@ def evaluate(
             compares them with the first.
         data: a source, by name or opened, or a folder that `embed` wrote.
         settings: what is measured, and how; default: what suits the data.
-        output: the folder for `results.json`, `report.md` and images, which an earlier report may be in; None: nothing
-            is written or drawn.
+        output: the folder for `results.json`, `report.md` and images, which an earlier report may be in; default: of
+            one model that lies in the folder of its run, a folder in `evaluation` there, so that `publish` has the
+            figures; of any other, nothing is written or drawn.
         options: how images and captions are embedded.
 
     Returns:
@@ -64,12 +65,15 @@ def evaluate(
             read, where `options` are strict, or all of them.
     """
     settings = settings or EvaluationSettings()
-    folder = None if output is None else prepare_folder(output, RESULTS)
-    open_templates(settings.templates)  # before the work
+    folder = None if output is None else prepare_folder(output, RESULTS)  # before the work
+    open_templates(settings.templates)
     models = _by_name(model)
     if len(models) > 1 and importlib.util.find_spec("scipy") is None:
         raise InputError('to compare models needs scipy: pip install "hf_clip[eval]"')
     measured_on = EvaluationData(data, settings, options)
+    if output is None and (own := folder_in_run(model, measured_on.facts)):
+        folder = prepare_folder(own, RESULTS)
+        logger.warning(f"the report is written into {folder}, and is published with the model")
     if len(models) > 1:  # not to find after hours that the last one cannot be opened
         for each in models.values():
             measured_on.check(open_trained(each)[0])

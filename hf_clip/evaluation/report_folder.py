@@ -1,10 +1,16 @@
 """The folder that a report is written into."""
 
 import os
+import re
 from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.json_files import read_json
+from ..core.public import public_name
+from .records import DataFacts
+
+FOLDER = "evaluation"  # in that of a model: the reports that are published with it
+_OF_A_RUN = "training_args.bin"  # the Trainer's, which never goes to the Hub: a download is no run's folder
 
 
 def prepare_folder(name: str | Path, results: str) -> Path:
@@ -27,6 +33,17 @@ def prepare_folder(name: str | Path, results: str) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"output {folder} is no folder that can be written: Permission denied")
     return folder
+
+
+def folder_in_run(model: object, data: DataFacts) -> Path | None:
+    """Where a report on a run's model belongs, from which its card is made; None of any other model.
+
+    One for each content of the data: what is measured again takes the place of the last.
+    """
+    if not (isinstance(model, str | Path) and Path(model, _OF_A_RUN).is_file()):
+        return None
+    name = re.sub(r"[^\w.-]+", "-", public_name(data.name)).strip("-.")
+    return Path(model, FOLDER, f"{name}-{data.fingerprint[:6]}")
 
 
 def _is_report(file: Path) -> bool:

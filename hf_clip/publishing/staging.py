@@ -21,8 +21,8 @@ from ..core.public import refuse_secrets, skipped_in_public, without_folders
 from ..core.training_record import TRAINING, TrainingRecord
 from ..evaluation.records import Results
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
+from ..evaluation.report_folder import FOLDER as EVALUATION
 from .adapters import stage_adapter
-from .card.evaluation import FOLDER as EVALUATION
 from .card.facts import CardDetails, CardFacts, check_details
 from .card.render import write_card
 from .hub_contents import write_manifest

@@ -9,7 +9,8 @@ import hf_clip
 from hf_clip.cli.main import main
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
-from hf_clip.evaluation.records import Results
+from hf_clip.evaluation.records import DataFacts, Results
+from hf_clip.evaluation.report_folder import folder_in_run
 
 QUIET = hf_clip.EmbedOptions(progress=False)
 
@@ -70,3 +71,12 @@ def test_options_that_cannot_be_are_named():
         hf_clip.EmbedOptions(batch_size=0)
     with pytest.raises(InputError, match="num_workers must be 0 or more, not -1"):
         hf_clip.EmbedOptions(num_workers=-1)
+
+
+def test_a_report_belongs_to_a_run_s_own_folder_alone(tmp_path):
+    """By the name and the content of the data; a downloaded model's folder, and an opened model, are left as they are."""
+    data = DataFacts("/somewhere/images of cats", "test", "0123456789")
+    assert folder_in_run(tmp_path, data) is None
+    (tmp_path / "training_args.bin").touch()
+    assert folder_in_run(str(tmp_path), data) == tmp_path / "evaluation" / "images-of-cats-012345"
+    assert folder_in_run(("model", "processor"), data) is None

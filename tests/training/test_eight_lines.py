@@ -74,6 +74,8 @@ def test_as_they_stand_and_on_rows_in_memory(tower_folders, images, tmp_path):
         assert value == pytest.approx(expected[f"eval_{name}"], abs=1e-6), name
     card = (tmp_path / found["published"] / "README.md").read_text()
     assert "user/my-clip" in card
+    recall = figures["image_retrieval_recall@1"]
+    assert f"| text → image, recall@1 | {recall:.3f} |" in card, "what evaluate measured is published with the model"
     training = json.loads((tmp_path / found["published"] / "training.json").read_text())
     assert (training["steps"], training["epochs"], training["data"][0]["pictures"]) == (5, 5.0, 8)
     in_memory = run_lines(tower_folders, OF_ROWS, **{name: rows_of(name) for name in ("train", "test")})

@@ -14,11 +14,10 @@ from ...core.records import Record
 from ...evaluation.markdown import escaped
 from ...evaluation.records import DataFacts, Figure, Figures, Results, TaskWords, noted_by
 from ...evaluation.report import PAGE, PICTURES, RESULTS
+from ...evaluation.report_folder import FOLDER
 from ...evaluation.tasks.registry import task_of
 from ...evaluation.tasks.task import Task
 from .words import cell, dataset_link, shown, without_empty
-
-FOLDER = "evaluation"
 
 _COLUMNS = ["", "value", "95 % interval", "chance", "best possible"]
 
