@@ -74,7 +74,7 @@ def test_options_that_cannot_be_are_named():
 
 
 def test_a_report_belongs_to_a_run_s_own_folder_alone(tmp_path):
-    """By the name and the content of the data; a downloaded model's folder, and an opened model, are left as they are."""
+    """By the name and the content of the data; a download, and a model that is open, are left as they are."""
     data = DataFacts("/somewhere/images of cats", "test", "0123456789")
     assert folder_in_run(tmp_path, data) is None
     (tmp_path / "training_args.bin").touch()
