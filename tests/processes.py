@@ -126,7 +126,7 @@ def take_steps(rank: int, world_size: int, folder: str, steps: list[Step]) -> No
 def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torch.Tensor:
     from hf_clip.training.distributed import gather_batch, global_contrastive_loss
     from hf_clip.training.gradient_cache import GradientCache
-    from hf_clip.training.own_loss import loss_to_train, own_loss
+    from hf_clip.training.own_loss import give_loss, own_loss
 
     inputs = step.inputs(rows)
     cache = GradientCache(inputs, step.chunk_size) if step.chunk_size else None
@@ -135,7 +135,8 @@ def _loss_and_gradients(model: torch.nn.Module, step: Step, rows: slice) -> torc
         world = gather_batch(output.image_embeds, output.text_embeds, **step.ids(rows))
         loss = own_loss(functools.partial(_own, step.own, rows), output, world)
     else:
-        trained = loss_to_train(small_model(step.loss), step.tile_size, torch.device("cpu"))
+        told = small_model(step.loss)
+        trained = give_loss(told, told.get_loss())
         loss = global_contrastive_loss(output, trained, **step.ids(rows), tile_size=step.tile_size)
     loss.backward()
     if cache:

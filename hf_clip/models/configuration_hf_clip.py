@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from .loss_hf_clip import PROBABILITIES, Loss
+from .loss_hf_clip import LOSS_SETTINGS, PROBABILITIES, Loss
 from .losses_hf_clip import LOSSES, find_loss
 from .pipelines_hf_clip import register_pipelines
 from .remote_code_hf_clip import copy_code, name_classes
@@ -79,7 +79,8 @@ class HFClipConfig(PreTrainedConfig):
             the tower and pooling that this was measured for; measured anew where they are no longer those.
 
     Raises:
-        ValueError: for a pooling, projection or loss that does not exist, naming those that do.
+        ValueError: for a pooling, projection or loss that does not exist, naming those that do; for probabilities that
+            contradict the loss, or a cap that is no number.
     """
 
     model_type = "hf_clip"
@@ -135,20 +136,36 @@ class HFClipConfig(PreTrainedConfig):
         """What is not said is as the loss has it; of one that is not here its temperature is by default CLIP's."""
         known = find_loss(self.loss) if self.probabilities is None else LOSSES.get(self.loss)
         usual = Loss if known is None else known
-        if known and self.probabilities not in (None, known.probabilities):
-            raise ValueError(
-                f"probabilities {self.probabilities!r} contradict the loss {self.loss}, whose are "
-                f"{known.probabilities!r}: leave them out, or give a loss of your own another name"
-            )
+        self._check_probabilities()
         self.probabilities = self.probabilities or usual.probabilities
         if self.logit_scale_init_value is None:
             self.logit_scale_init_value = usual.logit_scale_init_value
         if self.logit_scale_max == "default":
             self.logit_scale_max = usual.logit_scale_max
+        if isinstance(self.logit_scale_max, str):
+            raise ValueError(f"logit_scale_max is {self.logit_scale_max!r}: give a number, or None for no cap")
         if known and known.logit_bias_init_value is None:
             self.logit_bias_init_value = None  # older versions saved a value for it all the same
         elif self.logit_bias_init_value is None:
             self.logit_bias_init_value = usual.logit_bias_init_value
+
+    def _check_probabilities(self) -> None:
+        known = LOSSES.get(self.loss)
+        if known and self.probabilities not in (None, known.probabilities):
+            raise ValueError(
+                f"probabilities {self.probabilities!r} contradict the loss {self.loss}, whose are "
+                f"{known.probabilities!r}: say the loss alone, of a model with use_loss, and call a loss of your own "
+                "by another name"
+            )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As of any configuration; with another `loss` among `kwargs`, also its settings are no longer those saved."""
+        saved = config_dict.get("loss", cls.loss)
+        if kwargs.get("loss", saved) != saved:
+            kept = {name: value for name, value in config_dict.items() if name not in LOSS_SETTINGS}
+            config_dict = kept | {name: kwargs.pop(name) for name in ("loss", *LOSS_SETTINGS) if name in kwargs}
+        return super().from_dict(config_dict, **kwargs)
 
     @classmethod
     def from_vision_text_configs(
@@ -171,7 +188,11 @@ class HFClipConfig(PreTrainedConfig):
 
         `PreTrainedModel.save_pretrained` calls this, so every saved model carries its code. A subclass that
         registered itself (`register_for_auto_class`) keeps its own entry in the map.
+
+        Raises:
+            ValueError: it could not be opened again.
         """
+        self._check_probabilities()
         classes = dict(self.auto_classes)
         if "AutoModel" not in (getattr(self, "auto_map", None) or {}):
             classes |= self.model_classes

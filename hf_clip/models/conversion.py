@@ -30,9 +30,9 @@ from ..core.public import is_path
 from .configuration_hf_clip import HFClipConfig
 from .image_processors import open_image_processor
 from .modeling_hf_clip import HFClipModel
-from .processing_hf_clip import HFClipProcessor, tokenizer_limit
+from .processing_hf_clip import HFClipProcessor, fixed_length, tokenizer_limit
 from .reading import LoadReport, load_with_report, read_json, without_load_report
-from .text_lengths import FIXED_LENGTH, TextPolicy, fit_policy
+from .text_lengths import TextPolicy, fit_policy
 from .towers import open_model_and_processor
 
 # Of the largest logit: what fp32 leaves of sums that were added in another order.
@@ -178,7 +178,7 @@ def open_checkpoint(name: str) -> tuple[DualEncoder, HFClipProcessor]:
 
 
 def _text_policy(source: DualEncoder, tokenizer: PreTrainedTokenizerBase) -> TextPolicy:
-    fixed = FIXED_LENGTH.get(source.text_model.config.model_type)
+    fixed = fixed_length(source.text_model.config)
     told = fixed if tokenizer_limit(tokenizer) is None else None
     policy = TextPolicy("longest" if fixed is None else "max_length", told)
     return fit_policy(policy, source.text_model, tokenizer)

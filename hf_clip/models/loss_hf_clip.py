@@ -18,6 +18,9 @@ PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda scores: scores.sigmoid(),
 }
 
+# The fields of an `HFClipConfig` that a loss decides about, beside its name.
+LOSS_SETTINGS = ("probabilities", "logit_scale_init_value", "logit_scale_max", "logit_bias_init_value")
+
 
 @dataclass
 class GlobalBatch:
@@ -114,16 +117,26 @@ class Loss:
                 f"loss {self.name}: unknown probabilities {self.probabilities!r}: choose one of "
                 f"{', '.join(PROBABILITIES)}"
             )
-        for name in ("logit_scale_init_value", "logit_scale_max", "logit_bias_init_value"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"loss {self.name}: {name} is {value}: it must be finite")
+        self._check_temperature()
         object.__setattr__(self, "takes_tile_size", _takes_tile_size(self.name, self.function))
         object.__setattr__(self, "label", self.label or self.name)
-        if isinstance(self.citations, str):
-            object.__setattr__(self, "citations", (self.citations,))
+        citations = (self.citations,) if isinstance(self.citations, str) else tuple(self.citations)
+        object.__setattr__(self, "citations", citations)
         if self.sentence is None:
             object.__setattr__(self, "sentence", f"The model was trained with the loss {self.name}")
+
+    def _check_temperature(self) -> None:
+        for name in LOSS_SETTINGS[1:]:
+            value = getattr(self, name)
+            if value is None and name != "logit_scale_init_value":
+                continue
+            if not (isinstance(value, int | float) and math.isfinite(value)):
+                raise ValueError(f"loss {self.name}: {name} is {value!r}: it must be a finite number")
+        if self.logit_scale_max is not None and self.logit_scale_init_value > self.logit_scale_max:
+            raise ValueError(
+                f"loss {self.name}: logit_scale_init_value {self.logit_scale_init_value:.4g} is above logit_scale_max "
+                f"{self.logit_scale_max:.4g}, where the first step would clamp it: give a lower one, or a higher cap"
+            )
 
     def __call__(
         self,
@@ -146,8 +159,7 @@ class Loss:
 
     def settings(self) -> dict[str, str | float | None]:
         """The fields of an `HFClipConfig` that it decides about."""
-        fields = ("probabilities", "logit_scale_init_value", "logit_scale_max", "logit_bias_init_value")
-        return {"loss": self.name, **{name: getattr(self, name) for name in fields}}
+        return {"loss": self.name, **{name: getattr(self, name) for name in LOSS_SETTINGS}}
 
 
 def _takes_tile_size(name: str, function: LossFunction) -> bool:
@@ -201,4 +213,13 @@ def same_content(rows: Tensor, columns: Tensor, image_ids: Tensor | None, captio
     return mask & (rows[:, None] != columns[None, :])
 
 
-__all__ = ["PROBABILITIES", "GlobalBatch", "Loss", "LossFunction", "check_pairs", "same_content", "score"]
+__all__ = [
+    "LOSS_SETTINGS",
+    "PROBABILITIES",
+    "GlobalBatch",
+    "Loss",
+    "LossFunction",
+    "check_pairs",
+    "same_content",
+    "score",
+]

@@ -20,12 +20,14 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.models.clip.modeling_clip import CLIPTextModelOutput, CLIPVisionModelOutput
+from transformers.utils import logging
 
 from .checkpointing_hf_clip import make_checkpointable, repeated_blocks, statistics_moved
 from .configuration_hf_clip import HFClipConfig
-from .loss_hf_clip import PROBABILITIES, Loss, score
+from .loss_hf_clip import PROBABILITIES, GlobalBatch, Loss, check_pairs, score
 from .losses_hf_clip import LOSSES, find_loss
 from .pooling_hf_clip import last_map_of, patch_mask, pool, with_pooled
+from .processing_hf_clip import FIXED_LENGTH
 from .remote_code_hf_clip import name_classes
 from .towers_hf_clip import example_pixels, freeze_unused, load_tower, patch_numbers, settle_tower, tower_config
 
@@ -40,8 +42,7 @@ if TYPE_CHECKING:
 else:
     from transformers.utils.generic import can_return_tuple
 
-# Towers that were trained on texts padded to a fixed length, and to read the padding.
-_READS_PADDING = {"siglip_text_model", "siglip2_text_model"}
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -201,8 +202,8 @@ class _TextTower(HFClipPreTrainedModel):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        if self.config.text_config.model_type in _READS_PADDING:
-            attention_mask = None
+        if self.config.text_config.model_type in FIXED_LENGTH:
+            attention_mask = None  # it was trained to read the padding
         counts_positions = "position_ids" in self._text_arguments
         if self.config.text_pooling == "last" and attention_mask is not None and counts_positions:
             # Counted from the first token that is no padding, which may be on the left.
@@ -346,21 +347,38 @@ class HFClipModel(_TextTower, _VisionTower):
         """Makes it a model of this loss, one of one's own too: `return_loss=True` and `HFClipTrainer` compute it, and
         the configuration has its name and settings.
 
-        Of a loss of another name a temperature that was never trained begins where the loss says, and a trained one
-        stays; a bias that the loss has and the model lacks begins where the loss says, and one that it has not goes.
-        A loss of the name in the configuration changes no settings there.
+        Of a loss of another name a temperature or a bias that was never trained begins where the loss says, and a
+        trained one stays; a bias that the loss has and the model lacks begins there too, and one that it has not goes.
+        A loss of the name in the configuration changes no settings there; of one of your own a warning says which.
 
         Raises:
-            ValueError: of this name there is another loss, or was one with other settings when the model was made.
+            ValueError: of this name there is another loss, or was one when the model was made.
         """
         loss = find_loss(loss) if isinstance(loss, str) else loss
-        if LOSSES.get(loss.name, loss) is not loss:
-            raise ValueError(f"{loss.name!r} is a loss of hf_clip's: give yours another name")
+        self.check_loss(loss)
         if loss.name != self.config.loss:
             self._begin_loss(loss)
-        elif found := self._differing(loss):
+        elif loss.name not in LOSSES and (kept := self._kept_settings(loss)):
+            logger.warning(
+                f"the loss {loss.name} has other settings than the model was made with, which stay: {kept}: set them "
+                "in model.config, or give this loss another name"
+            )
+        self.own_loss = None if loss.name in LOSSES else loss
+
+    def check_loss(self, loss: Loss) -> None:
+        """Changes nothing.
+
+        Raises:
+            ValueError: `use_loss` does not take it.
+        """
+        if LOSSES.get(loss.name, loss) is not loss:
+            raise ValueError(f"{loss.name!r} is a loss of hf_clip's: give yours another name")
+        if loss.name == self.config.loss and (found := self._differing(loss)):
             raise ValueError(f"the model was made for another loss {loss.name!r}: {found}: give this one another name")
-        self.own_loss = loss
+
+    def _kept_settings(self, loss: Loss) -> str:
+        config = {name: getattr(self.config, name) for name in loss.settings()}
+        return ", ".join(f"{name}={config[name]}" for name, value in loss.settings().items() if value != config[name])
 
     def _differing(self, loss: Loss) -> str:
         """What opening a model of the loss without it would have wrong; empty where nothing is."""
@@ -373,11 +391,13 @@ class HFClipModel(_TextTower, _VisionTower):
 
     @torch.no_grad()
     def _begin_loss(self, loss: Loss) -> None:
-        untrained = bool((self.logit_scale == self.config.logit_scale_init_value).all())
-        for name, value in loss.settings().items():
-            setattr(self.config, name, value)
-        if untrained:
-            self.logit_scale.fill_(loss.logit_scale_init_value)
+        begins = {"logit_scale": loss.logit_scale_init_value, "logit_bias": loss.logit_bias_init_value}
+        for name, value in begins.items():
+            parameter, began = getattr(self, name), getattr(self.config, f"{name}_init_value")
+            if parameter is not None and value is not None and (parameter == began).all():  # never trained
+                parameter.fill_(value)
+        for name, setting in loss.settings().items():
+            setattr(self.config, name, setting)
         if loss.logit_bias_init_value is None:
             self.logit_bias = None
         elif self.logit_bias is None:
@@ -469,6 +489,7 @@ class HFClipModel(_TextTower, _VisionTower):
         loss = None
         if with_loss:
             _refuse_local_loss()
+            check_pairs(images, texts, GlobalBatch(images, texts))
             loss = self.get_loss()(images, texts, scale, bias) / images.shape[0]
         return {
             "loss": loss,

@@ -4,15 +4,18 @@ from .requirements_hf_clip import TRANSFORMERS  # noqa: F401 – checks the rele
 
 # isort: split
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoTokenizer,
     BaseImageProcessor,
     BatchFeature,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
@@ -23,6 +26,15 @@ from .pipelines_hf_clip import open_image
 from .remote_code_hf_clip import copy_code
 
 PADDINGS = ("longest", "max_length")
+
+# Text towers that were trained on texts padded to a fixed length, and to read the padding.
+FIXED_LENGTH = {"siglip_text_model": 64, "siglip2_text_model": 64}
+
+
+def fixed_length(tower: PreTrainedConfig) -> int | None:
+    """To how many tokens every text is padded that a text tower of this configuration reads; `None`: to no number."""
+    length = FIXED_LENGTH.get(tower.model_type)
+    return None if length is None else min(length, tower.max_position_embeddings)
 
 
 def tokenizer_limit(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -89,7 +101,14 @@ class HFClipProcessor(ProcessorMixin):
     def from_vision_text_pretrained(
         cls, vision_model_name_or_path: str, text_model_name_or_path: str, **kwargs: Any
     ) -> "HFClipProcessor":
-        """The processor of two towers: the one's image processor and the other's tokenizer (Hub ids or folders)."""
+        """The processor of two towers: the one's image processor and the other's tokenizer (Hub ids or folders); texts
+        are padded as the text tower was trained, unless `kwargs` say otherwise."""
+        length = None
+        with contextlib.suppress(OSError, ValueError):  # a tokenizer alone, or a tower that transformers does not know
+            text = AutoConfig.from_pretrained(text_model_name_or_path, trust_remote_code=False)
+            length = fixed_length(getattr(text, "text_config", None) or text)
+        if length is not None:
+            kwargs = {"text_padding": "max_length", "max_text_length": length} | kwargs
         return cls(
             image_processor=AutoImageProcessor.from_pretrained(vision_model_name_or_path),
             tokenizer=AutoTokenizer.from_pretrained(text_model_name_or_path),

@@ -5,10 +5,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .processing_hf_clip import tokenizer_limit
-
-# Text towers that read a fixed number of tokens, padding included, as they were trained.
-FIXED_LENGTH = {"siglip_text_model": 64, "siglip2_text_model": 64}
+from .processing_hf_clip import fixed_length, tokenizer_limit
 
 
 @dataclass(frozen=True)
@@ -25,10 +22,8 @@ def trained_policy(tower: PreTrainedModel, max_length: int | None = None) -> Tex
     Args:
         max_length: after how many tokens they were cut, where its type doesn't say.
     """
-    fixed = FIXED_LENGTH.get(tower.config.model_type)
-    if fixed is None:
-        return TextPolicy(max_text_length=max_length)
-    return TextPolicy("max_length", min(fixed, tower.config.max_position_embeddings))
+    fixed = fixed_length(tower.config)
+    return TextPolicy(max_text_length=max_length) if fixed is None else TextPolicy("max_length", fixed)
 
 
 def text_capacity(tower: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int | None:

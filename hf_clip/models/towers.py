@@ -1,6 +1,7 @@
 """Pairs two towers into a model with its processor; opens a trained pair again, with other towers if asked."""
 
 import contextlib
+import dataclasses
 import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict, Unpack
@@ -12,7 +13,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from ..core.errors import InputError, first_line
 from .configuration_hf_clip import HFClipConfig
 from .image_processors import square_image_processor
-from .loss_hf_clip import Loss
+from .loss_hf_clip import LOSS_SETTINGS, Loss
+from .losses_hf_clip import LOSSES
 from .modeling_hf_clip import HFClipModel
 from .processing_hf_clip import HFClipProcessor
 from .text_lengths import TextPolicy, fit_policy, trained_policy
@@ -70,14 +72,15 @@ def create_model_and_processor(
     vision = _open_image_tower(vision_model, inputs.get("image_size"), config.get("vision_pooling"))
     text = _open_text_tower(text_model, config.get("text_pooling"))
     fields = _given({"vision_pooling": vision.pooling, "text_pooling": text.pooling})
-    loss = settings.get("loss")
-    if isinstance(loss, Loss):
-        fields |= loss.settings()
     with _pair_errors():
+        own_loss = _own_loss(settings.get("loss"), config)
+        if own_loss is not None:
+            fields |= own_loss.settings()
         model = HFClipModel.from_vision_text_pretrained(
             vision_model=vision.model, text_model=text.model, **(fields | config)
         )
-        _use_loss(model, loss)
+        if own_loss is not None:
+            model.use_loss(own_loss)
         policy = trained_policy(text.model, text.max_length)
         return model, _make_processor(model, vision.image_processor, text.tokenizer, policy, inputs)
 
@@ -121,7 +124,9 @@ def open_model_and_processor(
     with _pair_errors():
         if towers:
             model = _with_towers(model, towers, _given(poolings))
-        _use_loss(model, settings.get("loss"))
+        own_loss = _own_loss(settings.get("loss"), {})
+        if own_loss is not None:
+            model.use_loss(own_loss)
         return model, _make_processor(model, image_processor, tokenizer, policy, inputs)
 
 
@@ -143,10 +148,12 @@ def _with_towers(
     return new.eval()
 
 
-def _use_loss(model: HFClipModel, loss: Loss | str | None) -> None:
-    """One of hf_clip's is there already, by the name in the configuration."""
-    if isinstance(loss, Loss):
-        model.use_loss(loss)
+def _own_loss(loss: Loss | str | None, config: Mapping[str, Any]) -> Loss | None:
+    """A loss of somebody's own, with what else is asked of its temperature; hf_clip's are known by their names."""
+    if not isinstance(loss, Loss) or LOSSES.get(loss.name) is loss:
+        return None
+    asked = {name: config[name] for name in LOSS_SETTINGS if name in config}
+    return dataclasses.replace(loss, **asked) if asked else loss
 
 
 def _make_processor(
@@ -185,13 +192,24 @@ def _sort_settings(settings: PairSettings) -> tuple[InputSettings, dict[str, Any
         "max_text_length": settings.get("max_text_length"),
         "default_text_length": settings.get("default_text_length"),
     }
+    known = PairSettings.__annotations__.keys()
+    if unknown := settings.keys() - known:
+        raise InputError(f"unknown setting {min(unknown)!r}: choose among {', '.join(known)}")
     config = {name: value for name, value in settings.items() if name not in inputs}
-    if isinstance(loss := config.get("loss"), Loss):
-        config["loss"] = loss.name
-    unknown = config.keys() - HFClipConfig.__dataclass_fields__.keys()
-    if unknown:
-        raise InputError(f"unknown setting {min(unknown)!r}: not a field of HFClipConfig")
-    return inputs, _given(config)
+    if (loss := config.get("loss")) is not None:
+        config["loss"] = _name_of_loss(loss)
+    without_cap = {"logit_scale_max": None} if config.get("logit_scale_max", "default") is None else {}
+    return inputs, _given(config) | without_cap
+
+
+def _name_of_loss(loss: object) -> str:
+    if isinstance(loss, Loss):
+        return loss.name
+    if isinstance(loss, str):
+        return loss
+    raise InputError(
+        f"loss is {loss!r:.80}: give a name ({', '.join(LOSSES)}) or a Loss; HFClipTrainer also takes a plain function"
+    )
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,9 +220,10 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _open_image_tower(name: str, image_size: int | None, pooling: str | None) -> ImageTower:
-    source, own_name, pretrained = find_tower_source(name, "vision")
     with _tower_errors("vision", name):
+        source, own_name, pretrained = find_tower_source(name, "vision")
         tower = source.open_image_tower(own_name, pretrained=pretrained, pooling=pooling)
+        _check_what_came(tower, ImageTower)
         tower.model = _trainable(tower.model)
         if image_size is not None:
             tower.image_processor = square_image_processor(image_size, tower.image_processor)
@@ -213,9 +232,10 @@ def _open_image_tower(name: str, image_size: int | None, pooling: str | None) ->
 
 
 def _open_text_tower(name: str, pooling: str | None) -> TextTower:
-    source, own_name, pretrained = find_tower_source(name, "text")
     with _tower_errors("text", name):
+        source, own_name, pretrained = find_tower_source(name, "text")
         tower = source.open_text_tower(own_name, pretrained=pretrained, pooling=pooling)
+        _check_what_came(tower, TextTower)
         tower.model = _trainable(tower.model)
     if tower.tokenizer.pad_token is None:
         tower.tokenizer.pad_token = tower.tokenizer.eos_token or tower.tokenizer.unk_token
@@ -235,6 +255,11 @@ def _trainable(model: PreTrainedModel) -> PreTrainedModel:
             "has, or make the type known with AutoConfig.register and AutoModel.register"
         )
     return model.float()
+
+
+def _check_what_came(tower: object, expected: type) -> None:
+    if not isinstance(tower, expected):
+        raise InputError(f"its source gives a {type(tower).__name__}, and no {expected.__name__}: wrap it in one")
 
 
 def _try_image_size(tower: PreTrainedModel, size: int) -> None:

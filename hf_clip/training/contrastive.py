@@ -1,16 +1,14 @@
 """The trainer of dual encoders: the loss of the global batch, gradient cache, rates by part, the temperature."""
 
-from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import TrainOutput
-from transformers.utils import CONFIG_NAME, logging
+from transformers.utils import logging
 
 from ..core.errors import InputError
-from ..core.json_files import read_json
 from ..data.collator import HFClipCollator
 from ..data.columns import ColumnSettings
 from ..embeddings.encode import is_convolutional
@@ -26,7 +24,7 @@ from .evaluation_checks import check_evaluation
 from .feature_cache import UseFrozenFeatures
 from .gradient_cache import GradientCache
 from .inherited import refuse_arguments
-from .own_loss import check_loss, loss_to_train, own_loss, use_loss
+from .own_loss import check_compute_loss_func, check_loss_of_checkpoint, give_loss, loss_to_train, own_loss
 from .pair_facts import pair_facts
 from .parameter_groups import parameter_groups
 from .parts import (
@@ -121,7 +119,7 @@ class HFClipTrainer(EmbeddingTrainer):
         if given.get("processing_class") is None and isinstance(collator, HFClipCollator):
             given = given | {"processing_class": collator.processor}
         check_model_and_processor(model, given)
-        check_loss(given, self._given_loss, given["args"].loss_tile_size)
+        check_compute_loss_func(model, given, self._given_loss, given["args"].loss_tile_size)
         self.opener = DataOpener(
             given["args"], given.get("processing_class"), self._columns, is_own_collator(collator)
         )
@@ -131,18 +129,17 @@ class HFClipTrainer(EmbeddingTrainer):
 
     def make_ready(self, model: HFClipModel) -> list[nn.Module]:
         """Freezes the towers that are to be, and stores convolutions channels-last; tells the model its loss."""
-        args = self.args
-        if self._given_loss is not None:
-            if self.is_deepspeed_enabled:
-                raise InputError("loss is for runs without DeepSpeed: leave out one of them")
-            use_loss(model, self._given_loss)
+        args, loss = self.args, None
         if self.compute_loss_func is None:
-            self._loss = loss_to_train(model, args.loss_tile_size, args.device)
+            tiles, deepspeed = args.loss_tile_size, self.is_deepspeed_enabled
+            loss = loss_to_train(model, self._given_loss, tiles, args.device, deepspeed)
         frozen = freeze(model, args)
         if not wants_fsdp(args) and args.channels_last and is_convolutional(model):  # FSDP shards no layout
             model.vision_model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         self._learns_statistics = any(map(learns_statistics, model.modules()))
         check_steps(args, model, self.is_fsdp_enabled, self.is_deepspeed_enabled)
+        if loss is not None:  # last of all: a model that is refused is as it was
+            self._loss = give_loss(model, loss)
         self._cache = None
         return frozen
 
@@ -161,12 +158,7 @@ class HFClipTrainer(EmbeddingTrainer):
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
         check_evaluation(self.args, sets, self.tasks_of, self.compute_metrics is not None)
         if self.resumes_from:
-            trained = read_json(Path(self.resumes_from, CONFIG_NAME)).get("loss")  # none of an adapter
-            if trained not in (None, self.model.config.loss):
-                raise InputError(
-                    f"{self.resumes_from} was trained with the loss {trained}, and this run has "
-                    f"{self.model.config.loss}: give HFClipTrainer the same loss"
-                )
+            check_loss_of_checkpoint(self.resumes_from, self.model.config)
 
     def training_facts(self) -> PairTrainingRecord:
         """And of the towers."""

@@ -4,15 +4,17 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
 from ..core.errors import InputError
+from ..core.json_files import read_json
 from ..models.configuration_hf_clip import HFClipConfig
-from ..models.loss_hf_clip import GlobalBatch, Loss, LossFunction, score
+from ..models.loss_hf_clip import LOSS_SETTINGS, GlobalBatch, Loss, LossFunction, score
 from ..models.losses_hf_clip import LOSSES, find_loss
 from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
 from ..publishing.card.citations import is_citation
@@ -24,44 +26,85 @@ logger = logging.get_logger(__name__)
 # ---- loss ---------------------------------------------------------------------------------------------------------
 
 
-def use_loss(model: HFClipModel, given: Loss | LossFunction | str) -> None:
-    """Has a model trained by a loss: its name, a `Loss`, or a plain function by the same contract.
+def loss_to_train(
+    model: HFClipModel,
+    given: Loss | LossFunction | str | None,
+    tile_size: int | None,
+    device: torch.device,
+    deepspeed: bool = False,
+) -> Loss:
+    """What a model is to be trained by; nothing of the model is changed.
 
-    Of a plain function it keeps temperature, bias, cap and probabilities as they are.
+    Args:
+        given: a name, a `Loss`, or a plain function by the same contract, with which temperature, bias, cap and
+            probabilities stay the model's; None: the loss that the model was made for.
+        tile_size: `loss_tile_size`.
+        device: where the training computes it.
 
     Raises:
-        InputError: it is no loss, or cannot be this model's.
+        InputError: it is no loss, is not here, has no tiles, does not add up, or cannot be this model's.
     """
     try:
-        loss = _as_loss(given, model.config)
-        another = loss.name != model.config.loss
-        if another and hasattr(model, "peft_config"):
-            raise InputError(
-                f"loss {loss.name}: an adapter is saved without the configuration that says so: call use_loss of the "
-                "base model, save that, and lay the adapter over it"
-            )
-        # By its name: the model's code may be that of a saved folder, with an object of its own.
-        model.use_loss(loss.name if LOSSES.get(loss.name) is loss else loss)
+        loss = _loss_of(model, given)
+        if given is not None:
+            model.check_loss(_as_known(loss))
     except ValueError as error:
         raise InputError(str(error)) from error
-    if another and (model.logit_scale != loss.logit_scale_init_value).any():
-        logger.warning(
-            f"the temperature stays as it was trained: a new model of the loss {loss.name} would begin at "
-            f"logit_scale {loss.logit_scale_init_value:.4g}"
+    another = loss.name != model.config.loss
+    if another and hasattr(model, "peft_config"):
+        raise InputError(
+            f"loss {loss.name}: an adapter is saved without the configuration that says so: call use_loss of the base "
+            "model, save that, and lay the adapter over it"
         )
-
-
-def _as_loss(given: Loss | LossFunction | str, config: HFClipConfig) -> Loss:
-    """
-    Raises:
-        ValueError: it is none, or cites what is not known.
-    """
-    if isinstance(given, str):
-        return find_loss(given)
-    loss = given if isinstance(given, Loss) else _loss_of_function(given, config)
+    if deepspeed and (another or loss.name not in LOSSES):
+        raise InputError(
+            f"loss {loss.name}: another loss than the model was made for, or one of your own, is for runs without "
+            "DeepSpeed: leave out one of them"
+        )
     if unknown := [each for each in loss.citations if not is_citation(each)]:
         raise InputError(f"loss {loss.name}: unknown citation {unknown[0]!r}: give BibTeX, which begins with @")
+    if tile_size is not None and not loss.takes_tile_size:
+        raise InputError(f"loss_tile_size is for losses that have tiles, and {loss.name} has none: leave it out")
+    if loss.name not in LOSSES:
+        _check_adds_up(loss, model.config.projection_dim, device)
     return loss
+
+
+def give_loss(model: HFClipModel, loss: Loss) -> LossFunction:
+    """Makes a model one of a loss that `loss_to_train` found.
+
+    Returns:
+        The loss in the form in which a training computes it.
+    """
+    another = loss.name != model.config.loss
+    model.use_loss(_as_known(loss))
+    begins = {"logit_scale": loss.logit_scale_init_value, "logit_bias": loss.logit_bias_init_value}
+    kept = [
+        f"{name} {value:.4g}" for name, value in begins.items() if value is not None and _differs(model, name, value)
+    ]
+    if another and kept:
+        logger.warning(
+            f"the temperature stays as it was trained: a new model of the loss {loss.name} would begin at "
+            f"{' and '.join(kept)}"
+        )
+    return loss if loss.name in LOSSES else _guarded(loss)
+
+
+def _as_known(loss: Loss) -> Loss | str:
+    """One of ours by its name: the model's code may be that of a saved folder, with an object of its own."""
+    return loss.name if LOSSES.get(loss.name) is loss else loss
+
+
+def _differs(model: HFClipModel, name: str, value: float) -> bool:
+    return bool((getattr(model, name) != value).any())
+
+
+def _loss_of(model: HFClipModel, given: Loss | LossFunction | str | None) -> Loss:
+    if given is None:
+        return model.get_loss()
+    if isinstance(given, str):
+        return find_loss(given)
+    return given if isinstance(given, Loss) else _loss_of_function(given, model.config)
 
 
 def _loss_of_function(function: object, config: HFClipConfig) -> Loss:
@@ -76,17 +119,41 @@ def _loss_of_function(function: object, config: HFClipConfig) -> Loss:
     name = getattr(function, "__name__", "")
     if not name.isidentifier():
         raise InputError("loss is a function without a name, which the model's configuration is to say: give a Loss")
+    cap: float | None = config.logit_scale_max  # type: ignore[assignment]
     return Loss(
         name=name,
         function=function,
         probabilities=config.probabilities,
-        logit_scale_init_value=config.logit_scale_init_value,
-        logit_scale_max=config.logit_scale_max,  # type: ignore[arg-type]
+        logit_scale_init_value=min(config.logit_scale_init_value, math.inf if cap is None else cap),
+        logit_scale_max=cap,
         logit_bias_init_value=config.logit_bias_init_value,
     )
 
 
-def check_loss(given: Mapping[str, object], loss: object, tile_size: int | None) -> None:
+def check_loss_of_checkpoint(folder: str, config: HFClipConfig) -> None:
+    """
+    Args:
+        config: of the model that is to go on from it.
+
+    Raises:
+        InputError: it was trained with another loss, or with other settings of it.
+    """
+    saved = read_json(Path(folder, CONFIG_NAME))
+    if "loss" not in saved:  # of an adapter
+        return
+    trained = HFClipConfig.from_dict(saved)
+    for name in ("loss", *LOSS_SETTINGS):
+        then, now = getattr(trained, name), getattr(config, name)
+        if then != now:
+            said = f"the loss {then}" if name == "loss" else f"the loss {trained.loss} with {name}={then}"
+            raise InputError(
+                f"{folder} was trained with {said}, and this run has {now}: give HFClipTrainer the same loss"
+            )
+
+
+def check_compute_loss_func(
+    model: HFClipModel, given: Mapping[str, object], loss: object, tile_size: int | None
+) -> None:
     """
     Args:
         given: the arguments of a Trainer, by name.
@@ -102,50 +169,38 @@ def check_loss(given: Mapping[str, object], loss: object, tile_size: int | None)
         raise InputError("loss and compute_loss_func both say what is trained on: leave out one of them")
     if tile_size is not None:
         raise InputError("loss_tile_size is for losses that have tiles, and compute_loss_func has none: leave it out")
-
-
-def loss_to_train(model: HFClipModel, tile_size: int | None, device: torch.device) -> LossFunction:
-    """The loss of a model, in the form in which a training computes it.
-
-    Args:
-        device: where the training does.
-
-    Raises:
-        InputError: it is not here, has no tiles, or does not add up.
-    """
-    try:
-        loss = model.get_loss()
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    if tile_size is not None and not loss.takes_tile_size:
-        raise InputError(f"loss_tile_size is for losses that have tiles, and {loss.name} has none: leave it out")
-    if loss.name in LOSSES:
-        return loss
-    guarded = _guarded(loss)
-    _check_adds_up(guarded, model, device)
-    return guarded
+    if model.own_loss is not None:
+        raise InputError(
+            f"compute_loss_func would train a model that use_loss made one of the loss {model.own_loss.name}: leave "
+            "out one of them"
+        )
 
 
 @torch.no_grad()
-def _check_adds_up(loss: LossFunction, model: HFClipModel, device: torch.device) -> None:
+def _check_adds_up(loss: Loss, width: int, device: torch.device) -> None:
     """Of a few pairs, as one batch and as two slices of it.
+
+    Args:
+        width: of an embedding.
 
     Raises:
         InputError: a mean in place of a sum, or what does not compare a slice with all pairs from its offset on.
     """
     draw = torch.Generator().manual_seed(0)
-    images, texts = torch.randn(2, 5, model.config.projection_dim, generator=draw).to(device)
+    images, texts = torch.randn(2, 5, width, generator=draw).to(device)
     images, texts, ids = normalize(images, dim=-1), normalize(texts, dim=-1), torch.arange(5, device=device)
-    scale, bias = model.logit_scale.to(device), None if model.logit_bias is None else model.logit_bias.to(device)
+    begins = (loss.logit_scale_init_value, loss.logit_bias_init_value)
+    scale, bias = (None if value is None else torch.tensor([float(value)], device=device) for value in begins)
+    function = _guarded(loss)
 
     def total(rows: slice) -> float:
         batch = GlobalBatch(images, texts, ids, ids, rows.start)
-        return float(loss(images[rows], texts[rows], scale, bias, batch, None))
+        return float(function(images[rows], texts[rows], scale, bias, batch, None))
 
     whole, parts = total(slice(0, 5)), [total(slice(0, 2)), total(slice(2, 5))]
     if not math.isclose(whole, sum(parts), rel_tol=1e-3, abs_tol=1e-3):
         raise InputError(
-            f"loss {model.config.loss} does not add up: of five pairs it gives {whole:.4g}, and of the first two and "
+            f"loss {loss.name} does not add up: of five pairs it gives {whole:.4g}, and of the first two and "
             f"the others among them {parts[0]:.4g} and {parts[1]:.4g}: give the sum over the pairs that it is handed, "
             "each compared with all of batch, where they begin at batch.offset"
         )
@@ -222,7 +277,7 @@ class GlobalOutput(GatheredBatch):
         image_ids, caption_ids: (world,) int64: rows that share one are no negatives of each other. None with
             `mask_duplicates=False`.
         offset, processes: where this process's rows begin, and how many processes there are.
-        logit_scale, logit_bias: (1,); the bias is None but in a model with the sigmoid loss.
+        logit_scale, logit_bias: (1,); the bias is None in a model whose loss has none.
     """
 
     logit_scale: Tensor

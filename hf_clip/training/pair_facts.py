@@ -1,9 +1,11 @@
 """What a dual encoder's run says of itself: what any run says, and its towers and its temperature."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 from transformers import PreTrainedConfig, TrainerState
 
 from ..core.public import is_path, public_name
-from ..models.losses_hf_clip import LOSSES
 from ..models.modeling_hf_clip import HFClipModel
 from ..models.tower_sources.registry import repository_of
 from ..publishing.clip.loss_words import LossWords
@@ -11,7 +13,13 @@ from ..publishing.clip.training_record import PairTrainingRecord
 from .facts import Origin, TrainerToAsk, parameter_counts, training_facts
 
 
-def pair_facts(trainer: TrainerToAsk, origin: Origin) -> PairTrainingRecord:
+class PairTrainerToAsk(TrainerToAsk, Protocol):
+    """And of that of a dual encoder."""
+
+    compute_loss_func: Callable[..., object] | None
+
+
+def pair_facts(trainer: PairTrainerToAsk, origin: Origin) -> PairTrainingRecord:
     """As far as the run has come."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     said = vars(training_facts(trainer, origin)) | {
@@ -20,7 +28,7 @@ def pair_facts(trainer: TrainerToAsk, origin: Origin) -> PairTrainingRecord:
         "repositories": _repositories(origin, model.config),
         "parameters": parameter_counts(model, ("text_model", "vision_model")),
         "temperature": _logged(trainer.state, "temperature"),
-        "loss": _own_loss(model),
+        "loss": LossWords.computed() if trainer.compute_loss_func else _own_loss(model),
     }
     return PairTrainingRecord(**said)
 
@@ -28,7 +36,7 @@ def pair_facts(trainer: TrainerToAsk, origin: Origin) -> PairTrainingRecord:
 def _own_loss(model: HFClipModel) -> LossWords | None:
     """What a card says of a loss that is none of hf_clip's, and so is not there where the card is written."""
     own = model.own_loss
-    return None if own is None or own.name in LOSSES else LossWords.of(own)
+    return None if own is None else LossWords.of(own)
 
 
 def _tower_name(given: str, config: PreTrainedConfig) -> str:

@@ -17,7 +17,7 @@ from ..data.streaming import StreamedImages
 from ..embeddings.encode import collator_of
 from ..models.configuration_hf_clip import HFClipConfig
 from ..models.modeling_hf_clip import HFClipModel
-from ..models.processing_hf_clip import HFClipProcessor
+from ..models.processing_hf_clip import HFClipProcessor, fixed_length
 from .arguments import HFClipTrainingArguments
 from .frozen import frozen_modules
 
@@ -94,6 +94,13 @@ def _check_processor(processor: Any, model: Any) -> None:
         raise InputError(
             f"processing_class has a tokenizer of {words} tokens, and the text tower knows {known}: it is another "
             "model's; give this one's"
+        )
+    text = model.config.text_config
+    if (length := fixed_length(text)) is not None and processor.text_padding != "max_length":
+        raise InputError(
+            f"processing_class pads texts to the longest of a batch, and the text tower ({text.model_type}) reads "
+            f"the padding: make it with text_padding='max_length', max_text_length={length}, as "
+            "create_model_and_processor does"
         )
 
 

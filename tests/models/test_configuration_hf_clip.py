@@ -11,6 +11,7 @@ from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
 import hf_clip
 from hf_clip import HFClipConfig
+from hf_clip.models.sigmoid_hf_clip import SIGMOID
 
 
 def test_defaults_are_clip_s():
@@ -80,6 +81,31 @@ def test_probabilities_are_those_of_the_loss():
         HFClipConfig(probabilities="sigmoid")
     with pytest.raises(ValueError, match="unknown probabilities 'softmin': choose one of softmax, sigmoid"):
         HFClipConfig(loss="mine", probabilities="softmin")
+
+
+def test_opened_with_another_loss_it_has_the_settings_of_that_one(tmp_path):
+    HFClipConfig(logit_scale_max=3.0, projection_dim=7).save_pretrained(tmp_path)
+    for opened in (HFClipConfig.from_pretrained, AutoConfig.from_pretrained):
+        other = opened(tmp_path, loss="sigmoid")
+        assert {name: getattr(other, name) for name in SIGMOID.settings()} == SIGMOID.settings()
+        assert other.projection_dim == 7
+    assert HFClipConfig.from_pretrained(tmp_path, loss="sigmoid", logit_scale_max=2.0).logit_scale_max == 2
+    assert HFClipConfig.from_pretrained(tmp_path, loss="infonce").logit_scale_max == 3
+
+
+def test_what_could_not_be_opened_again_is_not_saved(tmp_path):
+    config = HFClipConfig()
+    config.loss = "sigmoid"
+    with pytest.raises(
+        ValueError, match=r"probabilities 'softmax' contradict the loss sigmoid.*of a model with use_loss"
+    ):
+        config.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cap_is_a_number_or_none():
+    with pytest.raises(ValueError, match="logit_scale_max is 'none': give a number, or None for no cap"):
+        HFClipConfig(logit_scale_max="none")
 
 
 def test_an_unknown_loss_is_one_of_somebody_s_own_only_if_it_says_what_its_scores_mean(tmp_path):

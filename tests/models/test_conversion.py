@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import training_runs
 import transformers as t
 from conftest import tiny_model, write_pictures
 from safetensors.torch import load_file, save_file
@@ -106,8 +107,10 @@ def test_it_can_be_trained_on_without_a_cap(name, tmp_path):
     model, processor = convert_model_and_processor(save(tmp_path / "source", SOURCES[name]()))
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     data = write_pictures(tmp_path / "pictures")
-    trainer = make_trainer(tmp_path / "run", data, model=model, max_steps=2, weight_decay=0.1)
-    trainer.data_collator.padding = processor.text_padding
+    words = training_runs.make_processor(tmp_path / "words")
+    words.text_padding, words.max_text_length = processor.text_padding, 16
+    settings = {"max_steps": 2, "weight_decay": 0.1, "trainer": {"processing_class": words}}
+    trainer = make_trainer(tmp_path / "run", data, model=model, **settings)
     trainer.train()
     unmoved = [key for key, p in model.named_parameters() if p.requires_grad and torch.equal(p.detach(), before[key])]
     # A key's bias adds the same to every logit of an attention: no loss depends on it. Some words were not said.

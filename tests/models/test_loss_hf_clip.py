@@ -27,7 +27,9 @@ def test_by_default_it_begins_as_clip_does_and_says_its_name():
         "logit_bias_init_value": None,
     }
     assert (loss.label, loss.sentence) == ("cosines", "The model was trained with the loss cosines")
-    assert Loss("cosines", sum_of_cosines, citations="@misc{a}").citations == ("@misc{a}",)
+    cited = [Loss("cosines", sum_of_cosines, citations=given) for given in ("@misc{a}", ["@misc{a}"])]
+    assert [each.citations for each in cited] == [("@misc{a}",)] * 2
+    assert len(set(cited)) == 1  # hashable, as what is frozen should be
     assert loss(*unit_embeds(), torch.zeros(1)) == -sum((a * b).sum() for a, b in zip(*unit_embeds(), strict=True))
 
 
@@ -36,8 +38,11 @@ def test_by_default_it_begins_as_clip_does_and_says_its_name():
     [
         ({"name": "my loss"}, "loss 'my loss': a name is of letters, digits and underscores"),
         ({"probabilities": "softmin"}, "unknown probabilities 'softmin': choose one of softmax, sigmoid"),
-        ({"logit_scale_init_value": math.inf}, "logit_scale_init_value is inf: it must be finite"),
+        ({"logit_scale_init_value": math.inf}, "logit_scale_init_value is inf: it must be a finite number"),
         ({"logit_bias_init_value": math.nan}, "logit_bias_init_value is nan"),
+        ({"logit_scale_init_value": "1"}, "logit_scale_init_value is '1': it must be a finite number"),
+        ({"logit_scale_init_value": None}, "logit_scale_init_value is None: it must be a finite number"),
+        ({"logit_scale_init_value": 9, "logit_scale_max": 1.0}, "init_value 9 is above logit_scale_max 1, where"),
         (
             {"function": lambda outputs, labels, num_items_in_batch: 0},
             r"cannot be called with \(image_",

@@ -24,8 +24,10 @@ from transformers import (
     VisionTextDualEncoderModel,
     ViTConfig,
 )
+from transformers.utils import logging
 
 from hf_clip import HFClipConfig, HFClipModel, HFClipTextModelWithProjection, HFClipVisionModelWithProjection
+from hf_clip.models.losses_hf_clip import LOSSES
 
 VIT = ViTConfig(
     hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37, image_size=32, patch_size=8
@@ -399,10 +401,42 @@ def test_a_temperature_that_was_trained_stays():
     assert (model.logit_scale.item(), model.logit_bias.item(), model.config.logit_scale_max) == (3.0, -0.5, 1.01)
 
 
-def test_settings_of_one_s_own_stay_with_a_loss_of_the_same_name():
+def test_a_bias_that_was_never_trained_begins_where_the_loss_says_and_a_trained_one_stays():
+    untrained, trained = tiny_model(loss="sigmoid"), tiny_model(loss="sigmoid")
+    with torch.no_grad():
+        trained.logit_bias.fill_(-4.0)
+    for model in (untrained, trained):
+        model.use_loss(TOY)
+    assert (untrained.logit_bias.item(), trained.logit_bias.item()) == (-0.5, -4.0)
+    assert untrained.logit_scale.item() == trained.logit_scale.item() == 1.0
+
+
+def test_settings_stay_with_a_loss_of_the_same_name_and_a_warning_says_which(caplog, monkeypatch):
+    monkeypatch.setattr(logging.get_logger("hf_clip"), "propagate", True)
     model = tiny_model(**(TOY.settings() | {"logit_scale_max": None, "logit_scale_init_value": 2.0}))
     model.use_loss(TOY)
     assert (model.config.logit_scale_max, model.logit_scale.item()) == (None, 2.0)
+    assert "which stay: logit_scale_init_value=2.0, logit_scale_max=None: set them in model.config" in caplog.text
+
+
+def test_opened_with_another_loss_it_is_a_model_of_that_one(tmp_path):
+    for loss, other in (("infonce", "sigmoid"), ("sigmoid", "infonce")):
+        tiny_model(loss=loss).save_pretrained(tmp_path / loss)
+        for opened in (HFClipModel.from_pretrained, AutoModel.from_pretrained):
+            model = opened(tmp_path / loss, loss=other)
+            assert {name: getattr(model.config, name) for name in LOSSES[other].settings()} == LOSSES[other].settings()
+            assert (model.logit_bias is not None) == (other == "sigmoid")
+            assert model(**tiny_inputs(), return_loss=True).loss.isfinite()
+        model.save_pretrained(tmp_path / other)
+        assert HFClipModel.from_pretrained(tmp_path / other).config.loss == other
+
+
+def test_images_and_texts_that_are_no_pairs_have_no_loss():
+    model, inputs = tiny_model(), tiny_inputs(4)
+    model.use_loss(TOY)
+    fewer = {name: inputs[name][:3] for name in ("input_ids", "attention_mask")}
+    with pytest.raises(ValueError, match="4 images and 3 captions are no pairs"):
+        model(**(inputs | fewer), return_loss=True)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,15 @@ def test_another_picture_size_keeps_the_tower_s_statistics(tower_folders):
         (None, "no/such-text", {}, "text_model 'no/such-text' cannot be opened"),
         (None, None, {"text_pooling": "sum"}, "unknown text_pooling 'sum': choose one of cls, mean, last, pooler"),
         (None, None, {"projection": "deep"}, "unknown projection 'deep': choose one of linear, mlp, none"),
-        (None, None, {"projection_dims": 3}, "unknown setting 'projection_dims'"),
+        (None, None, {"projection_dims": 3}, "unknown setting 'projection_dims': choose among image_size, .*loss"),
+        (None, None, {"dtype": "x"}, "unknown setting 'dtype'"),
+        (None, None, {"logit_scale_max": "none"}, "logit_scale_max is 'none': give a number, or None for no cap"),
+        (
+            None,
+            None,
+            {"loss": dict},
+            "loss is <class 'dict'>: give a name .* HFClipTrainer also takes a plain function",
+        ),
         (None, None, {"projection": "none"}, r"text tower 32, image tower 40\): set projection='linear'"),
         ("torchvision/vgg16", None, {}, "choose one of torchvision/resnet18, .* torchvision/resnet152"),
         ("torchvision/resnet18", None, {}, "cannot be downloaded .* torchvision/resnet18:path/to/file.pth"),
@@ -93,6 +101,12 @@ def test_a_loss_of_one_s_own_is_the_pair_s_from_the_start(tower_folders, tmp_pat
     assert model(**inputs, return_loss=True).loss > 0
     for part in (model, processor):
         part.save_pretrained(tmp_path / "pair")
+    lower, _ = create_model_and_processor(*tower_folders, loss=TOY, logit_scale_max=None, logit_bias_init_value=-2.0)
+    assert (lower.config.logit_scale_max, lower.logit_bias.item(), lower.own_loss.logit_scale_max) == (
+        None,
+        -2.0,
+        None,
+    )
     opened, _ = open_model_and_processor(str(tmp_path / "pair"), loss=TOY)
     assert opened.own_loss is TOY
     exchanged, _ = open_model_and_processor(str(tmp_path / "pair"), vision_model=tower_folders[0], loss=TOY)

@@ -117,3 +117,8 @@ def test_on_a_siglip_pair_trainer_evaluation_and_processor_read_the_same_tokens(
         assert torch.equal(batch["input_ids"], expected["input_ids"])
     with pytest.raises(hf_clip.core.errors.InputError, match="give the model's HFClipProcessor, which knows how"):
         hf_clip.HFClipCollator(found["processor"].tokenizer)
+    named = hf_clip.HFClipProcessor.from_vision_text_pretrained(folder, folder)
+    assert (named.text_padding, named.max_text_length) == ("max_length", 64)
+    named.text_padding = "longest"
+    with pytest.raises(hf_clip.core.errors.InputError, match="pads texts to the longest of a batch, and the text"):
+        hf_clip.HFClipTrainer(found["model"], trainer.args, train_dataset="pictures/train", processing_class=named)

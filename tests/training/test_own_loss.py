@@ -20,7 +20,7 @@ from hf_clip import HFClipModel, HFClipTrainer, Loss
 from hf_clip.core.errors import InputError
 from hf_clip.models.infonce_hf_clip import contrastive_loss
 from hf_clip.training.distributed import GatheredBatch, gather_batch, loss_of_global_batch
-from hf_clip.training.own_loss import GlobalOutput, loss_to_train, own_loss
+from hf_clip.training.own_loss import GlobalOutput, give_loss, own_loss
 
 
 def infonce(outputs, labels=None, num_items_in_batch=None):
@@ -179,7 +179,7 @@ def test_the_formula_of_the_toy_is_what_is_trained_and_evaluated(tmp_path, data)
 
 
 def test_its_cap_holds(tmp_path, data):
-    capped = dataclasses.replace(TOY, logit_scale_max=0.9)
+    capped = dataclasses.replace(TOY, logit_scale_init_value=0.9, logit_scale_max=0.9)
     trainer = make_trainer(tmp_path / "run", data, trainer={"loss": capped}, max_steps=1)
     trainer.train()
     assert trainer.model.logit_scale.item() == pytest.approx(0.9)
@@ -225,8 +225,11 @@ def test_what_a_loss_leaves_unused_has_a_gradient_of_zero(tmp_path, data):
     ],
 )
 def test_what_is_no_loss_or_would_have_no_effect_is_refused(loss, settings, message, tmp_path, data):
+    model = tiny_model()
+    given = settings | {"model": model, "trainer": {"loss": loss} | settings.get("trainer", {})}
     with pytest.raises(InputError, match=message):
-        make_trainer(tmp_path / "run", data, **(settings | {"trainer": {"loss": loss} | settings.get("trainer", {})}))
+        make_trainer(tmp_path / "run", data, **given)
+    assert (model.config.loss, model.logit_bias, model.own_loss) == ("infonce", None, None)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +253,8 @@ def test_a_function_is_handed_fp32_whatever_the_precision():
     model.use_loss(Loss("ours", ours))
     images, texts = (embeds.bfloat16() for embeds in unit_embeds())
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
-        loss = loss_to_train(model, None, torch.device("cpu"))(
-            images, texts, torch.zeros(1), None, GatheredBatch(images, texts), None
-        )
+        trained = give_loss(model, model.get_loss())
+        loss = trained(images, texts, torch.zeros(1), None, GatheredBatch(images, texts), None)
     assert loss.dtype == torch.float32
 
 
@@ -268,7 +270,7 @@ def test_a_process_without_pairs_adds_a_loss_of_zero():
     for name in ("image_embeds", "text_embeds"):
         nothing[name] = nothing[name][:0]
     batch = GatheredBatch(world.image_embeds, world.text_embeds)
-    loss = loss_of_global_batch(nothing, loss_to_train(model, None, torch.device("cpu")), batch)
+    loss = loss_of_global_batch(nothing, give_loss(model, model.get_loss()), batch)
     loss.backward()
     assert loss == 0
     assert model.text_projection.weight.grad.abs().sum() == 0
@@ -297,8 +299,18 @@ class WithDeepSpeed(HFClipTrainer):
 def test_deepspeed_is_refused(tmp_path, data):
     parts = make_trainer(tmp_path / "run", data)
     given = {"train_dataset": parts.train_dataset, "processing_class": parts.processing_class}
-    with pytest.raises(InputError, match="loss is for runs without DeepSpeed"):
-        WithDeepSpeed(tiny_model(), parts.args, loss=TOY, **given)
+    told = tiny_model()
+    told.use_loss(TOY)
+    for model, loss in ((tiny_model(), TOY), (tiny_model(), "sigmoid"), (told, None)):
+        with pytest.raises(InputError, match="or one of your own, is for runs without DeepSpeed"):
+            WithDeepSpeed(model, parts.args, loss=loss, **given)
+
+
+def test_compute_loss_func_in_place_of_a_loss_of_one_s_own_is_refused(tmp_path, data):
+    model = tiny_model()
+    model.use_loss(TOY)
+    with pytest.raises(InputError, match="compute_loss_func would train a model that use_loss made one of"):
+        make_trainer(tmp_path / "run", data, model=model, trainer={"compute_loss_func": infonce})
 
 
 def test_an_adapter_cannot_say_its_loss(tmp_path, data):
@@ -322,6 +334,12 @@ def test_a_temperature_that_was_trained_stays_and_is_spoken_of(tmp_path, data, c
     caplog.clear()
     make_trainer(tmp_path / "run", data, trainer={"loss": TOY})
     assert "would begin" not in caplog.text
+    model = tiny_model(loss="sigmoid")
+    with torch.no_grad():
+        model.logit_bias.fill_(-4.0)
+    make_trainer(tmp_path / "run", data, model=model, trainer={"loss": TOY})
+    assert "would begin at logit_bias -0.5" in caplog.text
+    assert (model.logit_scale.item(), model.logit_bias.item()) == (1.0, -4.0)
 
 
 def test_resumed_with_it_a_run_ends_with_its_weights_and_without_it_is_refused(tmp_path, data):
@@ -335,6 +353,9 @@ def test_resumed_with_it_a_run_ends_with_its_weights_and_without_it_is_refused(t
         assert torch.equal(again.model.state_dict()[name], weight), name
     with pytest.raises(InputError, match="-2 was trained with the loss toy_hinge, and this run has infonce"):
         make_trainer(tmp_path / "other", data).train(resume_from_checkpoint=checkpoint)
+    capless = {"loss": dataclasses.replace(TOY, logit_scale_max=None)}
+    with pytest.raises(InputError, match=r"loss toy_hinge with logit_scale_max=1\.01, and this run has None: give"):
+        make_trainer(tmp_path / "other", data, trainer=capless).train(resume_from_checkpoint=checkpoint)
     opened = HFClipModel.from_pretrained(checkpoint)
     with pytest.raises(InputError, match="the loss 'toy_hinge', which is not here: give it with"):
         make_trainer(tmp_path / "opened", data, model=opened)
@@ -371,6 +392,17 @@ def test_what_was_trained_with_it_is_used_by_those_who_do_not_have_it(tmp_path, 
     assert CITATION in card
     assert "infonce" not in card.casefold()
     assert "sigmoid()[0]" in card
+
+
+def test_a_card_names_no_loss_of_ours_where_a_function_was_trained_on(tmp_path, data):
+    trainer = make_trainer(tmp_path / "run", data, max_steps=1, trainer={"compute_loss_func": infonce})
+    trainer.train()
+    trainer.save_model()
+    trainer.create_model_card()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "── a loss of the run's own" in card
+    assert "The model was trained with a loss of its run's own." in card
+    assert "infonce" not in card.casefold()
 
 
 # ---- in several processes -----------------------------------------------------------------------------------------

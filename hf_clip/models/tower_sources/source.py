@@ -7,8 +7,6 @@ from typing import ClassVar
 
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
-from ...core.errors import InputError
-
 
 @dataclass
 class ImageTower:
@@ -73,11 +71,11 @@ class TowerSource:
             InputError, ValueError, ImportError, OSError: it cannot be opened, with the choices there are: all become
                 one line that names the setting.
         """
-        raise InputError(f"{self.prefix}{name} is no image tower: choose {self.names['text']}")
+        raise NotImplementedError
 
     def open_text_tower(self, name: str, *, pretrained: bool, pooling: str | None) -> TextTower:
         """As [`~TowerSource.open_image_tower`]."""
-        raise InputError(f"{self.prefix}{name} is no text tower: choose {self.names['vision']}")
+        raise NotImplementedError
 
     def repository(self, name: str, config: Mapping[str, object]) -> str | None:
         """The Hub repository of a tower's pretrained weights, which cards link and name as a base; None: they lie

@@ -8,6 +8,9 @@ from ...core.records import Record
 from ...models.loss_hf_clip import Loss
 from ...models.losses_hf_clip import LOSSES
 
+# What a loss is called that a run computed by a function in place of its model's, and of which no more is known.
+COMPUTED = "compute_loss_func"
+
 
 @strict
 @dataclass
@@ -20,6 +23,10 @@ class LossWords(Record):
     citations: list[str] = field(default_factory=list)
 
     @classmethod
+    def computed(cls) -> "LossWords":
+        return cls(COMPUTED, "a loss of the run's own", "The model was trained with a loss of its run's own")
+
+    @classmethod
     def of(cls, loss: Loss) -> "LossWords":
         return cls(loss.name, loss.label, loss.sentence or "", list(loss.citations))
 
@@ -30,6 +37,8 @@ def words_of_loss(name: str, said: LossWords | None) -> LossWords:
         name: of the model's loss, as its configuration has it.
         said: by the run, of the loss that it trained with; None or of another name: nothing is known beyond the name.
     """
+    if said and said.name == COMPUTED:
+        return said
     if name in LOSSES:
         return LossWords.of(LOSSES[name])
     if said and said.name == name:

@@ -115,12 +115,62 @@ def test_a_prefix_that_tells_it_from_nothing_is_refused(prefix, monkeypatch):
         ("resnet-10", "vision", "Hub", "resnet-10", True),
         ("scratch/timm/resnet18", "vision", "Timm", "resnet18", False),
         ("torchvision/resnet18:mine.pth", "vision", "Torchvision", "resnet18:mine.pth", True),
-        ("timm/resnet18", "text", "Hub", "timm/resnet18", True),
     ],
 )
 def test_a_name_finds_its_source(name, side, source, own_name, pretrained):
     found, *rest = find_tower_source(name, side)
     assert [type(found).__name__, *rest] == [source, own_name, pretrained]
+
+
+def test_a_source_without_towers_of_a_side_is_not_asked_for_one_nor_is_the_hub(tower_folders):
+    with pytest.raises(
+        InputError, match="text_model: 'timm/resnet18' is of a source that has image towers only: give"
+    ):
+        create_model_and_processor(tower_folders[0], "timm/resnet18")
+    assert repository_of("timm/resnet18", "text", {}) is None
+
+
+class Cubes(TowerSource):
+    """Image towers alone."""
+
+    prefix = "cubes/"
+    names = {"vision": "cubes/one"}
+
+    def open_image_tower(self, name, *, pretrained, pooling):
+        return ResNetModel(tiny_vision_config())
+
+
+def test_what_is_no_tower_is_refused(toys, tower_folders):
+    register_tower_source(Cubes())
+    with pytest.raises(InputError, match="vision_model: its source gives a ResNetModel, and no ImageTower: wrap it"):
+        create_model_and_processor("cubes/one", tower_folders[1])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"vison": "cubes/one"}, r"names has the sides \['vison'\]: give 'vision', 'text' or both"),
+        ({}, "give 'vision', 'text' or both"),
+        (
+            {"vision": "cubes/one", "text": "cubes/two"},
+            "names has 'text', of which it opens no towers: give it open_text_t",
+        ),
+    ],
+)
+def test_a_source_opens_the_sides_that_it_names(names, message, monkeypatch):
+    monkeypatch.setattr(registry, "SOURCES", list(registry.SOURCES))
+    with pytest.raises(ValueError, match=message):
+        register_tower_source(type("Mine", (Cubes,), {"names": names})())
+
+
+def test_a_source_replaces_one_of_its_prefix_and_no_other_of_its_class(toys):
+    first, second = Cubes(), Cubes()
+    second.prefix = "more_cubes/"
+    for source in (first, second):
+        register_tower_source(source)
+    again = type("Cubes", (Cubes,), {})()  # as a notebook's cell makes it a second time
+    register_tower_source(again)
+    assert registry.SOURCES[:3] == [again, second, toys]
 
 
 def test_a_folder_of_such_a_name_is_a_folder(tmp_path, monkeypatch):
