@@ -354,8 +354,7 @@ class HFClipModel(_TextTower, _VisionTower):
         Raises:
             ValueError: of this name there is another loss, or was one when the model was made.
         """
-        loss = find_loss(loss) if isinstance(loss, str) else loss
-        self.check_loss(loss)
+        loss = self.check_loss(loss)
         if loss.name != self.config.loss:
             self._begin_loss(loss)
         elif loss.name not in LOSSES and (kept := self._kept_settings(loss)):
@@ -365,16 +364,18 @@ class HFClipModel(_TextTower, _VisionTower):
             )
         self.own_loss = None if loss.name in LOSSES else loss
 
-    def check_loss(self, loss: Loss) -> None:
-        """Changes nothing.
+    def check_loss(self, loss: Loss | str) -> Loss:
+        """What `use_loss` would take; nothing is changed.
 
         Raises:
-            ValueError: `use_loss` does not take it.
+            ValueError: it would not take it.
         """
+        loss = find_loss(loss) if isinstance(loss, str) else loss
         if LOSSES.get(loss.name, loss) is not loss:
             raise ValueError(f"{loss.name!r} is a loss of hf_clip's: give yours another name")
         if loss.name == self.config.loss and (found := self._differing(loss)):
             raise ValueError(f"the model was made for another loss {loss.name!r}: {found}: give this one another name")
+        return loss
 
     def _kept_settings(self, loss: Loss) -> str:
         config = {name: getattr(self.config, name) for name in loss.settings()}
