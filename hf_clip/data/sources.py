@@ -263,15 +263,16 @@ def open_source(
         labels_required: True finds labels beside captions too, in the first column of classes or one named label,
             labels, class or cls.
         image_column, caption_column: default: the first known name that the source has; of rows that `datasets` has
-            opened, the only column of images (`datasets.Image`), and the only other one of texts or lists of texts. A
-            dot leads into a structure: `json.caption`.
+            opened, the only column of images (`datasets.Image`), and the only other one of texts or lists of texts,
+            which beside class labels needs a known name. A dot leads into a structure: `json.caption`.
         label_column: default: where the source has no captions, its column of class labels.
         class_names: of the labels 0, 1, …, or all that may stand in the label column; default: the source's own,
             which also stay where all of them are among these: evaluation then goes by name.
 
     Raises:
         InputError: no such source, no rows, no such column, or several that may be meant; a caption that is empty or
-            no text, a label outside the class names (with its row).
+            no text, a label outside the class names (with its row); an `IterableDataset` that is shuffled without a
+            seed, or the part of one process.
     """
     asked, class_names = _asked(**columns)
     name = name_of_rows(given) if is_opened(given) else str(given)
