@@ -168,6 +168,7 @@ def test_a_source_replaces_one_of_its_prefix_and_no_other_of_its_class(toys):
     second.prefix = "more_cubes/"
     for source in (first, second):
         register_tower_source(source)
+    assert registry.SOURCES[:3] == [second, first, toys]
     again = type("Cubes", (Cubes,), {})()  # as a notebook's cell makes it a second time
     register_tower_source(again)
     assert registry.SOURCES[:3] == [again, second, toys]
