@@ -154,8 +154,8 @@ class HFClipConfig(PreTrainedConfig):
         if known and self.probabilities not in (None, known.probabilities):
             raise ValueError(
                 f"probabilities {self.probabilities!r} contradict the loss {self.loss}, whose are "
-                f"{known.probabilities!r}: say the loss alone, of a model with use_loss, and call a loss of your own "
-                "by another name"
+                f"{known.probabilities!r}: give the loss alone, to a model with use_loss, and a loss of your own "
+                "another name"
             )
 
     @classmethod

@@ -97,7 +97,7 @@ def test_what_could_not_be_opened_again_is_not_saved(tmp_path):
     config = HFClipConfig()
     config.loss = "sigmoid"
     with pytest.raises(
-        ValueError, match=r"probabilities 'softmax' contradict the loss sigmoid.*of a model with use_loss"
+        ValueError, match=r"probabilities 'softmax' contradict the loss sigmoid.*to a model with use_loss"
     ):
         config.save_pretrained(tmp_path)
     assert not list(tmp_path.iterdir())
