@@ -58,9 +58,11 @@ def _of_task(task: Task, figures: Figures, data: str) -> Iterator[str]:
 
 def _beside_chance(name: str, figure: Figure, task: Task) -> Iterator[str]:
     chance, ceiling, interval = figure.chance, figure.ceiling, figure.interval
-    if chance is not None and interval is not None and interval[0] <= chance:
-        verdict = "cannot be told from" if chance <= interval[1] else "is below"
-        yield f"{name}: {figure.bracketed} {verdict} chance ({chance:.3f})."
+    if chance is not None and interval is not None:
+        low, high = interval
+        beside = "is below" if high < chance else "is above" if low > chance else "cannot be told from"
+        if beside != ("is below" if task.lower_is_better(figure.metric) else "is above"):
+            yield f"{name}: {figure.bracketed} {beside} chance ({chance:.3f})."
     if ceiling is not None and ceiling < 1:
         yield f"{name}: no model can have more than {ceiling:.3f} here, {task.why_ceiling}."
 
@@ -68,7 +70,10 @@ def _beside_chance(name: str, figure: Figure, task: Task) -> Iterator[str]:
 def _of_languages(task: Task, languages: Sequence[Measured]) -> Iterator[str]:
     found = {each.language: each.headline[0] for each in languages if each.headline}
     if len(found) > 1:
-        best, worst = (choose(found, key=lambda name: found[name].value) for choose in (max, min))
+        ordered = sorted(found, key=lambda name: found[name].value)
+        lowest, highest = ordered[0], ordered[-1]
+        lower = task.lower_is_better(found[lowest].metric)
+        best, worst = (lowest, highest) if lower else (highest, lowest)
         yield (
             f"Of {len(found)} languages it reads {escaped(best)} best and {escaped(worst)} worst: "
             f"{escaped(task.short_label(found[best].metric))} is {found[best].bracketed} and {found[worst].bracketed}."

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from cards import RETRIEVAL, TRAINING, ZERO_SHOT, bare_folder, card, put, results, section
+from cards import RETRIEVAL, TRAINING, ZERO_SHOT, bare_folder, card, figure, put, results, section
 
 
 @pytest.fixture
@@ -42,6 +42,20 @@ def test_what_the_figures_say_against_the_model(folder):
 def test_directions_that_may_be_alike_are_not_told_apart(folder):
     alike = [figure | {"low": 0.3, "high": 0.6} if figure["k"] == 10 else figure for figure in RETRIEVAL]
     assert "clearly better" not in card(folder, evaluation=results(alike))
+
+
+def test_a_figure_whose_lower_is_better_is_worse_than_chance_above_it(folder):
+    values = {"a": 0.1, "b": 0.5, "c": 0.9}
+    figures = [
+        figure("blur_error", value, f"blur/{name}", low=value - 0.05, high=value + 0.05, chance=0.5)
+        for name, value in values.items()
+    ]
+    said = section(card(folder, evaluation=results(figures)), "Limits and biases")
+    assert "Of 3 languages it reads a best and c worst: blur error is 0.100 [0.050, 0.150] and 0.900 [" in said
+    assert [line for line in said.splitlines() if "chance" in line] == [
+        "- b, blur error: 0.500 [0.450, 0.550] cannot be told from chance (0.500).",
+        "- c, blur error: 0.900 [0.850, 0.950] is above chance (0.500).",
+    ]
 
 
 def test_what_two_evaluations_left_out_alike_is_said_once(folder):
