@@ -77,6 +77,9 @@ if not TYPE_CHECKING:  # to which any name would then be one of ours
             return getattr(importlib.import_module(_LATER[name], __name__), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "CardDetails",

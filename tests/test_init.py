@@ -36,6 +36,10 @@ def test_every_public_name_is_there_and_documented(name):
     assert getattr(hf_clip, name).__doc__
 
 
+def test_completion_shows_every_public_name():
+    assert set(hf_clip.__all__) <= set(dir(hf_clip))
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'HFClipModell'"):
         _ = hf_clip.HFClipModell

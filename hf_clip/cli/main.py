@@ -54,6 +54,8 @@ def console() -> None:
                 stream.flush()
         os._exit(code[0])
 
+    # As with `python -m`, a task from outside may lie here; last, where it hides nothing that is installed.
+    sys.path.append(os.getcwd())
     # What was registered first is called last: whatever libraries have to do at the end, they do before.
     atexit.register(leave)
     try:

@@ -52,8 +52,8 @@ def evaluate(
         data: a source, by name or opened, or a folder that `embed` wrote.
         settings: what is measured, and how; default: what suits the data.
         output: the folder for `results.json`, `report.md` and images, which an earlier report may be in; default: of
-            one model that lies in the folder of its run, a folder in `evaluation` there, so that `publish` has the
-            figures; of any other, nothing is written or drawn.
+            one model that is given by the folder of its run, a folder in `evaluation` there, which the log names, so
+            that `publish` has the figures; of any other, nothing is written or drawn.
         options: how images and captions are embedded.
 
     Returns:
@@ -71,9 +71,8 @@ def evaluate(
     if len(models) > 1 and importlib.util.find_spec("scipy") is None:
         raise InputError('to compare models needs scipy: pip install "hf_clip[eval]"')
     measured_on = EvaluationData(data, settings, options)
-    if output is None and (own := folder_in_run(model, measured_on.facts)):
-        folder = prepare_folder(own, RESULTS)
-        logger.warning(f"the report is written into {folder}, and is published with the model")
+    if output is None:
+        folder = _folder_in_run(model, measured_on)
     if len(models) > 1:  # not to find after hours that the last one cannot be opened
         for each in models.values():
             measured_on.check(open_trained(each)[0])
@@ -91,7 +90,20 @@ def evaluate(
             report.pictures, report.examples = draw(report.measured, aside) + grids, grids
         else:
             logger.warning('no images without matplotlib: pip install "hf_clip[eval]"')
-        return report.write(folder, aside)
+        results = report.write(folder, aside)
+    if output is None:
+        logger.warning(f"the report is in {folder}, and is published with the model")
+    return results
+
+
+def _folder_in_run(model: Models, data: EvaluationData) -> Path | None:
+    """Ready to be written; None where it cannot be, for nobody has asked for it."""
+    folder = folder_in_run(model, data.facts, [*data.tasks, *data.languages])
+    try:
+        return folder and prepare_folder(folder, RESULTS)
+    except InputError as error:
+        logger.warning(f"the report is not written beside the model: {error}")
+        return None
 
 
 def _by_name(model: Models) -> dict[str, TrainedModel]:

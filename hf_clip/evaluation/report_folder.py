@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.errors import InputError
@@ -10,7 +11,8 @@ from ..core.public import public_name
 from .records import DataFacts
 
 FOLDER = "evaluation"  # in that of a model: the reports that are published with it
-_OF_A_RUN = "training_args.bin"  # the Trainer's, which never goes to the Hub: a download is no run's folder
+# The Trainer's arguments, which do not go to the Hub, and what hf_clip says of a run: a download is no run's folder.
+_OF_A_RUN = ("training_args.bin", "training.json")
 
 
 def prepare_folder(name: str | Path, results: str) -> Path:
@@ -35,15 +37,18 @@ def prepare_folder(name: str | Path, results: str) -> Path:
     return folder
 
 
-def folder_in_run(model: object, data: DataFacts) -> Path | None:
-    """Where a report on a run's model belongs, from which its card is made; None of any other model.
+def folder_in_run(model: object, data: DataFacts, tasks: Sequence[str]) -> Path | None:
+    """Where a report on a run's model belongs, from which its card is made; None of any other model, and of a run's
+    checkpoint, which goes when there are newer ones.
 
-    One for each content of the data: what is measured again takes the place of the last.
+    One for each content of the data and each choice of tasks: what is measured again takes the place of the last.
     """
-    if not (isinstance(model, str | Path) and Path(model, _OF_A_RUN).is_file()):
+    if not isinstance(model, str | Path) or Path(model).name.startswith("checkpoint-"):
+        return None
+    if not all(Path(model, name).is_file() for name in _OF_A_RUN):
         return None
     name = re.sub(r"[^\w.-]+", "-", public_name(data.name)).strip("-.")
-    return Path(model, FOLDER, f"{name}-{data.fingerprint[:6]}")
+    return Path(model, FOLDER, "-".join([name, data.fingerprint[:6], *(task.rpartition(":")[2] for task in tasks)]))
 
 
 def _is_report(file: Path) -> bool:

@@ -1,9 +1,11 @@
 """`hf_clip.evaluate` as a Python caller has it; what the figures are, the tests of the command and the tasks say."""
 
+import os
+import shutil
 from dataclasses import replace
 
 import pytest
-from conftest import tiny_model
+from conftest import tiny_model, write_labelled_pictures
 
 import hf_clip
 from hf_clip.cli.main import main
@@ -74,9 +76,31 @@ def test_options_that_cannot_be_are_named():
 
 
 def test_a_report_belongs_to_a_run_s_own_folder_alone(tmp_path):
-    """By the name and the content of the data; a download, and a model that is open, are left as they are."""
+    """By the name and the content of the data, and by the tasks; a download, and a model that is open, are left as
+    they are, and so is a checkpoint, which goes."""
     data = DataFacts("/somewhere/images of cats", "test", "0123456789")
-    assert folder_in_run(tmp_path, data) is None
-    (tmp_path / "training_args.bin").touch()
-    assert folder_in_run(str(tmp_path), data) == tmp_path / "evaluation" / "images-of-cats-012345"
-    assert folder_in_run(("model", "processor"), data) is None
+    for run in (tmp_path / "run", tmp_path / "checkpoint-3"):
+        run.mkdir()
+        (run / "training.json").touch()
+        assert folder_in_run(run, data, ["knn"]) is None
+        (run / "training_args.bin").touch()
+    expected = tmp_path / "run" / "evaluation" / "images-of-cats-012345-retrieval-Mine"
+    assert folder_in_run(str(tmp_path / "run"), data, ["retrieval", "package.tasks:Mine"]) == expected
+    assert folder_in_run(tmp_path / "checkpoint-3", data, ["retrieval"]) is None
+    assert folder_in_run(("model", "processor"), data, ["retrieval"]) is None
+
+
+def test_each_choice_of_tasks_has_a_report_in_the_run_s_folder(model_folder, tmp_path, monkeypatch, caplog):
+    run = shutil.copytree(model_folder, tmp_path / "run")
+    for name in ("training.json", "training_args.bin"):
+        (run / name).touch()
+    monkeypatch.setattr("hf_clip.evaluation.evaluate.can_draw", lambda: False)
+    settings = [hf_clip.EvaluationSettings(tasks=[task], neighbours=2, resamples=20) for task in ("retrieval", "knn")]
+    data = write_labelled_pictures(tmp_path / "data")
+    for each in (*settings, settings[0]):
+        hf_clip.evaluate(run, data, each, options=QUIET)
+    written = [Results.read(file) for file in (run / "evaluation").glob("*/results.json")]
+    assert sorted(each.figures[0].task for each in written) == ["knn", "retrieval"]
+    monkeypatch.setattr("os.access", lambda path, mode: mode == os.R_OK)
+    hf_clip.evaluate(run, data, settings[1], options=QUIET)
+    assert "the report is not written beside the model" in caplog.text
