@@ -12,12 +12,13 @@ from ..embeddings.manifest import MANIFEST
 from ..embeddings.options import EmbedOptions
 from ..embeddings.store import check_made_by, open_embeddings
 from ..evaluation.report_folder import prepare_folder
-from ..models.trained import TrainedModel, name_of, open_trained
+from ..models.trained import TrainedModel, keep_modes, name_of, open_trained
 from .measures import Rows, measure_all
 from .report import RESULTS, AnalysisReport
 from .word_pairs import WordPair, embed_pairs, read_pairs
 
 
+@keep_modes
 def analyze(
     model: TrainedModel,
     data: Data,

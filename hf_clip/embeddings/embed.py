@@ -5,7 +5,7 @@ from typing import overload
 
 from ..core.errors import InputError
 from ..data.given import Data, as_source
-from ..models.trained import TrainedModel, name_of, open_trained
+from ..models.trained import TrainedModel, keep_modes, name_of, open_trained
 from .encode import Embeddings, embed_source
 from .options import EmbedOptions
 from .processes import run_in_processes
@@ -31,6 +31,7 @@ def embed(
 ) -> EmbeddingStore: ...
 
 
+@keep_modes
 def embed(
     model: TrainedModel,
     data: Data,

@@ -11,7 +11,7 @@ from ..data.images import UnreadableImage, read_image
 from ..data.text import check_text
 from ..embeddings.encode import embed_images, embed_prompts, temperature_of
 from ..models.loss_hf_clip import score
-from ..models.trained import TrainedModel, open_trained
+from ..models.trained import TrainedModel, keep_modes, open_trained
 from .prompts import alike_note, cut_note
 
 ImageLike = str | Path | Image.Image
@@ -54,6 +54,7 @@ class Classifications(list[Classification]):
     notes: list[str] = field(default_factory=list)
 
 
+@keep_modes
 def classify(
     model: TrainedModel,
     images: ImageLike | Iterable[ImageLike],

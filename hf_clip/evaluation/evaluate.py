@@ -17,7 +17,7 @@ from ..embeddings.encode import Embeddings
 from ..embeddings.options import EmbedOptions
 from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
-from ..models.trained import TrainedModel, name_of, open_trained
+from ..models.trained import TrainedModel, keep_modes, name_of, open_trained
 from .data import EvaluationData, EvaluationSettings
 from .outcome import Outcome
 from .prompts import open_templates
@@ -33,6 +33,7 @@ logger = logging.get_logger(__name__)
 Models: TypeAlias = TrainedModel | list[str] | list[TrainedModel] | Mapping[str, TrainedModel]
 
 
+@keep_modes
 def evaluate(
     model: Models,
     data: Data,

@@ -7,7 +7,7 @@ from ..core.atomic import replaced
 from ..core.errors import InputError
 from ..data.given import Data, as_source
 from ..embeddings.options import EmbedOptions
-from ..models.trained import TrainedModel, name_of, open_trained
+from ..models.trained import TrainedModel, keep_modes, name_of, open_trained
 from .hub import file_sizes
 from .onnx.export import export_onnx, require_onnx
 from .onnx.int8 import add_int8
@@ -28,6 +28,7 @@ class Export:
     files: dict[str, int]
 
 
+@keep_modes
 def export(
     model: TrainedModel,
     output: str | Path | None = None,

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel
 from transformers.utils import logging
 
+import hf_clip
 from hf_clip.core.errors import InputError
-from hf_clip.models.trained import name_of, open_trained
+from hf_clip.models.trained import keep_modes, name_of, open_trained
 
 
 @pytest.fixture
@@ -84,8 +85,53 @@ def test_a_folder_that_is_not_there_is_refused(name):
 
 def test_an_opened_pair_is_taken_as_it_is(processor):
     model = tiny_model().train()
+    assert name_of((model, processor)) == "HFClipModel"
+    assert model.training
     assert open_trained((model, processor)) == (model, processor)
     assert not model.training
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("shape", [lambda pair: pair, lambda pair: [pair, "x"], lambda pair: {"a": pair}])
+def test_a_caller_s_model_is_in_the_mode_it_was_in(shape, processor):
+    """Module by module, whether it is given by place or by name, and after a failure too."""
+    model = tiny_model().train()
+    model.vision_model.eval()
+    before = modes(model)
+    assert len(set(before)) == 2
+
+    @keep_modes
+    def work(model, fails=False):
+        assert not any(modes(open_trained(pair)[0]))
+        if fails:
+            raise KeyError
+
+    pair = (model, processor)
+    work(shape(pair))
+    assert modes(model) == before
+    with pytest.raises(KeyError):
+        work(model=shape(pair), fails=True)
+    assert modes(model) == before
+
+
+def test_every_public_function_gives_the_model_back_as_it_was(processor, pictures, tmp_path):
+    model = tiny_model().train()
+    model.text_model.eval()
+    pair, before, options = (model, processor), modes(model), hf_clip.EmbedOptions(progress=False)
+    for work in (
+        lambda: hf_clip.embed(pair, pictures, options=options),
+        lambda: hf_clip.evaluate(pair, pictures, hf_clip.EvaluationSettings(resamples=2), options=options),
+        lambda: hf_clip.analyze(pair, pictures, options=options),
+        lambda: hf_clip.classify(pair, pictures / "0.png", ["a cat", "dog"]),
+    ):
+        work()
+        assert modes(model) == before
+    with pytest.raises(InputError, match="no data at 'nowhere'"):
+        hf_clip.export(pair, tmp_path / "onnx", int8_data="nowhere")
+    assert modes(model) == before
 
 
 @pytest.mark.parametrize("given", [None, 3, ("model", "processor"), ["a"]])
