@@ -52,6 +52,7 @@ def measure_and_publish(folder: Path) -> None:
     print(len(embeddings.image_embeds), hf_clip.embed(folder, "images", "embeddings"))
     settings = hf_clip.EvaluationSettings(tasks=["retrieval"])
     results = hf_clip.evaluate(folder, "images", settings, options=OPTIONS)
+    hf_clip.evaluate([folder, folder / "other"], "images")
     print(results.to_json(), hf_clip.analyze(folder, "images", ["dark / bright"]), hf_clip.export(folder))
     details = hf_clip.CardDetails("user/my-clip", license="apache-2.0")
     where = hf_clip.HubTarget("user/my-clip", private=True)

@@ -30,7 +30,9 @@ from .tasks.task import Drawn
 
 logger = logging.get_logger(__name__)
 
-Models: TypeAlias = TrainedModel | list[str] | list[TrainedModel] | Mapping[str, TrainedModel]
+Models: TypeAlias = (
+    TrainedModel | list[str] | list[Path] | list[str | Path] | list[TrainedModel] | Mapping[str, TrainedModel]
+)
 
 
 @keep_modes
@@ -112,8 +114,10 @@ def _by_name(model: Models) -> dict[str, TrainedModel]:
     takes to tell them apart.
 
     Raises:
-        InputError: a model twice.
+        InputError: a model twice, or none.
     """
+    if isinstance(model, list | Mapping) and not model:
+        raise InputError(f"model is an empty {type(model).__name__}: give one or more")
     if isinstance(model, Mapping):
         return dict(model)
     if not isinstance(model, list):

@@ -54,6 +54,8 @@ def test_one_word_is_one_task_and_one_name_a_class(pictures):
         (None, {}, "model is a NoneType: give a folder, a Hub id, or the pair"),
         ([("a", "b")], {}, "model is a tuple"),
         (["x", "./x"], {}, "names a model twice"),
+        ([], {}, "model is an empty list: give one or more"),
+        ({}, {}, "model is an empty dict: give one or more"),
         ("x", {"tasks": ["walking"]}, "no task 'walking': choose one of retrieval"),
         ("x", {"templates": "a photo"}, "a photo"),
         ("x", {"split": "test"}, "pictures is opened already, so split can change nothing"),
