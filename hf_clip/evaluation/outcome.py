@@ -1,9 +1,12 @@
 """What a measurement leaves: figures, how they were come by, and what each picture adds to them."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from ..core.errors import InputError, shortened
 
 
 @dataclass
@@ -24,6 +27,17 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def checked(self, task: str) -> "Outcome":
+        """The same, its figures numbers of Python's own, as a file holds them.
+
+        Raises:
+            InputError: a figure of the task, or what its interval is drawn from, is no finite number.
+        """
+        for name, share in self.shares.items():
+            if not all(np.isfinite(part).all() for part in share):
+                raise InputError(f"{task} gives shares of {name} that are not all finite numbers: mend its measure")
+        return replace(self, metrics={name: _number(value, task, name) for name, value in self.metrics.items()})
+
     def __or__(self, other: "Outcome") -> "Outcome":
         """Both, the other's where names meet."""
         return Outcome(
@@ -33,3 +47,13 @@ class Outcome:
             details=self.details | other.details,
             notes=self.notes + other.notes,
         )
+
+
+def _number(value: object, task: str, name: str) -> float:
+    """Of a scalar of numpy's or torch's too; whole ones stay whole, and yes is 1."""
+    if isinstance(value, np.generic) or getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        said = shortened(" ".join(repr(value).split()))
+        raise InputError(f"{task} gives {name} = {said}, which is no finite number: mend its measure")
+    return float(value) if isinstance(value, bool) else value

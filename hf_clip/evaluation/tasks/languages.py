@@ -42,7 +42,7 @@ def evaluate_languages(
 
     Raises:
         InputError: no source; sources of unequal length; a language without one caption; no picture can be read; with
-            `strict`, one cannot.
+            `strict`, one cannot; a figure that is no finite number.
     """
     _check_lengths(sources)
     first = next(iter(sources.values()))
@@ -51,7 +51,8 @@ def evaluate_languages(
     task, protocol, outcomes = task or Retrieval(), protocol or Protocol(), {}
     for language, source in sources.items():
         embeddings = _with_captions(model, processor, pictures, source, language)
-        outcome = outcomes[language] = task.measure(Given(model, processor, embeddings, protocol))
+        given = Given(model, processor, embeddings, protocol)
+        outcome = outcomes[language] = task.measure(given).checked(task.name)
         outcome.protocol["language"] = language
         outcome.details["skipped"] = pictures.skipped
         if lacking := len(pictures.image_rows) - len(embeddings.image_rows):

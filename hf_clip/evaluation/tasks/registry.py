@@ -153,10 +153,9 @@ def measure(
             the probe is trained on a part of the data itself, and neighbors are the other images of the data.
 
     Raises:
-        InputError: no such task; data that lack what it needs.
+        InputError: no such task; data that lack what it needs; a figure that is no finite number.
     """
     found = find_task(task)
     found.check_installed()
-    return found.measure(
-        Given(model, processor, embeddings, protocol or Protocol(), temperature=temperature, **learned_from)
-    )
+    given = Given(model, processor, embeddings, protocol or Protocol(), temperature=temperature, **learned_from)
+    return found.measure(given).checked(found.name)

@@ -9,12 +9,14 @@ import pytest
 import torch
 from conftest import SAME, tiny_model, write_pictures
 from PIL import Image
+from toy_tasks import Brightness
 from transformers import BertTokenizer
 
 from hf_clip.core.errors import InputError
 from hf_clip.data.sources import open_source
 from hf_clip.embeddings.encode import embed_source
 from hf_clip.embeddings.options import EmbedOptions
+from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.tasks.languages import evaluate_languages
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 from hf_clip.evaluation.tasks.task import Protocol
@@ -59,6 +61,15 @@ def test_pictures_and_names_are_embedded_once(sources, processor):
     assert list(outcomes) == ["a", "b"]
     assert sum(seen) == 8
     assert sum(read) == 8 + 7
+
+
+def test_a_figure_that_is_no_number_is_refused_by_language_too(sources, processor):
+    class Broken(Brightness):
+        def measure(self, given):
+            return Outcome({"brightness_mean": float("nan")})
+
+    with pytest.raises(InputError, match="brightness gives brightness_mean = nan, which is no finite number"):
+        evaluate_languages(tiny_model(), processor, sources, options=EmbedOptions(progress=False), task=Broken())
 
 
 def test_a_language_is_measured_as_if_there_were_no_other(sources, processor, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from conftest import COLORS, tiny_model, write_pictures
@@ -17,6 +18,7 @@ from hf_clip.embeddings.options import EmbedOptions
 from hf_clip.embeddings.store import open_embeddings
 from hf_clip.embeddings.writing import write_embeddings
 from hf_clip.evaluation.charts import draw_confusion
+from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.prompts import TEMPLATES
 from hf_clip.evaluation.tasks import linear_probe
 from hf_clip.evaluation.tasks.registry import TASKS, find_task, measure, register, tasks_for
@@ -426,6 +428,41 @@ def test_several_labels_have_no_neighbours_and_no_probe(task, model, processor, 
     if task == "linear-probe":
         with pytest.raises(InputError, match=message):
             measure(task, model, processor, labelled, train=labelled, validation=several)
+
+
+class Told(Brightness):
+    """What it is told to measure."""
+
+    found: float = 0.5
+
+    def measure(self, given):
+        return Outcome({"images": np.int64(8), "brightness_mean": self.found, "brightness_mean_chance": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [(np.float32(0.25), 0.25), (np.int64(3), 3), (torch.tensor(0.5), 0.5), (True, 1.0), (np.bool_(False), 0.0)],
+)
+def test_a_figure_of_whatever_kind_is_a_number(value, kept, monkeypatch):
+    monkeypatch.setitem(TASKS, "brightness", Told())
+    monkeypatch.setattr(Told, "found", value)
+    found = measure("brightness", None, None, None).metrics
+    assert found == {"images": 8, "brightness_mean": kept, "brightness_mean_chance": 0.5}
+    assert [type(each) for each in found.values()] == [int, type(kept), float]
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32("inf"), None, "0.5", np.zeros(2)])
+def test_a_figure_that_is_no_number_is_named_with_its_task(value, monkeypatch):
+    monkeypatch.setitem(TASKS, "brightness", Told())
+    monkeypatch.setattr(Told, "found", value)
+    with pytest.raises(InputError, match=r"brightness gives brightness_mean = .*, which is no finite number: mend"):
+        measure("brightness", None, None, None)
+
+
+def test_shares_that_are_no_numbers_are_named():
+    outcome = Outcome({"a": 0.5}, shares={"a": (np.array([0.5, np.nan]), np.ones(2))})
+    with pytest.raises(InputError, match="brightness gives shares of a that are not all finite"):
+        outcome.checked("brightness")
 
 
 # ---- which tasks --------------------------------------------------------------------------------------------------
