@@ -184,20 +184,27 @@ def _check_adds_up(loss: Loss, width: int, device: torch.device) -> None:
         width: of an embedding.
 
     Raises:
-        InputError: a mean in place of a sum, or what does not compare a slice with all pairs from its offset on.
+        InputError: no number; a mean in place of a sum, or what does not compare a slice with all pairs from its
+            offset on.
     """
     draw = torch.Generator().manual_seed(0)
     images, texts = torch.randn(2, 5, width, generator=draw).to(device)
     images, texts, ids = normalize(images, dim=-1), normalize(texts, dim=-1), torch.arange(5, device=device)
+    repeated = ids % 4  # the last pair has the caption of the first
     begins = (loss.logit_scale_init_value, loss.logit_bias_init_value)
     scale, bias = (None if value is None else torch.tensor([float(value)], device=device) for value in begins)
     function = _guarded(loss)
 
     def total(rows: slice) -> float:
-        batch = GlobalBatch(images, texts, ids, ids, rows.start)
+        batch = GlobalBatch(images, texts, ids, repeated, rows.start)
         return float(function(images[rows], texts[rows], scale, bias, batch, None))
 
     whole, parts = total(slice(0, 5)), [total(slice(0, 2)), total(slice(2, 5))]
+    if not math.isfinite(whole):
+        raise InputError(
+            f"loss {loss.name} is {whole} of five pairs, two of which have the same caption: see that what "
+            "batch.no_negatives masks leaves a number"
+        )
     if not math.isclose(whole, sum(parts), rel_tol=1e-3, abs_tol=1e-3):
         raise InputError(
             f"loss {loss.name} does not add up: of five pairs it gives {whole:.4g}, and of the first two and "

@@ -45,10 +45,9 @@ def test_version(capsys):
 
 def test_an_unknown_command(capsys):
     assert main(["evalute"]) == 2
-    assert capsys.readouterr() == (
-        "", "hf-clip: unknown command 'evalute': choose one of demo, train, embed, evaluate, "
-        "analyze, classify, convert, export, publish, recipe\n"
-    )  # fmt: skip
+    out, line = capsys.readouterr()
+    assert (out, line.count("\n")) == ("", 1)
+    assert line.startswith("hf-clip: unknown command 'evalute': choose one of demo, train, embed, evaluate, ")
 
 
 @pytest.mark.parametrize(

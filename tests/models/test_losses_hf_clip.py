@@ -38,6 +38,8 @@ def test_its_slices_add_up_in_value_and_gradient(loss, ids, tile_size):
         for rows in (slice(0, 3), slice(3, 7), slice(7, 7))
     ]
     assert whole.shape == ()
+    assert whole.isfinite()
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(whole, inputs, retain_graph=True))
     torch.testing.assert_close(sum(parts), whole)
     torch.testing.assert_close(torch.autograd.grad(sum(parts), inputs), torch.autograd.grad(whole, inputs))
 

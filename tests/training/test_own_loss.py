@@ -12,6 +12,7 @@ from loss_inputs import unit_embeds
 from PIL import Image
 from processes import ONE_EMPTY, UNEQUAL, one_process
 from ready_processes import run_command
+from torch.nn.functional import cross_entropy
 from toy_loss import CITATION, TOY, squared_hinge
 from training_runs import cached_trainer, make_trainer
 from transformers.utils import logging
@@ -19,6 +20,7 @@ from transformers.utils import logging
 from hf_clip import HFClipModel, HFClipTrainer, Loss
 from hf_clip.core.errors import InputError
 from hf_clip.models.infonce_hf_clip import contrastive_loss
+from hf_clip.models.loss_hf_clip import score
 from hf_clip.training.distributed import GatheredBatch, gather_batch, loss_of_global_batch
 from hf_clip.training.own_loss import GlobalOutput, give_loss, own_loss
 
@@ -282,6 +284,19 @@ def a_mean(image_embeds, text_embeds, logit_scale, logit_bias, batch):
 
 def of_the_slice_alone(image_embeds, text_embeds, logit_scale, logit_bias, batch):
     return contrastive_loss(image_embeds, text_embeds, logit_scale)
+
+
+def infinite_on_duplicates(image_embeds, text_embeds, logit_scale, logit_bias, batch):
+    """Label smoothing gives what is masked a share."""
+    rows = batch.own_rows(image_embeds)
+    logits = score(image_embeds, batch.text_embeds, logit_scale)
+    logits = logits.masked_fill(batch.no_negatives(rows), float("-inf"))
+    return cross_entropy(logits, rows, reduction="sum", label_smoothing=0.1)
+
+
+def test_one_that_is_no_number_on_duplicates_is_refused_before_training(tmp_path, data):
+    with pytest.raises(InputError, match="infinite_on_duplicates is inf of five pairs, two of which have the same"):
+        make_trainer(tmp_path / "run", data, trainer={"loss": infinite_on_duplicates})
 
 
 @pytest.mark.parametrize("function", [a_mean, of_the_slice_alone])
