@@ -21,7 +21,7 @@ from hf_clip.evaluation.charts import draw_confusion
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.prompts import TEMPLATES
 from hf_clip.evaluation.tasks import linear_probe
-from hf_clip.evaluation.tasks.registry import find_task, measure, register, tasks_for
+from hf_clip.evaluation.tasks.registry import TASKS, find_task, measure, register, tasks_for
 from hf_clip.evaluation.tasks.retrieval import evaluate_retrieval
 from hf_clip.evaluation.tasks.task import Protocol
 from hf_clip.evaluation.tasks.zero_shot import class_embeddings, evaluate_zero_shot
