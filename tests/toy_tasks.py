@@ -1,5 +1,7 @@
 """A task from outside, as a package of somebody's own would have it."""
 
+import numpy as np
+
 from hf_clip.evaluation.outcome import Outcome
 from hf_clip.evaluation.tasks.task import Task
 
@@ -26,10 +28,29 @@ class Darkness(Brightness):
 
     def measure(self, given):
         mean = -super().measure(given).metrics["brightness_mean"]
-        return Outcome({"images": 8, "darkness_mean": mean, "darkness_mean_chance": 0.0})
+        shares = {"darkness_blue": (np.linspace(-3, -2, 8), np.ones(8))}
+        beside = {
+            "darkness_mean_chance": 0.0,
+            "darkness_blue": -2.5,
+            "darkness_blue_chance": -9.0,
+            "darkness_raw": 1.0,
+        }
+        return Outcome({"images": 8, "darkness_mean": mean, **beside}, shares=shares)
 
     def label(self, metric):
-        return "mean darkness"
+        return metric.removeprefix("darkness_") + " darkness"
+
+    def in_card(self, metric):
+        return metric != "darkness_raw"
+
+    def on_hub(self, metric):
+        return metric == "darkness_mean"
+
+    def hub_metric(self, metric):
+        return "darkness"
+
+    def lower_is_better(self, metric):
+        return metric == "darkness_blue"
 
     def limits(self, figures, data):
         yield f"On {data} it is dark to {figures['darkness_mean'].value:.1f}."

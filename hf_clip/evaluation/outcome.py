@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..core.errors import InputError, shortened
 
@@ -51,7 +52,7 @@ class Outcome:
 
 def _number(value: object, task: str, name: str) -> float:
     """Of a scalar of numpy's or torch's too; whole ones stay whole, and yes is 1."""
-    if isinstance(value, np.generic) or getattr(value, "ndim", None) == 0:
+    if isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0:
         value = value.item()
     if not isinstance(value, int | float) or not math.isfinite(value):
         said = shortened(" ".join(repr(value).split()))

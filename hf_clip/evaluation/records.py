@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from ..core.records import Record
 
 _CHARTS = ("recall_", "similarities_", "reliability_", "confusion_")  # of before there were versions
+_OF_TASK = ("in_card", "on_hub", "hub_metric", "lower_is_better")
 COUNTS = ("images", "captions", "skipped_images", "classes", "classes_without_pictures")
 
 
@@ -73,6 +74,8 @@ class Figure(Record):
         images, captions, skipped_images, classes, classes_without_pictures: of what it was measured on, as far as
             they are counted.
         label: its name in words.
+        in_card, on_hub, hub_metric, lower_is_better: as the task says of it, for who reads of it where the task is not
+            registered; None in a file from before they were written.
     """
 
     model: str
@@ -96,6 +99,10 @@ class Figure(Record):
     classes: int | None = None
     classes_without_pictures: int | None = None
     label: str = ""
+    in_card: bool | None = None
+    on_hub: bool | None = None
+    hub_metric: str | None = None
+    lower_is_better: bool | None = None
 
     @property
     def task_name(self) -> str:
@@ -122,8 +129,9 @@ class Figure(Record):
         return {name: count for name, count in found.items() if count is not None}
 
     def to_json(self) -> dict[str, object]:
-        """Without counts that there are none of."""
-        return {name: value for name, value in super().to_json().items() if name not in COUNTS or value is not None}
+        """Without counts that there are none of, and what an older file does not say."""
+        optional = COUNTS + _OF_TASK
+        return {name: value for name, value in super().to_json().items() if name not in optional or value is not None}
 
 
 Figures = dict[str, Figure]  # of one task, by metric

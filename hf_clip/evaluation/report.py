@@ -107,6 +107,10 @@ class Report:
                 precision=measured.model.precision,
                 **counts,
                 label=task.label(name),
+                in_card=task.in_card(name),
+                on_hub=task.on_hub(name),
+                hub_metric=task.hub_metric(name),
+                lower_is_better=task.lower_is_better(name),
             )
 
     def differences(self) -> list[Difference]:

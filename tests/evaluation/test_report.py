@@ -105,6 +105,7 @@ def test_a_figure_may_be_quoted_alone(report):
         "ceiling": 0.9, "k": 2, "protocol": {"ties": "count against the model"}, "data": "pictures",
         "split": "all rows", "data_revision": "f" * 32, "revision": "abc", "precision": "float32", "images": 40,
         "captions": 40, "skipped_images": 3, "label": "text → image, recall@2",
+            "in_card": True, "on_hub": True, "hub_metric": "recall", "lower_is_better": False,
     }  # fmt: skip
     # Clopper and Pearson's, which is a little wider than a bootstrap's.
     exact = beta.ppf([0.025, 0.975], [36, 37], [5, 4])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -85,19 +86,39 @@ def label(metric: str) -> str:
 
 
 class WrittenTask(Task):
-    """A task that a record tells of and that is not registered here: how it is called, and no more."""
+    """A task that a record tells of and that is not registered here: how it is called, where its figures are shown,
+    and no more."""
 
-    def __init__(self, name: str, words: TaskWords | None, labels: Mapping[str, str]):
+    def __init__(self, name: str, words: TaskWords | None, figures: Sequence[Figure]):
         words = words or TaskWords(name, name, ("other", name))
         self.name, self.title, self.phrase, self.hub_type = name, words.title, words.phrase, words.hub_type
-        self.pattern = "|".join(map(re.escape, labels))
-        self._labels = labels
+        self._figures = {figure.metric: figure for figure in figures}
+        self.pattern = "|".join(map(re.escape, self._figures))
 
     def measure(self, given: Given) -> Outcome:
         raise InputError(f"the task {self.name} is not registered: import the module that does")
 
     def label(self, metric: str) -> str:
-        return self._labels.get(metric) or super().label(metric)
+        return self._said(metric, "label") or super().label(metric)
+
+    def in_card(self, metric: str) -> bool:
+        said = self._said(metric, "in_card")
+        return super().in_card(metric) if said is None else said
+
+    def on_hub(self, metric: str) -> bool:
+        said = self._said(metric, "on_hub")
+        return super().on_hub(metric) if said is None else said
+
+    def hub_metric(self, metric: str) -> str:
+        return self._said(metric, "hub_metric") or super().hub_metric(metric)
+
+    def lower_is_better(self, metric: str) -> bool:
+        said = self._said(metric, "lower_is_better")
+        return super().lower_is_better(metric) if said is None else said
+
+    def _said(self, metric: str, name: str) -> Any:
+        """None: the record does not say."""
+        return getattr(self._figures.get(metric), name, None)
 
 
 def task_of(figures: Sequence[Figure], words: Mapping[str, TaskWords]) -> Task:
@@ -110,7 +131,7 @@ def task_of(figures: Sequence[Figure], words: Mapping[str, TaskWords]) -> Task:
     name = figures[0].task_name
     if name in TASKS:
         return TASKS[name]
-    return WrittenTask(name, words.get(name), {figure.metric: figure.label for figure in figures})
+    return WrittenTask(name, words.get(name), figures)
 
 
 def suiting(captioned: bool, classes: bool) -> list[str]:

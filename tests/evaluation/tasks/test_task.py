@@ -101,6 +101,9 @@ def test_its_card_where_it_is_not_registered(model_folder, pictures, tmp_path, c
     unknown = card_of(model_folder, pictures, tmp_path / "elsewhere", tmp_path / "evaluation")
     added = [line for line in known.splitlines() if line not in unknown.splitlines()]
     assert [line.partition(" to ")[0] for line in added] == ["- On pictures it is dark"]
+    assert not [line for line in unknown.splitlines() if line not in known.splitlines()]
+    assert "raw darkness" not in known
+    assert "- blue darkness: -2.500 [-2." in known
     assert "the task darkness is not registered here: the card shows its figures, and not what" in caplog.text
 
 
