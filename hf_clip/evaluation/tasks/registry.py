@@ -28,7 +28,8 @@ _NEEDED = ("name", "title", "phrase", "hub_type", "pattern")
 
 
 def register(task: Task) -> None:
-    """Makes a task known by its name: to evaluations, reports, cards and `metric_for_best_model`.
+    """Makes a task known by its name: to evaluations, reports, cards and `metric_for_best_model`; in the place of
+    one of the same class, or of that class before it was defined anew, as by a notebook's cell run again.
 
     Raises:
         ValueError: another task has the name, or the task lacks one of its attributes.
@@ -37,13 +38,18 @@ def register(task: Task) -> None:
         raise ValueError(f"{type(task).__name__} has no {lacking[0]}: a task needs {', '.join(_NEEDED)}")
     if not _NAME.fullmatch(task.name):
         raise ValueError(f"a task's name is of letters, numbers, - and _: {task.name!r} is none")
-    if type(TASKS.get(task.name, task)) is not type(task):
+    if _defined_at(TASKS.get(task.name, task)) != _defined_at(task):
         raise ValueError(f"there is a task {task.name!r} already: give it another name")
     TASKS[task.name] = task
 
 
+def _defined_at(task: Task) -> tuple[str, str]:
+    return type(task).__module__, type(task).__qualname__
+
+
 def find_task(name: str) -> Task:
-    """The task of a name; of "module:Class" the task that a module of one's own has, which is then known.
+    """The task of a name; of "module:Class" the task that a module of one's own has, which is then known, or the one
+    of that class that is known already.
 
     Raises:
         InputError: there is none.
@@ -64,6 +70,8 @@ def _task_from(place: str) -> Task:
         ) from error
     if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise InputError(f"{place} is no class of tasks: derive it from hf_clip.evaluation.tasks.task.Task")
+    if known := next((task for task in TASKS.values() if type(task) is kind), None):
+        return known
     try:
         task = kind()
         register(task)

@@ -152,6 +152,23 @@ def test_what_is_no_task_is_refused_in_one_line(name, message):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_class_that_is_defined_anew_takes_the_place_of_the_old():
+    def cell():
+        class Mine(Darkness):
+            name = "mine"
+
+        return Mine()
+
+    register(cell())
+    register(again := cell())
+    assert find_task("mine") is again
+
+
+def test_a_module_s_task_is_made_once():
+    first = find_task("toy_tasks:Darkness")
+    assert find_task("toy_tasks:Darkness") is find_task("darkness") is first
+
+
 def test_names_that_settings_could_not_have_are_refused():
     class Odd(Darkness):
         name = "a/b"
