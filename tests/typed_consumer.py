@@ -58,3 +58,8 @@ def measure_and_publish(folder: Path) -> None:
     where = hf_clip.HubTarget("user/my-clip", private=True)
     written = hf_clip.publish(folder, where, hf_clip.PublishOptions(details), dry_run=True)
     assert_type(written, Path)
+    hf_clip.publish(folder, where, hf_clip.PublishOptions(evaluations=folder / "figures"))
+
+
+def publish_or_look(folder: Path, dry_run: bool) -> object:
+    return hf_clip.publish(folder, "user/my-clip", dry_run=dry_run)

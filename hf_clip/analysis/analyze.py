@@ -1,8 +1,8 @@
 """`hf_clip.analyze`: what a model says of a data set, from one pass over it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.counts import check_count
 from ..core.errors import InputError
 from ..core.public import public_name
 from ..data.given import Data, as_source, called
@@ -15,14 +15,14 @@ from ..evaluation.report_folder import prepare_folder
 from ..models.trained import TrainedModel, keep_modes, name_of, open_trained
 from .measures import Rows, measure_all
 from .report import RESULTS, AnalysisReport
-from .word_pairs import WordPair, embed_pairs, read_pairs
+from .word_pairs import Pairs, embed_pairs, read_pairs
 
 
 @keep_modes
 def analyze(
     model: TrainedModel,
     data: Data,
-    pairs: Sequence[str | WordPair] = (),
+    pairs: Pairs = (),
     *,
     top: int = 20,
     output: str | Path | None = None,
@@ -37,22 +37,24 @@ def analyze(
     Args:
         model: a folder, a Hub id, or the pair (model, processor).
         data: a source, by name or opened; or a folder that `embed` wrote, without names, captions and drawings.
-        pairs: opposites to score images by: ("a happy face", "a sad face"), the same as one text with a / between
-            them, or a .txt file with such a text a line.
+        pairs: opposites to score images by: ("a happy face", "a sad face"), one text with a / between the two, or a
+            .txt file with such a text a line.
         top: rows listed of each kind.
         output: the folder for `analysis.json`, tables, page and images, which an earlier report may be in; None:
             nothing is written or drawn.
         options: how images and captions are embedded.
 
     Raises:
-        InputError: no such model or data; a pair without two different sides; embeddings of another model.
+        InputError: no such model or data; a pair without two different sides; embeddings of another model, or with
+            `options` that are strict.
     """
-    if top < 1:
-        raise InputError(f"top must be 1 or more, not {top}")
+    check_count("top", top)
     opposites = read_pairs(pairs)
     folder = None if output is None else prepare_folder(output, RESULTS)
     options = options or EmbedOptions()
     given = _open(data)
+    if options.strict and not isinstance(given, Source):
+        raise InputError(f"{called(data)} holds embeddings, so strict can change nothing: leave out")
     opened, processor = open_trained(model)
     pair_embeds, notes = embed_pairs(opened, processor, opposites)
     if isinstance(given, Source):

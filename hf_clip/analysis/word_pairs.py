@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -12,25 +13,27 @@ from ..models.modeling_hf_clip import HFClipModel
 from ..models.processing_hf_clip import HFClipProcessor
 
 WordPair = tuple[str, str]
+Pairs: TypeAlias = str | Path | Sequence[str | Path | WordPair]
 
 
-def read_pairs(values: Sequence[str | WordPair]) -> list[WordPair]:
+def read_pairs(values: Pairs) -> list[WordPair]:
     """Pairs of opposite prompts, each once.
 
     Args:
-        values: pairs, texts with one / between the two, or .txt files with such a text a line.
+        values: pairs, which are taken as they are; texts with one / between the two, or .txt files with such a text a
+            line.
 
     Raises:
         InputError: a pair without two different sides, with the line of its file.
     """
     pairs: list[WordPair] = []
-    for value in [values] if isinstance(values, str) else values:
-        if not isinstance(value, str):
-            pairs.append(_pair(" / ".join(value), "pairs "))
-        elif value.endswith(".txt"):
-            pairs += [_pair(line, f"{value}: line {number}: ") for number, line in _lines(value)]
+    for value in [values] if isinstance(values, str | Path) else values:
+        if isinstance(value, Path) or (isinstance(value, str) and value.endswith(".txt")):
+            pairs += [_split(line, f"{value}: line {number}: ") for number, line in _lines(str(value))]
+        elif isinstance(value, str):
+            pairs.append(_split(value, "pairs "))
         else:
-            pairs.append(_pair(value, "pairs "))
+            pairs.append(_checked(value))
     return list(dict.fromkeys(pairs))
 
 
@@ -46,13 +49,20 @@ def _lines(file: str) -> list[tuple[int, str]]:
     return found
 
 
-def _pair(text: str, where: str) -> WordPair:
+def _split(text: str, where: str) -> WordPair:
     sides = [side.strip() for side in text.split("/")]
     if len(sides) != 2 or not all(sides) or sides[0] == sides[1]:
         raise InputError(
             f"{where}{text.strip()!r} is not two opposites with one / between them, such as "
             "'a happy face / a sad face'"
         )
+    return sides[0], sides[1]
+
+
+def _checked(pair: object) -> WordPair:
+    sides = list(pair) if isinstance(pair, list | tuple) else []
+    if len(sides) != 2 or not all(isinstance(side, str) and side.strip() for side in sides) or sides[0] == sides[1]:
+        raise InputError(f"pairs {pair!r} is not two opposites, such as ('a happy face', 'a sad face')")
     return sides[0], sides[1]
 
 

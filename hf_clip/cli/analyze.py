@@ -4,12 +4,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.errors import InputError
 from .command import Command
 from .output import Printer
 from .parsing import Parser, add_data_settings, add_shared_settings, embed_options, open_data, positive_int
 
 if TYPE_CHECKING:
     from ..analysis.records import AnalysisResults
+
+_OF_SOURCES = ("split", "data_config", "image_column", "caption_column", "label_column")
 
 
 class Analyze(Command):
@@ -36,6 +39,10 @@ class Analyze(Command):
         from ..embeddings.manifest import MANIFEST
 
         stored = Path(settings.data, MANIFEST).is_file()
+        if stored and (useless := [f"--{name}" for name in _OF_SOURCES if vars(settings)[name]]):
+            raise InputError(
+                f"{settings.data} holds embeddings, so {', '.join(useless)} can change nothing: leave out"
+            )
         report = analyze(
             settings.model,
             settings.data if stored else open_data(settings, captions_required=False),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import overload
 
+from ..core.counts import check_count
 from ..core.errors import InputError
 from ..data.given import Data, as_source
 from ..models.trained import TrainedModel, keep_modes, name_of, open_trained
@@ -11,6 +12,8 @@ from .options import EmbedOptions
 from .processes import run_in_processes
 from .store import EmbeddingStore
 from .writing import processes, write_embeddings
+
+_SEGMENT_SIZE = 10_000
 
 
 @overload
@@ -26,7 +29,7 @@ def embed(
     output: str | Path,
     *,
     options: EmbedOptions | None = None,
-    segment_size: int = 10_000,
+    segment_size: int = _SEGMENT_SIZE,
     num_processes: int = 1,
 ) -> EmbeddingStore: ...
 
@@ -38,7 +41,7 @@ def embed(
     output: str | Path | None = None,
     *,
     options: EmbedOptions | None = None,
-    segment_size: int = 10_000,
+    segment_size: int = _SEGMENT_SIZE,
     num_processes: int = 1,
 ) -> Embeddings | EmbeddingStore:
     """Embeds every image of the data, and its captions.
@@ -63,12 +66,13 @@ def embed(
             holds something else, or embeddings of another model, preprocessing, data or segment size.
     """
     for name, value in (("segment_size", segment_size), ("num_processes", num_processes)):
-        if value < 1:
-            raise InputError(f"{name} must be 1 or more, not {value}")
+        check_count(name, value)
     source = as_source(data, captions_required=False)
     if output is None:
         if num_processes > 1:
             raise InputError("num_processes is for writing a folder: give output too, or leave it out")
+        if segment_size != _SEGMENT_SIZE:
+            raise InputError("segment_size is for writing a folder: give output too, or leave it out")
         return embed_source(*open_trained(model), source, options)
     work = (model, source, output, options or EmbedOptions(), segment_size)
     if num_processes == 1:

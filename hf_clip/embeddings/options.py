@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..core.errors import InputError
+from ..core.counts import check_count
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,4 @@ class EmbedOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("num_workers", 0)):
-            if (value := getattr(self, name)) < least:
-                raise InputError(f"{name} must be {least} or more, not {value}")
+            check_count(name, getattr(self, name), least)

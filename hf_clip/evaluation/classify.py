@@ -117,7 +117,7 @@ def read_labels(labels: str | Path | Sequence[str]) -> list[str]:
     """Each once, in their order.
 
     Raises:
-        InputError: fewer than two; a file that cannot be read.
+        InputError: fewer than two; what is no text; a file that cannot be read.
     """
     if isinstance(labels, Path) or (isinstance(labels, str) and labels.endswith(".txt")):
         try:
@@ -126,6 +126,9 @@ def read_labels(labels: str | Path | Sequence[str]) -> list[str]:
             raise InputError(f"labels file {str(labels)!r} cannot be read: {error}") from error
     else:
         parts = labels.split(",") if isinstance(labels, str) else labels
+    for part in parts:
+        if not isinstance(part, str):
+            raise InputError(f"labels: {part!r} is no text: give each label as one")
     found = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if len(found) < 2:
         shown = repr(str(labels)) if isinstance(labels, str | Path) else str(list(labels))

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 from transformers import PreTrainedModel
 
+from ..core.counts import check_count
 from ..core.errors import InputError
 from ..data.given import Data, called
 from ..data.named_splits import ANY
@@ -55,10 +56,13 @@ class EvaluationSettings(Protocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_count("resamples", self.resamples)
         if isinstance(self.tasks, str):  # its letters would be names of tasks, or classes
             object.__setattr__(self, "tasks", (self.tasks,))
         if isinstance(self.class_names, str):
             object.__setattr__(self, "class_names", open_class_names(self.class_names))
+        elif isinstance(self.class_names, Path):
+            raise InputError(f"class_names is a Path: give the name of a file as a text, {str(self.class_names)!r}")
         elif self.class_names is not None:
             names = [[each] if isinstance(each, str) else list(each) for each in self.class_names]
             object.__setattr__(self, "class_names", names)
@@ -274,22 +278,35 @@ def _check_use(data: Data, settings: EvaluationSettings, options: EmbedOptions) 
         raise InputError("validation_data needs train_data, which it is the validation of")
     if settings.validation_data is not None and "validation" not in learning:
         raise InputError(f"validation_data is for {_learners('validation')}: ask for this task, or leave it out")
+    for role in ("train", "validation"):
+        _check_split(role, getattr(settings, f"{role}_split"), getattr(settings, f"{role}_data"))
     given = [each for each in (data, settings.train_data, settings.validation_data) if each is not None]
     stored = [each for each in given if _is_stored(each)]
     if stored and settings.features == "pooled":
         raise InputError(f"{stored[0]} holds embeddings, not pooled features: give the data set")
     if not (_is_stored(data) or isinstance(data, Source)):
         return
-    kind = "is opened already" if isinstance(data, Source) else "holds embeddings"
+    kind = _kind(data)
     if settings.languages:
         raise InputError(f"{called(data)} {kind}: for languages give the data set by name")
     useless: dict[str, object] = {"caption_column": settings.caption_column, "split": settings.split}
     if all(_is_stored(each) or isinstance(each, Source) for each in given):
-        useless |= {"image_column": settings.image_column, "label_column": settings.label_column}
+        useless |= {name: getattr(settings, name) for name in ("data_config", "image_column", "label_column")}
     if len(stored) == len(given):
         useless |= {"strict": options.strict}
     if names := [name for name, value in useless.items() if value]:
         raise InputError(f"{called(data)} {kind}, so {', '.join(names)} can change nothing: leave out")
+
+
+def _check_split(role: str, split: str | None, data: Data | None) -> None:
+    if split and data is None:
+        raise InputError(f"{role}_split needs {role}_data, which it is a split of")
+    if split and (_is_stored(data) or isinstance(data, Source)):
+        raise InputError(f"{called(data)} {_kind(data)}, so {role}_split can change nothing: leave out")
+
+
+def _kind(data: Data) -> str:
+    return "is opened already" if isinstance(data, Source) else "holds embeddings"
 
 
 def _learners(role: str) -> str:

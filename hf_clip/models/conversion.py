@@ -69,7 +69,7 @@ def convert_model_and_processor(name: str) -> tuple[HFClipModel, HFClipProcessor
 
 
 def convert_model(source: DualEncoder) -> HFClipModel:
-    """The same for a model that is already built; its weights are copied, in its precision.
+    """The same for a model that is already built; its weights are copied, in its precision and on its device.
 
     Raises:
         InputError: for a model of another class.
@@ -93,6 +93,7 @@ def convert_model(source: DualEncoder) -> HFClipModel:
     )
     for projection in (model.visual_projection, model.text_projection):
         projection.to(source.dtype)
+    model.to(source.device)  # type: ignore[arg-type]
     weights = source.state_dict()
     weights["logit_scale"] = weights["logit_scale"].reshape(1)
     model.load_state_dict(weights)  # strictly: every weight has its place, under the same name

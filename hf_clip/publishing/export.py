@@ -50,8 +50,10 @@ def export(
 
     Raises:
         InputError: a tower that cannot be exported, or whose graph says something else; a folder that holds what no
-            export wrote; packages that are missing.
+            export wrote; strict `options` without int8_data; packages that are missing.
     """
+    if int8_data is None and options is not None and options.strict:
+        raise InputError("options that are strict can change nothing without int8_data: leave out, or give it")
     require_onnx()
     folder, name = _folder(model, output), name_of(model)
     source = None if int8_data is None else as_source(int8_data)

@@ -8,7 +8,9 @@ from huggingface_hub import snapshot_download
 
 from ..core.errors import InputError, first_line
 from ..core.temporary import temporary_folder
+from .card.facts import CardDetails
 from .hub import HubTarget, Publication, look_first, push_folder
+from .hub_ids import is_hub_id
 from .saved_model import SavedModel
 from .staging import PublishOptions, stage
 
@@ -33,6 +35,18 @@ def publish(
     dry_run: Literal[True],
     output: str | Path = "hf_clip_publication",
 ) -> Path: ...
+
+
+@overload
+def publish(
+    model: str | Path,
+    target: str | HubTarget,
+    options: PublishOptions | None = None,
+    *,
+    commit_message: str = "Publish with hf_clip",
+    dry_run: bool,
+    output: str | Path = "hf_clip_publication",
+) -> Publication | Path: ...
 
 
 def publish(
@@ -73,7 +87,7 @@ def publish(
             "processor"
         )
     target = HubTarget(target) if isinstance(target, str) else target
-    options = options or PublishOptions()
+    options = _checked(options or PublishOptions())
     if dry_run:
         return _write(Path(output), model, target, options)
     if Path(model).is_dir():
@@ -85,11 +99,21 @@ def publish(
         return push_folder(aside, target, commit_message=commit_message)
 
 
+def _checked(options: object) -> PublishOptions:
+    if isinstance(options, CardDetails):
+        raise InputError("options are CardDetails: give PublishOptions(details), which hold them")
+    if not isinstance(options, PublishOptions):
+        raise InputError(f"options are a {type(options).__name__}: give PublishOptions")
+    return options
+
+
 def _write(folder: Path, model: str | Path, target: HubTarget, options: PublishOptions) -> Path:
     if "/" not in target.repo_id:
         raise InputError(
             f"a dry run asks nobody whose {target.repo_id} is: give repo_id with its owner, user/{target.repo_id}"
         )
+    if not is_hub_id(target.repo_id):
+        raise InputError(f"{target.repo_id!r} is no name of a repository on the Hub: give one such as user/name")
     saved = _saved(model)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists: give another output, or remove it")
@@ -128,6 +152,8 @@ def _named(options: PublishOptions, target: HubTarget, saved: SavedModel) -> Pub
     """With the repository's name on the card; of an adapter, the base is what it adapts."""
     details = replace(options.details, name=target.repo_id)
     if not saved.is_adapter:
+        if options.adapter_of:
+            raise InputError(f"adapter_of is for an adapter, and {saved.folder} holds a whole model: leave out")
         return replace(options, details=details)
     if len(details.base_model) > 1:
         raise InputError(

@@ -42,7 +42,7 @@ class PublishOptions:
 
     Args:
         details: what the publisher says, for the card.
-        evaluations: folders that `hf-clip evaluate` wrote about this model, besides the run's own.
+        evaluations: folders that `hf-clip evaluate` wrote about this model, besides the run's own; one or several.
         pictures: whether pictures of the data go along, in grids of what the model finds; default: those of the run,
             as the run says, and none of `evaluations`.
         example_picture: what the card's examples look at.
@@ -53,7 +53,7 @@ class PublishOptions:
     """
 
     details: CardDetails = field(default_factory=CardDetails)
-    evaluations: Sequence[str | Path] = ()
+    evaluations: str | Path | Sequence[str | Path] = ()
     pictures: bool | None = None
     example_picture: str | Path | None = None
     adapter_of: str | None = None
@@ -176,7 +176,9 @@ class _Staging:
         source = self.saved.folder
         files = sorted(source.glob(f"{EVALUATION}/**/{RESULTS}"))
         own = {file.parent: file.parent.relative_to(source) for file in files}
-        added = {Path(folder): Path(EVALUATION, Path(folder).resolve().name) for folder in self.options.evaluations}
+        given = self.options.evaluations
+        given = [given] if isinstance(given, str | Path) else given
+        added = {Path(folder): Path(EVALUATION, Path(folder).resolve().name) for folder in given}
         for folder, place in added.items():
             if not (folder / RESULTS).is_file():
                 raise InputError(f"{folder} holds no {RESULTS}: give a folder that `hf-clip evaluate --output` wrote")

@@ -1,6 +1,7 @@
 """`hf_clip.analyze` as a Python caller has it; what it measures, test_measures.py says."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import tiny_model
@@ -44,12 +45,19 @@ def test_a_folder_of_embeddings_is_taken_too(model_folder, pictures, tmp_path):
     report = hf_clip.analyze(model_folder, tmp_path / "store", options=QUIET)
     assert report.results().metrics["images"] == 8
     assert report.rows.source is None
+    with pytest.raises(InputError, match="store holds embeddings, so strict can change nothing: leave out"):
+        hf_clip.analyze(model_folder, tmp_path / "store", options=hf_clip.EmbedOptions(strict=True))
 
 
 def test_what_cannot_be_is_one_line_before_the_work(processor, pictures, tmp_path):
     for settings, message in (
         ({"top": 0}, "top must be 1 or more, not 0"),
-        ({"pairs": [("a cat", "a cat")]}, "pairs 'a cat / a cat' is not two opposites"),
+        ({"top": "3"}, "top is '3': give a whole number"),
+        ({"pairs": [("a cat", "a cat")]}, r"pairs \('a cat', 'a cat'\) is not two opposites"),
+        ({"pairs": [("a cat", " ")]}, r"pairs \('a cat', ' '\) is not two opposites"),
+        ({"pairs": [3]}, "pairs 3 is not two opposites"),
+        ({"pairs": "a / b / c"}, "pairs 'a / b / c' is not two opposites"),
+        ({"pairs": Path("nowhere.txt")}, "pairs file 'nowhere.txt' cannot be read"),
         ({"pairs": "a cat"}, "pairs 'a cat' is not two opposites"),
         ({"pairs": ["nowhere.txt"]}, "pairs file 'nowhere.txt' cannot be read"),
         ({"output": pictures}, r"output .* is not empty and holds no analysis.json"),

@@ -199,6 +199,8 @@ def test_a_folder_of_embeddings(drawn, command, model_folder, pictures, tmp_path
     command[command.index("--data") + 1] = folder
     command[command.index("--output") + 1] = str(tmp_path / "other")
     capsys.readouterr()
+    useless = ["--split", "test", "--caption_column", "caption"]
+    assert "so --split, --caption_column can change nothing: leave out" in complaint([*command, *useless], capsys)
     assert main([*command, "--pairs", "a cat/a dog", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["metrics"]["clip_score_mean"] == pytest.approx(whole["metrics"]["clip_score_mean"], abs=2e-3)

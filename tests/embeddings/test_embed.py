@@ -38,6 +38,8 @@ def test_what_cannot_be_is_one_line(pictures, processor, tmp_path):
     for settings, message in (
         ({"segment_size": 0}, "segment_size must be 1 or more, not 0"),
         ({"num_processes": 2}, "num_processes is for writing a folder"),
+        ({"segment_size": 3}, "segment_size is for writing a folder"),
+        ({"segment_size": 2.5}, "segment_size is 2.5: give a whole number"),
         ({"output": tmp_path / "out", "num_processes": 2}, "several processes open the model anew: give its folder"),
         ({"output": pictures}, "is not empty and holds no embeddings"),
     ):

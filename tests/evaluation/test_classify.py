@@ -53,6 +53,7 @@ def test_what_cannot_be_is_one_line(model_folder, files):
         ([], LABELS, "{}", "no image can be read: none is given"),
         (["nowhere.png"], LABELS, "{}", "no image can be read; nowhere.png: "),
         (files, ["a cat"], "{}", r"labels \['a cat'\] holds 1: give two or more to choose among"),
+        (files, ["a cat", 2], "{}", "labels: 2 is no text: give each label as one"),
         (files, LABELS, "it is", r"template 'it is' has no \{\} to put the label in"),
         (files, Path("nowhere.txt"), "{}", "labels file 'nowhere.txt' cannot be read"),
     ):

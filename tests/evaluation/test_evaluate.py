@@ -59,6 +59,7 @@ def test_one_word_is_one_task_and_one_name_a_class(pictures):
         ("x", {"tasks": ["walking"]}, "no task 'walking': choose one of retrieval"),
         ("x", {"templates": "a photo"}, "a photo"),
         ("x", {"split": "test"}, "pictures is opened already, so split can change nothing"),
+        ("x", {"data_config": "en"}, "pictures is opened already, so data_config can change nothing"),
         ("x", {"languages": {"zh": "zh"}}, "pictures is opened already: for languages give the data set by name"),
         ("x", {"tasks": ["zero-shot"]}, "pictures was opened without labels: open it with label_column"),
         ("x", {"ks": [9]}, "recall@9 of 8 pictures is always 1"),
@@ -75,6 +76,9 @@ def test_options_that_cannot_be_are_named():
         hf_clip.EmbedOptions(batch_size=0)
     with pytest.raises(InputError, match="num_workers must be 0 or more, not -1"):
         hf_clip.EmbedOptions(num_workers=-1)
+    for size in ("3", 2.5):
+        with pytest.raises(InputError, match=f"batch_size is {size!r}: give a whole number"):
+            hf_clip.EmbedOptions(batch_size=size)
 
 
 def test_a_report_belongs_to_a_run_s_own_folder_alone(tmp_path):

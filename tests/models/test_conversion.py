@@ -71,6 +71,13 @@ def test_nothing_is_added(name):
     assert not model.training
 
 
+def test_it_lies_where_the_source_does():
+    """A device that every machine has stands for a GPU."""
+    for name in ("clip", "siglip"):
+        model = convert_model(SOURCES[name]().to("meta"))
+        assert {each.device.type for each in model.state_dict().values()} == {"meta"}
+
+
 def test_the_source_stays_as_it_is():
     source = SOURCES["bert × vit"]()
     before = copy.deepcopy(source.state_dict())

@@ -44,6 +44,7 @@ def test_what_cannot_be_is_one_line(processor, pictures):
     for settings, message in (
         ({}, "a model that is opened already has no folder to be exported into: give output"),
         ({"output": pictures}, r"pictures holds \S+, which no export wrote: give another folder by output"),
+        ({"options": hf_clip.EmbedOptions(strict=True)}, "strict can change nothing without int8_data: leave out, or"),
         ({"output": pictures / "0.png"}, "output .*0.png is a file: give a folder"),
         ({"output": pictures / "onnx", "int8_data": "nowhere"}, "no data at 'nowhere'"),
     ):

@@ -118,6 +118,12 @@ def test_figures_go_along_and_pictures_of_the_data_only_when_asked(model_folder,
     assert "worst" not in texts(tmp_path / "staged" / "evaluation" / "test set").lower()
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_folder_of_figures_is_one(kind, model_folder, evaluated, tmp_path):
+    stage(SavedModel(model_folder), tmp_path / "staged", content(evaluations=kind(evaluated)))
+    assert (tmp_path / "staged" / "evaluation" / "test set" / "results.json").is_file()
+
+
 def test_figures_stand_under_the_published_name(model_folder, evaluated, tmp_path):
     facts = stage(SavedModel(model_folder), tmp_path / "staged", content(evaluations=[evaluated]))
     results = json.loads((tmp_path / "staged" / "evaluation" / "test set" / "results.json").read_text())

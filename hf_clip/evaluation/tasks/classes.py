@@ -196,9 +196,7 @@ def split_by_content(embeddings: Embeddings) -> dict[str, Embeddings]:
     if not missing and len(labels[parts["train"]].unique()) == 1:
         missing = ["train with one class"]
     if missing:
-        raise InputError(
-            f"the data's own split leaves {', '.join(missing)}: give pictures to train on (--train_data, or train=)"
-        )
+        raise InputError(f"the data's own split leaves {', '.join(missing)}: give pictures to train on, as train_data")
     return {name: _select(embeddings, chosen) for name, chosen in parts.items()}
 
 

@@ -63,8 +63,8 @@ def evaluate_nearest_neighbours(
     others = len(train) - (asked is None)
     if not others:
         raise InputError(
-            "the data have one picture, which has no other for a neighbour: give pictures to find neighbours among "
-            "(--train_data, or train=)"
+            "the data have one picture, which has no other for a neighbour: give pictures to find neighbours among, "
+            "as train_data"
         )
     if not 1 <= neighbours <= others:
         raise InputError(f"{neighbours} neighbours cannot be chosen from {others} pictures: ask for 1 to {others}")

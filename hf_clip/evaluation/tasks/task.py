@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...core.counts import check_count, check_counts
 from ...core.errors import InputError
 from ...data.evaluation_set import EvaluationSet
 from ...data.sources import Source
@@ -43,6 +44,9 @@ class Protocol:
         neighbours: that vote.
         shots: pictures a class of few-shot probes; none: only the probe on all.
         seeds: draws of each few-shot probe.
+
+    Raises:
+        InputError: a number that cannot be, a kind of features that is none.
     """
 
     ks: Sequence[int] | None = None
@@ -55,6 +59,10 @@ class Protocol:
 
     def __post_init__(self) -> None:
         check_features(self.features)
+        for name in ("neighbours", "seeds"):
+            check_count(name, getattr(self, name))
+        check_counts("ks", self.ks or ())
+        check_counts("shots", self.shots)
 
 
 @dataclass(frozen=True)

@@ -359,7 +359,7 @@ def test_names_on_one_side_only_are_refused(task):
 
 
 def test_an_own_split_that_leaves_a_part_empty_says_so():
-    remedy = r"give pictures to train on \(--train_data, or train=\)"
+    remedy = "give pictures to train on, as train_data"
     for labels, empty in (
         ([0], "train without a picture, validation"),
         ([0, 1], "train"),
@@ -367,7 +367,7 @@ def test_an_own_split_that_leaves_a_part_empty_says_so():
     ):
         with pytest.raises(InputError, match=f"^the data's own split leaves .*{empty}.*: {remedy}"):
             measure("linear-probe", None, None, hand_made(labels, None))
-    with pytest.raises(InputError, match=r"have one picture, which has no other .*\(--train_data, or train=\)"):
+    with pytest.raises(InputError, match=r"have one picture, which has no other .*, as train_data"):
         measure("knn", None, None, hand_made([0], None))
 
 
