@@ -337,7 +337,7 @@ def can_draw() -> bool:
 def draw(measured: Sequence[Measured], folder: Path) -> list[str]:
     """The charts of all models together; their file names, in the order of the page."""
     names = []
-    suffixes = _suffixes(sorted({m.task for m in measured}))
+    suffixes = chart_suffixes(m.task for m in measured)
     for task, suffix in suffixes.items():
         of_models = [m for m in measured if m.task == task]
         outcomes = {m.model.name: m.outcome for m in of_models}
@@ -345,10 +345,11 @@ def draw(measured: Sequence[Measured], folder: Path) -> list[str]:
     return names
 
 
-def _suffixes(tasks: Sequence[str]) -> dict[str, str]:
-    """What each task's files are called by, all different: the languages "a/b" and "a_b" would else share theirs."""
+def chart_suffixes(tasks: Iterable[str]) -> dict[str, str]:
+    """What the charts' names of each task end in, before ".png", all different: the languages "a/b" and "a_b" would
+    else share theirs."""
     suffixes: dict[str, str] = {}
-    for task in tasks:
+    for task in sorted(set(tasks)):
         plain = task.replace("/", "_").replace("-", "_")
         names = itertools.chain([plain], (f"{plain}_{number}" for number in itertools.count(2)))
         taken = {suffix.casefold() for suffix in suffixes.values()}

@@ -13,7 +13,7 @@ from huggingface_hub.dataclasses import strict
 from ...core.records import Record
 from ...evaluation.markdown import escaped
 from ...evaluation.records import DataFacts, Figure, Figures, Results, TaskWords, noted_by
-from ...evaluation.report import PAGE, PICTURES, RESULTS
+from ...evaluation.report import PAGE, PICTURES, RESULTS, chart_suffixes
 from ...evaluation.report_folder import FOLDER
 from ...evaluation.tasks.registry import task_of
 from ...evaluation.tasks.task import Task
@@ -77,8 +77,9 @@ class Evaluation(Record):
     @property
     def charts(self) -> list[str]:
         """Its pictures but those of single languages, which its report has: they say little and are many."""
-        languages = tuple(f"_{figure.language}.png" for figure in self.figures if figure.language)
-        return [name for name in self.pictures if not (languages and name.endswith(languages))]
+        suffixes = chart_suffixes(figure.task for figure in self.figures)
+        languages = tuple(f"{suffixes[figure.task]}.png" for figure in self.figures if figure.language)
+        return [name for name in self.pictures if not name.endswith(languages)]
 
     def notes_of(self, measured: Measured) -> list[str]:
         return self.notes.get(noted_by(measured.first.model, measured.first.task), [])

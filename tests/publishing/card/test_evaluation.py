@@ -98,6 +98,15 @@ def test_two_evaluations_of_a_task_are_told_apart(folder, names, told):
     assert figured
 
 
+def test_charts_of_single_languages_are_the_report_s(folder):
+    names = ["recall_retrieval.png", "recall_retrieval_zh_TW.png", "recall_retrieval_zh_TW_2.png"]
+    for name in names:
+        put(folder, f"evaluation/pictures/{name}", "drawn")
+    of_two = [entry | {"task": f"retrieval/{name}"} for name in ("zh-TW", "zh_TW") for entry in RETRIEVAL]
+    text = card(folder, evaluation=results(RETRIEVAL + of_two, pictures=names))
+    assert re.findall(r"\(evaluation/pictures/(.*?)\)", text) == names[:1]
+
+
 def test_the_same_evaluation_twice_is_shown_once(folder):
     for place in ("evaluation", "evaluation/copy"):
         put(folder, f"{place}/results.json", results())
