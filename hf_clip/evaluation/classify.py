@@ -80,7 +80,7 @@ def classify(
         InputError: fewer than two labels, a template without {}, no image that can be read.
     """
     labels = read_labels(labels)
-    if "{}" not in template:
+    if not isinstance(template, str) or "{}" not in template:
         raise InputError(f"template {template!r} has no {{}} to put the label in")
     for text, where in [*((label, f"labels: {label!r}") for label in labels), (template, "template")]:
         check_text(text, where, "it")

@@ -57,6 +57,8 @@ class EvaluationSettings(Protocol):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("resamples", self.resamples)
+        if not isinstance(self.languages, dict):
+            raise InputError(f"languages are {self.languages!r}: give a dict of columns by language")
         if isinstance(self.tasks, str):  # its letters would be names of tasks, or classes
             object.__setattr__(self, "tasks", (self.tasks,))
         if isinstance(self.class_names, str):

@@ -87,6 +87,8 @@ def publish(
             "processor"
         )
     target = HubTarget(target) if isinstance(target, str) else target
+    if not isinstance(target, HubTarget):
+        raise InputError(f'target is a {type(target).__name__}: give "user/name" or a HubTarget')
     options = _checked(options or PublishOptions())
     if dry_run:
         return _write(Path(output), model, target, options)

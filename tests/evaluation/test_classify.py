@@ -55,6 +55,7 @@ def test_what_cannot_be_is_one_line(model_folder, files):
         (files, ["a cat"], "{}", r"labels \['a cat'\] holds 1: give two or more to choose among"),
         (files, ["a cat", 2], "{}", "labels: 2 is no text: give each label as one"),
         (files, LABELS, "it is", r"template 'it is' has no \{\} to put the label in"),
+        (files, LABELS, None, r"template None has no \{\} to put the label in"),
         (files, Path("nowhere.txt"), "{}", "labels file 'nowhere.txt' cannot be read"),
     ):
         with pytest.raises(InputError, match=message):

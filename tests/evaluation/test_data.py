@@ -46,6 +46,8 @@ def test_what_cannot_be_is_said_before_the_work(settings, message, pictures):
         ({"shots": [0]}, "each of shots must be 1 or more, not 0"),
         ({"seeds": 0}, "seeds must be 1 or more, not 0"),
         ({"neighbours": -3}, "neighbours must be 1 or more, not -3"),
+        ({"templates": ["a {}"]}, r"templates are \['a {}'\]: give the name of a set or a file, or one template"),
+        ({"languages": "zh"}, "languages are 'zh': give a dict of columns by language"),
         ({"class_names": Path("names.txt")}, "class_names is a Path: give the name of a file as a text, 'names.txt'"),
     ],
 )

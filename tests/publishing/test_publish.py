@@ -57,6 +57,8 @@ def test_what_cannot_be_is_one_line(own_hub, model_folder, tmp_path, options):
         hf_clip.publish(model_folder, "user/name", hf_clip.CardDetails(), dry_run=True)
     with pytest.raises(InputError, match=r"adapter_of is for an adapter, and .* holds a whole model: leave out"):
         hf_clip.publish(model_folder, "user/name", replace(options, adapter_of="user/base"), dry_run=True)
+    with pytest.raises(InputError, match='target is a NoneType: give "user/name" or a HubTarget'):
+        hf_clip.publish(model_folder, None, options, dry_run=True)
     for name in ("user/", "a/b/c", "user/na me"):
         with pytest.raises(InputError, match=f"'{name}' is no name of a repository on the Hub"):
             hf_clip.publish(model_folder, name, options, dry_run=True, output=tmp_path / "out")

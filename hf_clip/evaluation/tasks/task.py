@@ -59,6 +59,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         check_features(self.features)
+        if not isinstance(self.templates, str):
+            raise InputError(f"templates are {self.templates!r}: give the name of a set or a file, or one template")
         for name in ("neighbours", "seeds"):
             check_count(name, getattr(self, name))
         check_counts("ks", self.ks or ())
