@@ -1,6 +1,7 @@
 """The dual encoders' trainer: what is frozen, clamped, grouped, logged, saved and resumed."""
 
 import copy
+import logging
 import math
 
 import pytest
@@ -134,6 +135,7 @@ def test_accumulation_says_once_that_it_adds_no_negatives(tmp_path, pictures, mo
 
 def test_a_batch_larger_than_the_data_is_all_of_them(tmp_path, pictures, caplog):
     """By default an incomplete batch is left out, and nothing would be trained."""
+    logging.Logger.warning_once.cache_clear()  # other tests may have had the line
     trainer = make_trainer(tmp_path / "run", pictures, per_device_train_batch_size=64, num_train_epochs=2)
     assert trainer.train().global_step == 2
     assert [len(batch["rows"]) for batch in trainer.get_train_dataloader()] == [8]
