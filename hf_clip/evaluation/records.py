@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 
 from ..core.records import Record
 
-_CHARTS = ("recall_", "similarities_", "reliability_", "confusion_")  # of before there were versions
+CHARTS = ("recall_", "similarities_", "reliability_", "confusion_")  # what their names began with before versions
 _OF_TASK = ("in_card", "on_hub", "hub_metric", "lower_is_better")
 COUNTS = ("images", "captions", "skipped_images", "classes", "classes_without_pictures")
 
@@ -197,7 +197,7 @@ class Results(Record):
         """What was no chart showed images of the data."""
         pictures = value.get("pictures")
         names = [name for name in pictures if isinstance(name, str)] if isinstance(pictures, list) else []
-        return value | {"examples": [name for name in names if not name.startswith(_CHARTS)]}
+        return value | {"examples": [name for name in names if not name.startswith(CHARTS)]}
 
     def __post_init__(self) -> None:
         names = [model.name for model in self.models]

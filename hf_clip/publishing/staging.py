@@ -19,7 +19,7 @@ from ..core.families import load
 from ..core.json_files import read_json, write_json
 from ..core.public import refuse_secrets, skipped_in_public, without_folders
 from ..core.training_record import TRAINING, TrainingRecord
-from ..evaluation.records import Results
+from ..evaluation.records import CHARTS, Results
 from ..evaluation.report import PAGE, PICTURES, RESULTS, page
 from ..evaluation.report_folder import FOLDER as EVALUATION
 from .adapters import stage_adapter
@@ -33,7 +33,7 @@ logger = logging.get_logger(__name__)
 
 _EXAMPLE = f"{PICTURES}/example.png"
 # These show figures; any other picture shows pictures of the data.
-_CHARTS = ("training_curve", "recall_", "similarities_", "reliability_", "confusion_")
+_FIGURES = ("training_curve", *CHARTS)
 
 
 @dataclass
@@ -203,7 +203,7 @@ class _Staging:
 
     def _stage_pictures(self, shown: bool) -> None:
         files = sorted((self.saved.folder / PICTURES).glob("*.png"))
-        _copy([file for file in files if shown or file.name.startswith(_CHARTS)], self.target / PICTURES)
+        _copy([file for file in files if shown or file.name.startswith(_FIGURES)], self.target / PICTURES)
 
     def _stage_onnx(self) -> None:
         export, folder, target = self.saved.onnx, self.saved.folder / ONNX, self.target / ONNX

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ...core.families import Family
 from ...core.training_record import TrainingRecord
-from ...evaluation.records import Figure
+from ...evaluation.records import COUNTS, Figure
 from ..hub_ids import is_hub_id
 from .evaluation import Evaluation
 from .facts import CardFacts
@@ -15,7 +15,6 @@ from .family import FamilyWords
 from .training import hardware
 
 _SENTENCE_TRANSFORMERS, _ONNX = "sentence-transformers", "onnx"  # tags that files earn
-_COUNTS = ("images", "captions", "classes", "classes_without_pictures", "skipped_images")
 
 
 def own_tags(family: Family) -> list[str]:
@@ -103,7 +102,7 @@ def _dataset(figure: Figure) -> tuple[str, str]:
 
 
 def _metric_args(figure: Figure, intervals: str) -> dict[str, object]:
-    said: dict[str, object] = {"k": figure.k, **{name: getattr(figure, name) for name in _COUNTS}}
+    said: dict[str, object] = {"k": figure.k, **{name: getattr(figure, name) for name in COUNTS}}
     said |= {name: getattr(figure, name) for name in ("low", "high", "chance", "ceiling", "precision")}
     said["intervals"] = intervals if figure.interval else None
     said |= {"model_revision": figure.revision, "protocol": figure.protocol}
