@@ -107,7 +107,7 @@ class Record:
         try:
             return cls(**built)
         except StrictDataclassFieldValidationError as error:
-            raise _invalid(file, place, shortened(first_line(error.__cause__ or error), 300)) from error
+            raise _invalid(file, place, shortened(_refusal(error), 300)) from error
         except (TypeError, ValueError) as error:  # of a record's own `__post_init__`
             raise _invalid(file, place, first_line(error)) from error
 
@@ -116,13 +116,33 @@ class Record:
         if cls.version is None:
             return value
         version = value.get(_VERSION, 0)
-        if type(version) is not int or version > cls.version:
+        if type(version) is not int or version < 0:
+            raise _invalid(file, "", f"{_VERSION} {shortened(repr(version))} is no version")
+        if version > cls.version:
             raise InvalidRecord(
                 f"{file} was written by a newer hf_clip (format {version}, and this one reads up to {cls.version}): "
                 "upgrade hf_clip"
             )
         bare = {name: each for name, each in value.items() if name != _VERSION}
         return bare if version == cls.version else cls.upgraded(bare, version)
+
+
+def check_at_least(record: Record, **least: int) -> None:
+    """For a record's `__post_init__`: of each field, the least that it may be.
+
+    Raises:
+        ValueError: one is less; it is named.
+    """
+    for name, bound in least.items():
+        if getattr(record, name) < bound:
+            raise ValueError(f"{name!r} is {getattr(record, name)}, and at least {bound}")
+
+
+def _refusal(error: StrictDataclassFieldValidationError) -> str:
+    """Why `strict` refused a value; of a field that may be None once, and not for each of its types."""
+    said = first_line(error.__cause__ or error)
+    of_types = said.rpartition(" Errors: ")[2].split("; Field ")
+    return of_types[0] if len(of_types) == 2 and "expected NoneType" in of_types[1] else said
 
 
 def _invalid(file: str, place: str, reason: str) -> InvalidRecord:

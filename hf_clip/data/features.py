@@ -18,7 +18,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
-from ..core.records import Record
+from ..core.records import Record, check_at_least
 from ..core.segments import SegmentStore, map_array
 
 MANIFEST = "manifest.json"
@@ -67,6 +67,9 @@ class FeatureManifest(Record):
     width: int
     segment_size: int
     complete: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(self, rows=0, items=0, width=1, segment_size=1)
 
 
 class Features:

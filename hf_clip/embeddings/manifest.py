@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from ..core.digests import digest_of
 from ..core.errors import InputError
 from ..core.json_files import mapping, read_value
-from ..core.records import Record
+from ..core.records import Record, check_at_least
 
 MANIFEST = "manifest.json"
 KIND = "embeddings"
@@ -85,6 +85,9 @@ class EmbeddingManifest(Record):
     complete: bool = False
     counts: Counts | None = None
     skipped: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_at_least(self, dimension=1, rows=0, segment_size=1)
 
     @property
     def origin(self) -> str:

@@ -35,6 +35,19 @@ class Course(Record):
         return {"first": {"pairs_per_second": value["speed"]}}
 
 
+@strict
+@dataclass
+class Note(Record):
+    note: str | None = None
+
+
+@strict
+@dataclass
+class Noted(Record):
+    first: Note = field(default_factory=Note)
+    several: int | str = 0
+
+
 WRITTEN = {
     "format_version": 2,
     "first": {"pairs_per_second": 1.0, "size": [2, 3], "device": "gpu"},
@@ -74,7 +87,8 @@ def test_a_whole_number_is_a_float():
         ({"settings": [1]}, "Field 'settings' expected a dict, got list"),
         ({"speed": 3}, "unknown field 'speed'"),
         ({"format_version": 3}, "newer hf_clip"),
-        ({"format_version": "2"}, "newer hf_clip"),
+        ({"format_version": "2"}, "format_version '2' is no version"),
+        ({"format_version": -1}, "format_version -1 is no version"),
     ],
 )
 def test_what_is_no_record_is_refused_with_its_place(changes, said, tmp_path):
@@ -83,6 +97,14 @@ def test_what_is_no_record_is_refused_with_its_place(changes, said, tmp_path):
         Course.read(tmp_path / "course.json")
     assert "course.json" in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_optional_field_is_named_once():
+    with pytest.raises(InvalidRecord, match=r"first: Field 'note' expected str, got int \(value: 5\)\)") as refusal:
+        Noted.from_json({"first": {"note": 5}})
+    assert str(refusal.value).count("Field") == 1
+    with pytest.raises(InvalidRecord, match="Field 'several' with value None doesn't match any type in"):
+        Noted.from_json({"several": None})
 
 
 def test_an_older_file_is_upgraded():

@@ -145,6 +145,8 @@ def test_a_mixture_asks_each_source_once_and_keeps_the_order(source, tmp_path):
         ({"tower": "bert"}, "tower: str where a mapping belongs"),
         ({"tower": {"type": "bert"}}, "tower: 'digest' is missing"),
         ({"width": "3"}, "Field 'width'"),
+        ({"rows": -3}, "'rows' is -3, and at least 0"),
+        ({"segment_size": 0}, "'segment_size' is 0, and at least 1"),
         ({"preprocessing": [1]}, "Field 'preprocessing'"),
     ],
 )

@@ -2,13 +2,13 @@
 
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 from huggingface_hub.dataclasses import strict
 
-from ...core.errors import InputError
+from ...core.errors import InputError, shortened
 from ...core.public import public_facts, public_name
 from ...core.records import Record
 from ...core.training_record import TrainingRecord
@@ -54,6 +54,9 @@ class CardDetails(Record):
         credit: attribution that the training pictures' licence asks for; default: as the run has it.
         example_picture: path inside the folder; default: the examples draw one.
         example_labels: what that picture may show.
+
+    Raises:
+        InputError: what is no text, or no list of texts; it is named.
     """
 
     name: str = ""
@@ -68,9 +71,26 @@ class CardDetails(Record):
     tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        for name in ("name", "description", "credit"):
+            _text(name, getattr(self, name))
+        for name in ("license", "example_picture"):
+            _text(name, "" if getattr(self, name) is None else getattr(self, name))
         for name in ("language", "datasets", "base_model", "example_labels", "tags"):
-            value = getattr(self, name)
-            setattr(self, name, [value] if isinstance(value, str) else list(value or ()))
+            setattr(self, name, _texts(name, getattr(self, name)))
+
+
+def _texts(name: str, value: object) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [_text(name, value)]
+    return [_text(name, each) for each in value]
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name} {shortened(repr(value))} is no text: give one")
+    return value
 
 
 def check_details(details: CardDetails) -> None:
