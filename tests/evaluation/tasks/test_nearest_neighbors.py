@@ -191,7 +191,7 @@ def test_protocol_says_how():
         (TRAIN, TRAIN, {"neighbours": 7}, "7 neighbours cannot be chosen from 6 pictures: ask for 1 to 6"),
         (TRAIN, None, {"neighbours": 6}, "6 neighbours cannot be chosen from 5 pictures"),
         (TRAIN, None, {"neighbours": 0}, "0 neighbours"),
-        (TRAIN[:1], None, {"neighbours": 1}, r"one picture, which has no other .*give pictures .*\(--train_data, or"),
+        (TRAIN[:1], None, {"neighbours": 1}, r"one picture, which has no other .*give pictures .*as train_data"),
         (TRAIN, TRAIN[:0], {"neighbours": 1}, "test has no pictures"),
         (TRAIN[:0], None, {"neighbours": 1}, "train has no pictures"),
         (Labelled(torch.full((3, 2), math.inf), tensor([0, 1, 2])), None, {"neighbours": 1}, "not finite"),
