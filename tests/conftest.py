@@ -5,6 +5,7 @@ import gc
 import inspect
 import json
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ if _worker:  # together they have as many threads as there are cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background has it ignored
 
 import huggingface_hub.constants
 import huggingface_hub.utils._http
