@@ -17,6 +17,7 @@ from ..models.configuration_hf_clip import HFClipConfig
 from ..models.loss_hf_clip import LOSS_SETTINGS, GlobalBatch, Loss, LossFunction, score
 from ..models.losses_hf_clip import LOSSES, find_loss
 from ..models.modeling_hf_clip import HFClipModel, HFClipOutput
+from ..models.tiles_hf_clip import widened
 from ..publishing.card.citations import is_citation
 from .distributed import GatheredBatch
 from .processes import mean_of_processes
@@ -229,16 +230,12 @@ def _guarded(loss: Loss) -> LossFunction:
         if not len(images):
             return nothing
         with torch.autocast(images.device.type, enabled=False):
-            others = _widened(batch.image_embeds), _widened(batch.text_embeds)
+            others = widened(batch.image_embeds), widened(batch.text_embeds)
             wide = dataclasses.replace(batch, image_embeds=others[0], text_embeds=others[1])
-            value = loss(_widened(images), _widened(texts), scale, bias, wide, tile_size)
+            value = loss(widened(images), widened(texts), scale, bias, wide, tile_size)
         return _checked(value, f"loss {loss.name}") + nothing
 
     return guarded
-
-
-def _widened(embeds: Tensor) -> Tensor:
-    return embeds.to(torch.promote_types(embeds.dtype, torch.float32))
 
 
 # ---- either -------------------------------------------------------------------------------------------------------
